@@ -1,0 +1,1 @@
+"""How the world asks: the raw front, the one route table and its handlers."""
