@@ -6,13 +6,16 @@
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, NotFound
     ├── 405 MethodNotAllowed
+    ├── 408 RequestTimeout
     ├── 409 EventConflict, VersionConflict
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
     ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge
+    ├── 431 HeadersTooLarge
     └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt
 
-The body is RFC 9457 `application/problem+json`. `code` is stable; `cure` says how to put it right.
+The body is RFC 9457 `application/problem+json`. `code` is stable; `cure` says how to put it right; `errors` lists
+each fault with the JSON pointer of its place (empty where there is but one fault, told by `detail`).
 """
 
 from collections.abc import Mapping
@@ -26,6 +29,8 @@ class Problem(Exception):
     code: ClassVar[str]
     title: ClassVar[str]
     cure: ClassVar[str]
+    retry_after_s: ClassVar[int | None] = None
+    """Seconds to wait before the same request may succeed; None where waiting does not help."""
 
     def __init__(
         self, detail: str = "", *, headers: Mapping[str, str] | None = None, **extra: object
@@ -34,6 +39,23 @@ class Problem(Exception):
         self.detail = detail or self.title
         self.extra = extra
         self.headers = dict(headers or {})
+        if self.retry_after_s is not None:
+            self.headers.setdefault("Retry-After", str(self.retry_after_s))
+
+    def members(self, request_id: str) -> dict[str, object]:
+        """The members of the problem document, in the order they are sent."""
+        return {
+            "type": f"/problems/{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "cure": self.cure,
+            "retryable": self.retry_after_s is not None,
+            "request_id": request_id,
+            "errors": [],
+            **self.extra,
+        }
 
 
 class MalformedJson(Problem):
@@ -65,6 +87,10 @@ class OrgNotFound(Problem):
     status, code, title = 404, "org-not-found", "No such organisation"
     cure = "Check the id; an organisation exists from its first event or PUT /v1/orgs/{org_id} on."
 
+    def __init__(self, *_: object, **__: object) -> None:
+        # Takes nothing in: an unknown organisation and somebody else's must answer the same to the last byte.
+        super().__init__()
+
 
 class FeatureUnknown(Problem):
     status, code, title = 404, "feature-unknown", "No such feature in the catalogue"
@@ -86,6 +112,12 @@ class MethodNotAllowed(Problem):
     cure = "Use a method named in the Allow header."
 
 
+class RequestTimeout(Problem):
+    status, code, title = 408, "request-timeout", "The body did not arrive in time"
+    cure = "Send the whole body within 15 s of the headers; retry with the same event_id."
+    retry_after_s = 1
+
+
 class EventConflict(Problem):
     status, code, title = 409, "event-conflict", "This event id was used for another event"
     cure = "Give every event an id of its own; repeat an id only with the same content."
@@ -94,6 +126,7 @@ class EventConflict(Problem):
 class VersionConflict(Problem):
     status, code, title = 409, "version-conflict", "The organisation changed at the same time"
     cure = "Read it again and repeat the change."
+    retry_after_s = 1
 
 
 class TooLarge(Problem):
@@ -121,6 +154,11 @@ class TotalTooLarge(Problem):
     cure = "Meter this feature in a larger unit."
 
 
+class HeadersTooLarge(Problem):
+    status, code, title = 431, "headers-too-large", "The request's headers are too large"
+    cure = "Send at most 64 headers and 16 KiB of them in all."
+
+
 class InternalError(Problem):
     status, code, title = 500, "internal-error", "The service failed"
     cure = "Report the request_id; the service's log holds the cause."
@@ -129,26 +167,31 @@ class InternalError(Problem):
 class StorageUnavailable(Problem):
     status, code, title = 503, "storage-unavailable", "The store did not answer in time"
     cure = "Retry with the same event_id: an event that was counted is not counted again."
+    retry_after_s = 1
 
 
 class LedgerFull(Problem):
     status, code, title = 503, "ledger-full", "The store takes no writes"
     cure = "Operators: raise maxmemory or free disk space. Callers: retry with the same event_id."
+    retry_after_s = 30
 
 
 class Overloaded(Problem):
     status, code, title = 503, "overloaded", "Too many requests are waiting"
     cure = "Retry after the time in Retry-After with the same event_id."
+    retry_after_s = 1
 
 
 class ClockUnsafe(Problem):
     status, code, title = 503, "clock-unsafe", "The clocks of service and store differ too far"
     cure = "Operators: synchronise both clocks (NTP). Nothing is counted while they differ by over 60 s."
+    retry_after_s = 30
 
 
 class OrgCorrupt(Problem):
     status, code, title = 503, "org-corrupt", "The organisation's data has an unexpected shape"
     cure = "Operators: see docs/troubleshooting.md#org-corrupt. Other organisations are not affected."
+    retry_after_s = 60
 
 
 def leaves(root: type[Problem] = Problem) -> tuple[type[Problem], ...]:

@@ -7,9 +7,11 @@ from plans.limits import Rule
 from plans.periods import Period
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UsageEvent:
     """One validated usage event. `quantity` in units; times in ms since the epoch (UTC).
+
+    Not frozen only because a frozen dataclass is twice as dear to make; nobody changes one.
 
     `event_id` None means the client gave none: only the service's own retries are recognised then.
     """
@@ -35,9 +37,9 @@ class Result(StrEnum):
     TOTAL_TOO_LARGE = "total_too_large"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """The answer to one event: the counter after it and the law it was decided under.
+    """The answer to one event: the counter after it and the law it was decided under. Nobody changes one.
 
     `used` is the counter of the current period; `recorded` and `overage` are this event's own units.
     """

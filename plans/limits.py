@@ -69,10 +69,10 @@ def decide(rule: Rule, used: int, quantity: int) -> Decision:
     Overage is the part above the limit in force now, `max(0, after - max(limit, used))`: units that were
     already above an old, lower limit are never charged again.
     """
-    if not rule.enabled:
-        return Decision(Verdict.DISABLED, used)
     if not 1 <= quantity <= QUANTITY_MAX:
         return Decision(Verdict.BAD_QUANTITY, used)
+    if not rule.enabled:
+        return Decision(Verdict.DISABLED, used)
     recorded = _recorded(rule, used, quantity)
     if recorded == 0:
         return Decision(Verdict.REFUSED, used)

@@ -1,0 +1,232 @@
+"""How bodies come in: within bounds of size and time, and as exactly one meaning."""
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from metering.errors import Invalid, MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType
+from plans.catalogue import nearest
+
+Headers = Mapping[bytes, bytes]
+Receive = Callable[[], Awaitable[Any]]
+Faults = list[dict[str, str]]
+
+BODY_BYTES_MAX: Final = 64 * 1024
+"""An event with its largest metadata has 10 KiB; the rest is room for odd formatting."""
+
+BODY_READ_MAX: Final = 2 * BODY_BYTES_MAX
+"""What is read of a body that turns out too large, so that a small excess leaves the connection usable."""
+
+BODY_DEADLINE_S: Final = 15.0
+"""From the headers to the last byte: 64 KiB in 15 s is a line of 35 kbit/s."""
+
+FAULTS_MAX: Final = 50
+"""Faults told at once: a body of 64 KiB can hold ten thousand."""
+
+_SUGGESTIONS_MAX: Final = 5
+"""Unknown fields that get a suggestion: each costs a comparison with every known one."""
+
+_HUGE: Final = 10**400
+"""Stands for a number too large for a float: an integer that every bound refuses."""
+
+_INTEGER_DIGITS_MAX: Final = 18
+"""Integers of up to so many digits are read as such everywhere; longer ones become floats."""
+
+_T = TypeVar("_T")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body was complete: there is nobody to answer."""
+
+
+class _Resumed(Awaitable[_T]):
+    """An awaitable that has been started and waits at `future`."""
+
+    def __init__(self, steps: Generator[Any, Any, _T], future: object) -> None:
+        self._steps = steps
+        self._future = future
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        yield self._future
+        return (yield from self._steps)
+
+
+async def within(seconds: float, work: Awaitable[_T]) -> _T:
+    """The result of `work`. Raises TimeoutError after `seconds`; a timer is made only when there is waiting to do.
+
+    Nearly every body has arrived before its handler starts, and a timer costs a tenth of such a request.
+    """
+    steps = work.__await__()
+    try:
+        future = steps.send(None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    async with asyncio.timeout(seconds):
+        return await _Resumed(steps, future)
+
+
+async def read_body(headers: Headers, receive: Receive) -> bytes:
+    """The body. Raises TooLarge, RequestTimeout, or ClientGone."""
+    declared = headers.get(b"content-length", b"0")
+    # A length that is no number never gets here: the server's parser refuses it.
+    if len(declared) > 5 and int(declared) > BODY_BYTES_MAX:  # noqa: PLR2004 - 64 KiB has five digits
+        await _discard(receive, min(int(declared), BODY_READ_MAX))
+        raise _too_large()
+    try:
+        return await within(BODY_DEADLINE_S, _collect(receive))
+    except TimeoutError as error:
+        raise RequestTimeout(f"the body was not complete after {BODY_DEADLINE_S:.0f} s") from error
+
+
+async def _collect(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.disconnect" and not message.get("more_body", False) and len(body) <= BODY_BYTES_MAX:
+        return body
+    parts, size = [body], len(body)
+    while message["type"] != "http.disconnect":
+        if not message.get("more_body", False) and size <= BODY_BYTES_MAX:
+            return b"".join(parts)
+        if size > BODY_BYTES_MAX:
+            await _discard(receive, BODY_READ_MAX - size, message)
+            raise _too_large()
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    raise ClientGone
+
+
+async def _discard(receive: Receive, size: int, message: Mapping[str, Any] | None = None) -> None:
+    """Read and drop up to `size` bytes, for no longer than a body may take."""
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            while size > 0 and (message is None or message.get("more_body", False)):
+                message = await receive()
+                size -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"the body has more than {BODY_BYTES_MAX} bytes")
+
+
+def check_media_type(headers: Headers) -> None:
+    """Raises UnsupportedMediaType unless the body is plain JSON. A missing type is taken as JSON."""
+    kind = headers.get(b"content-type")
+    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise UnsupportedMediaType("the Content-Type is not application/json", headers={"Accept": "application/json"})
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("the body is compressed", headers={"Accept-Encoding": "identity"})
+
+
+def parse_json(body: bytes) -> Any:
+    """The value that `body` says as JSON, every key once. Raises MalformedJson.
+
+    The quick parser keeps the last of two equal keys. Each pair has one colon, so when the parsed value written out
+    again has as many colons as the body, no key was lost: colons inside strings are the same in both, unless one
+    was written as an escape. Where the count leaves doubt, the exact parser decides.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _parse_exactly(body)
+    if body.count(b":") != orjson.dumps(value).count(b":") or (b"\\" in body and b"\\u003" in body):
+        return _parse_exactly(body)
+    return value
+
+
+def _parse_exactly(body: bytes) -> Any:
+    """As parse_json, slower: sees every key, and numbers beyond a float's range, which no bound lets pass."""
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_pairs_once,
+            parse_constant=_no_constant,
+            parse_float=_float,
+            parse_int=_integer,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no character
+    except (ValueError, RecursionError) as error:
+        raise MalformedJson(_why(error)) from error
+    return value
+
+
+def _pairs_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _RepeatedKey
+    return found
+
+
+class _RepeatedKey(ValueError):
+    """A key stands twice in one object."""
+
+
+def _no_constant(_: str) -> Any:
+    raise ValueError
+
+
+def _float(text: str) -> float | int:
+    number = float(text)
+    return number if math.isfinite(number) else _HUGE
+
+
+def _integer(text: str) -> float | int:
+    return int(text) if len(text) <= _INTEGER_DIGITS_MAX else _float(text)
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a body, without repeating any of it."""
+    if isinstance(error, _RepeatedKey):
+        return "a key stands twice in one object"
+    if isinstance(error, UnicodeError):
+        return "the body is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "the body is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+    return "the body is not JSON"
+
+
+def faults_of(error: ValidationError, model: type[BaseModel]) -> Faults:
+    """Every fault pydantic found, as the members of a problem's `errors`; the input is not repeated."""
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    faults = [_fault(entry["type"], entry["loc"], entry["msg"]) for entry in errors[:FAULTS_MAX]]
+    unknown = [fault for fault in faults if fault["code"] == "unknown-field"]
+    for fault in unknown[:_SUGGESTIONS_MAX]:
+        if near := nearest(fault["pointer"].rpartition("/")[2], model.model_fields):
+            fault["detail"] += f"; did you mean '{near}'?"
+    return faults
+
+
+_CODES: Final = {"extra_forbidden": ("unknown-field", "no such field"), "missing": ("missing", "the field is missing")}
+
+
+def _fault(kind: str, place: tuple[int | str, ...], message: str) -> dict[str, str]:
+    code, detail = _CODES.get(kind, (kind.replace("_", "-"), message))
+    return fault(pointer_of(place), code, detail)
+
+
+def fault(pointer: str, code: str, detail: str) -> dict[str, str]:
+    """One entry of a problem's `errors`."""
+    return {"pointer": pointer, "code": code, "detail": detail}
+
+
+def pointer_of(place: tuple[int | str, ...]) -> str:
+    """A JSON pointer (RFC 6901). pydantic marks a fault of a key itself by a last step `[key]`, which is left out."""
+    steps = place[:-1] if place and place[-1] == "[key]" else place
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+
+
+def invalid(faults: Faults) -> Invalid:
+    """The 422 that tells all `faults`."""
+    first = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return Invalid(f"{first['pointer'] or 'the body'}: {first['detail']}{more}", errors=faults)

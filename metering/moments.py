@@ -1,0 +1,41 @@
+"""How an instant is written and read on the wire: RFC 3339, UTC, to the millisecond."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
+_SECOND: Final = timedelta(seconds=1)
+
+TIMESTAMP_PATTERN: Final = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+)
+"""RFC 3339 date-time. `datetime.fromisoformat` takes much more (week dates, no offset), hence the pattern."""
+
+_TIMESTAMP: Final = re.compile(TIMESTAMP_PATTERN[1:-1])
+
+
+@lru_cache(maxsize=4096)
+def rfc3339(at_ms: int) -> str:
+    """`at_ms` (ms since the epoch) as `2024-02-01T00:00:00Z`; milliseconds only where they are not zero.
+
+    Cached: the end of a period is written into every answer of that period. Raises OverflowError outside
+    the years 1 to 9999.
+    """
+    moment = _EPOCH + timedelta(milliseconds=at_ms)
+    text = moment.isoformat(timespec="milliseconds" if at_ms % 1000 else "seconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def parse_ms(text: str) -> int:
+    """The ms since the epoch that an RFC 3339 date-time with offset names, cut to whole ms.
+
+    A leap second (`:60`) is the second after it. Raises ValueError with what is wrong.
+    """
+    if _TIMESTAMP.fullmatch(text) is None:
+        raise ValueError("an RFC 3339 date-time with an offset is needed, as 2024-01-15T10:30:00Z")
+    leap = text[17:19] == "60"
+    moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper() if leap else text.upper())
+    return (moment - _EPOCH + _SECOND * leap) // _MS

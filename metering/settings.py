@@ -1,0 +1,297 @@
+"""Every setting of the service, read in this one place: environment, then `.env`, then secret files.
+
+Building `Settings(...)` reads nothing; `Settings.load()` reads the three sources and reports every fault at
+once. An empty value counts as not set.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from metering import setting_sources
+from metering.address import SCHEMES, STORE_URL_DEFAULT, AddressError, masked_url, store_address
+from metering.setting_sources import Fault, Found, secret_at
+
+JWT_SECRET_DEFAULT: Final = "changeme-in-production"  # noqa: S105 - the documented default, refused at start
+JWT_SECRET_BYTES_MIN: Final = 32
+"""RFC 7518 3.2: an HS256 key is at least as long as its hash."""
+
+JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
+
+SHIPPED_CATALOGUE: Final = "scorpius.toml"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used: `faults` holds all of them."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("; ".join(f"{fault.name}: {fault.reason}" for fault in faults))
+        self.faults = faults
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+class StoreKind(StrEnum):
+    """Whose store it is. `metering serve` tells its workers; plain uvicorn always meets an external one."""
+
+    EXTERNAL = "external"
+    EMBEDDED = "embedded"
+    EPHEMERAL = "ephemeral"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of `metering config check`: the value is masked, `source` is env, .env, file or default."""
+
+    name: str
+    value: str
+    source: str
+    about: str
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("it is not a power of two")
+    return value
+
+
+def _store_url(value: SecretStr) -> SecretStr:
+    try:
+        store_address(value.get_secret_value(), database=0)
+    except AddressError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("it is not an http or https URL")
+    return value.rstrip("/")
+
+
+def _starts(*prefixes: str) -> AfterValidator:
+    """Stripe marks each kind of key by its first letters: a swapped pair is told at once."""
+
+    def check(value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not text.startswith(prefixes):
+            raise ValueError(f"it does not begin with {' or '.join(prefixes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]
+
+
+def _setting(default: Any, about: str, takes: str, **bounds: Any) -> Any:
+    """A field with what people need to know of it: what it is for, and what it takes."""
+    return Field(default, description=about, json_schema_extra={"takes": takes}, **bounds)
+
+
+class Settings(BaseSettings):
+    """Every setting. Field names are the environment's names in lower case."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_ignore_empty=True, str_strip_whitespace=True, hide_input_in_errors=True
+    )
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    host: Text = _setting("127.0.0.1", "address to listen on", "a host name or address")
+    port: int = _setting(8005, "port to listen on; 0 takes any free one", "a port, 0 to 65535", ge=0, le=65535)
+    workers: int = _setting(1, "processes that answer requests", "a number, 1 to 64", ge=1, le=64)
+    data_dir: Path = _setting(Path("var"), "folder of the embedded store and the generated secret", "a path")
+
+    redis_url: StoreUrl | None = _setting(
+        None, "the store; unset: `metering serve` starts its own", f"a URL with {', '.join(SCHEMES)}"
+    )
+    redis_db: int = _setting(2, "database, unless the URL names one", "a number, 0 to 16383", ge=0, le=16383)
+    partitions: Annotated[int, AfterValidator(_power_of_two)] = _setting(
+        64, "partitions of the data set, fixed for its life", "a power of two, 1 to 4096", ge=1, le=4096
+    )
+    store_span: Literal["node", "partition"] = _setting(
+        "node", "what one call to the store may hold: all of a node, or one partition (cluster)", "node or partition"
+    )
+    store_durability: Literal["attested"] | None = _setting(
+        None, "the operator vouches for a store whose CONFIG GET is barred", "attested"
+    )
+    store_kind: StoreKind = _setting(
+        StoreKind.EXTERNAL, "set by `metering serve` for its workers", "external, embedded or ephemeral"
+    )
+    allow_lossy_ledger: bool = _setting(
+        False, "run on a store that can lose acknowledged usage; shown everywhere", "true or false"
+    )
+    pending_max: int = _setting(
+        2_000, "events a worker holds for the store before it sheds load", "a number, 1 to 1000000", ge=1, le=1_000_000
+    )
+
+    jwt_secret: SecretStr = _setting(
+        SecretStr(JWT_SECRET_DEFAULT),
+        "key of the tokens (HS256); unset: `metering serve` keeps a generated one in DATA_DIR",
+        f"a secret of {JWT_SECRET_BYTES_MIN} bytes or more",
+    )
+    jwt_audience: Text | None = _setting(None, "`aud` every token must carry", "a name")
+    jwt_issuer: Text | None = _setting(None, "`iss` every token must carry", "a name")
+
+    plans_file: Path | None = _setting(None, "catalogue of plans (TOML); unset: the shipped one", "a path")
+    auto_create_orgs: bool = _setting(True, "an unknown organisation starts on the default plan", "true or false")
+    late_policy: Literal["current", "reject"] = _setting(
+        "current", "events of an earlier period: counted now, or refused", "current or reject"
+    )
+    history_days: int = _setting(770, "days of usage history kept", "a number, 1 to 3660", ge=1, le=3660)
+
+    stripe_secret_key: Annotated[SecretStr, _starts("sk_", "rk_")] | None = _setting(
+        None, "Stripe's secret key", "a key that begins with sk_ or rk_"
+    )
+    stripe_webhook_secret: Annotated[SecretStr, _starts("whsec_")] | None = _setting(
+        None, "secret that signs Stripe's webhooks", "a secret that begins with whsec_"
+    )
+    stripe_publishable_key: Annotated[str, _starts("pk_")] | None = _setting(
+        None, "Stripe's publishable key, for the pages", "a key that begins with pk_"
+    )
+    stripe_price_basic: Text | None = _setting(None, "Stripe price of the basic plan", "a price id")
+    stripe_price_pro: Text | None = _setting(None, "Stripe price of the pro plan", "a price id")
+    stripe_price_enterprise: Text | None = _setting(None, "Stripe price of the enterprise plan", "a price id")
+
+    frontend_url: HttpUrl = _setting("http://localhost:3000", "where checkout returns to", "an http URL")
+    react_app_api_url: HttpUrl = _setting("http://localhost:4000", "the API as the pages see it", "an http URL")
+    vite_stripe_price_id_starter: Text | None = _setting(None, "price shown by the pages", "a price id")
+    vite_stripe_price_id_professional: Text | None = _setting(None, "price shown by the pages", "a price id")
+    vite_stripe_price_id_enterprise: Text | None = _setting(None, "price shown by the pages", "a price id")
+
+    metrics_token: SecretStr | None = _setting(
+        None, "opens /metrics to a scraper; unset: open on loopback only", "a secret"
+    )
+    metrics_top_orgs: int = _setting(
+        20, "organisations with a series of their own", "a number, 0 to 1000", ge=0, le=1000
+    )
+    metrics_dir: Path | None = _setting(
+        None, "folder the workers share figures in; `metering serve` makes one", "a path"
+    )
+
+    debug: bool = _setting(False, "development: weak secrets and a bare local store are let in", "true or false")
+    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = _setting(
+        LogLevel.INFO, "how much is logged", ", ".join(LogLevel)
+    )
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
+        """The constructor reads nothing by itself: tests and parents say exactly what they mean."""
+        return (sources["init_settings"],) if "init_settings" in sources else ()
+
+    @classmethod
+    def load(cls, env_file: Path = Path(".env"), secrets_dir: Path | None = None) -> Self:
+        """The settings in force here. Raises SettingsError with every fault, in the order of this page."""
+        found = setting_sources.find(cls, env_file, secrets_dir or setting_sources.secrets_folder())
+        faults = [*found.faults]
+        try:
+            settings = cls.model_validate(found.values)
+        except ValidationError as error:
+            faults += (_fault(cls.model_fields, found, e["loc"], e["msg"]) for e in error.errors(include_url=False))
+            raise SettingsError(tuple(faults)) from None
+        if faults:
+            raise SettingsError(tuple(faults))
+        settings._sources.update(found.sources)
+        return settings
+
+    def describe(self) -> list[Row]:
+        """Every setting with its value (secrets masked), its source and what it is for."""
+        return [
+            Row(name.upper(), _shown(name, getattr(self, name)), self._source(name), str(field.description))
+            for name, field in type(self).model_fields.items()
+        ]
+
+    def _source(self, name: str) -> str:
+        """Where a value came from; `given` when the program itself set it."""
+        return self._sources.get(name, "given" if name in self.model_fields_set else "default")
+
+    def store_url(self) -> str:
+        """The store's URL for the driver, password included, its database settled (the URL's wins)."""
+        url = self.redis_url.get_secret_value() if self.redis_url else STORE_URL_DEFAULT
+        return store_address(url, database=self.redis_db).url
+
+    def bound_to_loopback(self) -> bool:
+        """Whether HOST was said to be a loopback address. Unsaid (plain uvicorn) nobody knows, so no."""
+        if "host" not in self.model_fields_set:
+            return False
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def plans_text(self) -> tuple[str, str]:
+        """The catalogue's text and the name of its file. Raises SettingsError when it cannot be read."""
+        shipped = resources.files("plans") / "catalogs" / SHIPPED_CATALOGUE
+        source = self.plans_file or shipped
+        try:
+            return source.read_text(encoding="utf-8"), str(self.plans_file or SHIPPED_CATALOGUE)
+        except (OSError, UnicodeDecodeError) as error:
+            cure = "Set PLANS_FILE to a readable TOML file in UTF-8, or leave it out for the shipped catalogue."
+            raise SettingsError((Fault("PLANS_FILE", str(source), f"cannot be read ({error})", cure),)) from error
+
+    def with_secret_kept(self) -> Self:
+        """These settings, with the secret kept in DATA_DIR where JWT_SECRET was not set at all.
+
+        The file is made on first use. Raises SettingsError when it cannot be made, read or trusted.
+        """
+        if "jwt_secret" in self.model_fields_set:
+            return self
+        secret = secret_at(self.data_dir / JWT_SECRET_FILE, bytes_min=JWT_SECRET_BYTES_MIN)
+        if isinstance(secret, Fault):
+            raise SettingsError((secret,))
+        kept = self.model_copy(update={"jwt_secret": SecretStr(secret)})
+        kept._sources.update(self._sources, jwt_secret=f"generated, kept in {self.data_dir / JWT_SECRET_FILE}")
+        return kept
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """This process's environment with `changes` (setting names in lower case) for a child of ours."""
+        return dict(os.environ) | {name.upper(): value for name, value in changes.items()}
+
+
+def _shown(name: str, value: object) -> str:
+    """A value as people may see it."""
+    if isinstance(value, SecretStr):
+        secret = value.get_secret_value()
+        return masked_url(secret) if name == "redis_url" else f"**** ({len(secret.encode())} bytes)"
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fault(fields: Mapping[str, FieldInfo], found: Found, place: tuple[int | str, ...], reason: str) -> Fault:
+    """One fault of validation, said for people: the cure names what the setting takes."""
+    name = str(place[0])
+    field = fields[name]
+    extra = field.json_schema_extra
+    takes = extra["takes"] if isinstance(extra, dict) else ""
+    default = _shown(name, field.default)
+    cure = f"Set {name.upper()} to {takes}" + (f", or leave it out for {default}." if default else ", or leave it out.")
+    secret = "SecretStr" in repr(field.annotation) or isinstance(field.default, SecretStr)
+    text = str(found.values.get(name, ""))
+    shown = masked_url(text) if name == "redis_url" else "****" if secret else text
+    return Fault(name.upper(), shown, reason.removeprefix("Value error, "), cure, found.sources.get(name, ""))

@@ -1,0 +1,378 @@
+"""Events of one loop tick leave in one script call.
+
+Whatever arrives in the same tick shares a call, so coalescing adds no wait. A call whose fate is unknown is repeated:
+every event carries an id (the client's or a minted one) that the script recognises.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import hiredis
+import structlog
+from redis.exceptions import ResponseError
+
+from metering.errors import ClockUnsafe, OrgCorrupt, Overloaded, Problem, StorageUnavailable, TimestampOutOfRange
+from metering.store.calls import Answer, Call, CallMaker, Group, Pending
+from metering.store.connect import problem_of
+from metering.store.frames import Frame
+from metering.store.lane import Lane
+from metering.store.timing import StoreTime
+
+BUDGET_S: Final = 3.0
+"""How long an event may wait for the store: a restart of two seconds passes unseen, a client is not kept longer."""
+
+CALL_EVENTS_MAX: Final = 64
+"""Events of one call: 64 cost the store 0.8 ms, the most that others should wait behind one call."""
+
+CALLS_MAX: Final = 4
+"""Calls in flight on one lane: enough to keep the store busy, few enough that waiting events coalesce."""
+
+ATTEMPTS_MAX: Final = 16
+"""Turns of one event: each stale answer is settled by one more call, so more means a fault."""
+
+PARK_S: Final = 10.0
+"""How long an organisation with corrupt data is refused without asking the store again."""
+
+FRAMES_MAX: Final = 20_000
+"""Organisations a worker keeps encoded, about 3 KB each; the oldest makes room."""
+
+_PAUSE_S: Final = 0.05
+"""Before a call is repeated that the store refused for the moment (loading, busy, slot on the move)."""
+
+_SWEEP_S: Final = 0.25
+_MOMENTARY: Final = (
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "READONLY",
+    "TRYAGAIN",
+    "UNKILLABLE",
+    "MOVED",
+    "ASK",
+)
+_RETRY: Final = {"Retry-After": "1"}
+
+STALE, CORRUPT = 7, 10
+NO_ORG, OTHER_CLAIM, RUN_OUT, EARLY, FULL, TEST_CLOCK, MINUTE = range(1, 8)
+CLOCKS_APART, OTHER_DAY = -1, -2
+
+Resolve = Callable[[str, str | None], Awaitable[Frame]]
+"""Makes the current frame of an organisation; the second argument is the claim found full, if one was."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class BatchStats:
+    """What the batcher did since it began, for the metrics."""
+
+    calls: int = 0
+    events: int = 0
+    retries: int = 0
+    shed: int = 0
+    parked: int = 0
+
+
+class Batcher:
+    """Coalesces the events of one worker. `span` says what one call may hold: a node's partitions or one."""
+
+    def __init__(
+        self,
+        *,
+        lane: Callable[[Callable[[], None]], Lane],
+        resolve: Resolve,
+        maker: CallMaker,
+        time: StoreTime,
+        script_load: bytes,
+        one_partition: bool,
+        pending_max: int,
+        late_reject: bool,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._resolve_frame, self._maker, self._time = resolve, maker, time
+        self._script_load, self._one_partition, self._pending_max = script_load, one_partition, pending_max
+        self._late_reject = late_reject
+        self._queue: deque[Pending] = deque()
+        self._frames: dict[str, Frame] = {}
+        self._resolving: dict[str, list[Pending]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._parked: dict[str, float] = {}
+        self._in_flight: set[Call] = set()
+        self._pending = 0
+        self._scheduled = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.stats = BatchStats()
+        self._lane = lane(self._on_ready)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the store's connection is up."""
+        return self._lane.ready
+
+    def room(self) -> bool:
+        """Whether another event may wait; asked before any work is done for it."""
+        return self._pending < self._pending_max
+
+    def submit(self, event: Pending) -> None:
+        """Queue one event; its future is settled with an Answer or a Problem. Raises Overloaded, OrgCorrupt."""
+        if self._pending >= self._pending_max:
+            self.stats.shed += 1
+            raise Overloaded(headers=_RETRY)
+        if self._parked and self._is_parked(event.org_id):
+            raise OrgCorrupt(headers={"Retry-After": str(int(PARK_S))})
+        self._pending += 1
+        self._queue.append(event)
+        self._schedule()
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def forget(self, org_id: str) -> None:
+        """Drop what is known of an organisation: the next event reads it anew."""
+        self._frames.pop(org_id, None)
+
+    async def close(self) -> None:
+        """Let what waits finish inside its budget, then close the connection."""
+        waiting = {event.future for event in self._waiting()}
+        if waiting:
+            await asyncio.wait(waiting, timeout=BUDGET_S)
+        await self._lane.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _waiting(self) -> Iterable[Pending]:
+        yield from self._queue
+        for events in self._resolving.values():
+            yield from events
+        for call in self._in_flight:
+            yield from _events(call)
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_ready(self) -> None:
+        """A connection came up: teach it the script, then send what waits."""
+        self._lane.call(self._script_load, _ignore)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what waits, as far as the lane takes calls."""
+        self._scheduled = False
+        while self._queue and self._lane.ready and len(self._in_flight) < CALLS_MAX:
+            groups = self._take()
+            if groups and self._one_partition:
+                for partition in {frame.partition for frame, _ in groups.values()}:
+                    self._send([group for group in groups.values() if group[0].partition == partition])
+            elif groups:
+                self._send(list(groups.values()))
+
+    def _take(self) -> dict[str, Group]:
+        """The events of the next call, by organisation; those of unknown organisations go to be resolved."""
+        groups: dict[str, Group] = {}
+        queue, frames = self._queue, self._frames
+        for _ in range(min(len(queue), CALL_EVENTS_MAX)):
+            event = queue.popleft()
+            frame = frames.get(event.org_id)
+            if frame is None:
+                self._resolve(event.org_id, [event], None)
+            elif event.timestamp_ms is not None and self._refuses(event.timestamp_ms, frame):
+                self._fail([event], TimestampOutOfRange("the event lies before the running period"))
+            elif event.org_id in groups:
+                groups[event.org_id][1].append(event)
+            else:
+                groups[event.org_id] = (frame, [event])
+        return groups
+
+    def _refuses(self, at_ms: int, frame: Frame) -> bool:
+        """Whether the event is late and the policy for late events is to reject them."""
+        return self._late_reject and at_ms < frame.period.start_ms
+
+    def _send(self, groups: list[Group]) -> None:
+        call = self._maker.make(groups)
+        self._in_flight.add(call)
+        self.stats.calls += 1
+        self._lane.call(call.payload, lambda reply: self._on_reply(call, reply))
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_reply(self, call: Call, reply: Any) -> None:
+        """Settle a call: answers, one refusal for all of it, or an unknown fate."""
+        self._in_flight.discard(call)
+        if isinstance(reply, list):
+            self._on_answers(call, reply)
+        elif isinstance(reply, hiredis.ReplyError):
+            self._on_refusal(call, str(reply))
+        else:
+            self._again(_events(call), 0)
+        if self._queue:
+            self._schedule()
+
+    def _on_answers(self, call: Call, reply: list[int]) -> None:
+        now_ms = reply[0]
+        if reply[1] == CLOCKS_APART:
+            return self._fail(_events(call), ClockUnsafe(headers={"Retry-After": "5"}))
+        self._time.learn(now_ms)
+        if reply[1] == OTHER_DAY:
+            return self._again(_events(call), 0)
+        at = 1
+        for frame, events in call.groups:
+            if reply[at] == STALE:
+                self._on_stale(frame, events, reply[at + 1])
+            elif reply[at] == CORRUPT:
+                self._park(frame.org_id, events)
+            else:
+                self._on_group(frame, events, reply, at)
+            at += 3 * len(events)
+        return None
+
+    def _on_group(self, frame: Frame, events: list[Pending], reply: list[int], at: int) -> None:
+        """Hand every event of an organisation its answer."""
+        if frame.creates and self._frames.get(frame.org_id) is frame:
+            del self._frames[frame.org_id]
+        for event in events:
+            code = reply[at]
+            self._settle(event, (frame, code & 15, code >> 4, reply[at + 1], reply[at + 2]))
+            at += 3
+        self.stats.events += len(events)
+
+    def _on_stale(self, frame: Frame, events: list[Pending], reason: int) -> None:
+        """The script wrote nothing for this organisation: learn what is current, then ask again."""
+        if reason == EARLY:
+            return self._fail(events, ClockUnsafe(headers=_RETRY))
+        if reason == MINUTE:
+            return self._again(events, 0)
+        if self._frames.get(frame.org_id) is frame:
+            del self._frames[frame.org_id]
+        alive = self._alive(events)
+        if alive:
+            self._resolve(frame.org_id, alive, frame.claim_text if reason == FULL else None)
+        return None
+
+    def _on_refusal(self, call: Call, words: str) -> None:
+        """The server refused the whole call, or an organisation's data broke it halfway."""
+        if words.startswith("NOSCRIPT"):
+            if self._lane.ready:
+                self._lane.call(self._script_load, _ignore)
+            return self._again(_events(call), 0)
+        if words.startswith(_MOMENTARY):
+            return self._again(_events(call), _PAUSE_S)
+        problem = problem_of(ResponseError(words))
+        if isinstance(problem, StorageUnavailable | Overloaded) or problem.code == "ledger-full":
+            return self._fail(_events(call), problem)
+        if len(call.groups) == 1:
+            log.error("org_parked", words=words, org=call.groups[0][0].org_id)
+            return self._park(call.groups[0][0].org_id, call.groups[0][1])
+        for group in call.groups:  # one of them is bad; ids make it safe to ask the others again
+            if self._lane.ready:
+                self._send([group])
+            else:
+                self._again(group[1], 0)
+        return None
+
+    # ── settling ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _settle(self, event: Pending, answer: Answer) -> None:
+        self._pending -= 1
+        if not event.future.done():  # its request may be gone; the event is counted all the same
+            event.future.set_result(answer)
+
+    def _fail(self, events: Iterable[Pending], problem: Problem) -> None:
+        for event in events:
+            self._pending -= 1
+            if not event.future.done():
+                event.future.set_exception(problem)
+
+    def _alive(self, events: Iterable[Pending]) -> list[Pending]:
+        """Count a turn; events without budget or turns left are answered, the others returned."""
+        alive: list[Pending] = []
+        spent: list[Pending] = []
+        now = self._loop.time()
+        for event in events:
+            event.attempts += 1
+            (alive if event.attempts < ATTEMPTS_MAX and now < event.deadline else spent).append(event)
+        self.stats.retries += len(alive)
+        self._fail(spent, StorageUnavailable(headers=_RETRY))
+        return alive
+
+    def _again(self, events: Iterable[Pending], pause_s: float) -> None:
+        """Ask again for events that may or may not be counted: the script recognises them."""
+        alive = self._alive(events)
+        if pause_s:
+            self._loop.call_later(pause_s, self._put_back, alive)
+        else:
+            self._put_back(alive)
+
+    def _put_back(self, events: list[Pending]) -> None:
+        self._queue.extendleft(reversed(events))
+        self._schedule()
+
+    def _park(self, org_id: str, events: list[Pending]) -> None:
+        """Refuse an organisation whose data has a shape no script wrote; the others are not affected."""
+        self._parked[org_id] = self._loop.time() + PARK_S
+        self._frames.pop(org_id, None)
+        self.stats.parked += 1
+        self._fail(events, OrgCorrupt(headers={"Retry-After": str(int(PARK_S))}))
+
+    def _is_parked(self, org_id: str) -> bool:
+        until = self._parked.get(org_id)
+        if until is not None and self._loop.time() >= until:
+            del self._parked[org_id]
+            return False
+        return until is not None
+
+    def _sweep(self) -> None:
+        """Answer events that waited out their budget while no connection could be had."""
+        self._sweeper = None
+        now = self._loop.time()
+        spent = [event for event in self._queue if event.deadline <= now]
+        if spent:
+            self._queue = deque(event for event in self._queue if event.deadline > now)
+            self._fail(spent, StorageUnavailable(headers=_RETRY))
+        if self._pending:
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    # ── resolving ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _resolve(self, org_id: str, events: list[Pending], full: str | None) -> None:
+        """Have the organisation's frame made; its events wait together."""
+        waiting = self._resolving.get(org_id)
+        if waiting is not None:
+            waiting.extend(events)
+            return
+        self._resolving[org_id] = events
+        task = self._loop.create_task(self._resolved(org_id, full))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _resolved(self, org_id: str, full: str | None) -> None:
+        try:
+            frame = await self._resolve_frame(org_id, full)
+        except Problem as problem:
+            if isinstance(problem, StorageUnavailable):
+                return self._again(self._resolving.pop(org_id), _PAUSE_S)
+            return self._fail(self._resolving.pop(org_id), problem)
+        except BaseException:
+            self._fail(self._resolving.pop(org_id), StorageUnavailable(headers=_RETRY))
+            raise
+        if len(self._frames) >= FRAMES_MAX:
+            del self._frames[next(iter(self._frames))]
+        self._frames[org_id] = frame
+        return self._put_back(self._resolving.pop(org_id))
+
+
+def _events(call: Call) -> Iterable[Pending]:
+    return (event for _, events in call.groups for event in events)
+
+
+def _ignore(_: Any) -> None:
+    """Nobody waits for this reply: a script that is not loaded shows as NOSCRIPT at the next call."""

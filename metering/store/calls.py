@@ -1,0 +1,166 @@
+"""One call of the track script, encoded: KEYS and ARGV as `track.lua` lists them."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from metering.store.frames import DAY_MS, EMPTY, INTS, Frame, bucket_of, bulk, integer
+from metering.store.keys import Keys
+from metering.store.timing import StoreTime
+
+MINUTE_MS: Final = 60_000
+
+
+class Pending:
+    """One event that waits for its answer.
+
+    `shard` is the unsigned id digest (None: no client id), `tail` the encoded feature, quantity and digests.
+    """
+
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "feature",
+        "future",
+        "late",
+        "org_id",
+        "quantity",
+        "shard",
+        "tail",
+        "timestamp_ms",
+    )
+
+    def __init__(
+        self,
+        org_id: str,
+        feature: str,
+        quantity: int,
+        shard: int | None,
+        tail: bytes,
+        timestamp_ms: int | None,
+        future: "asyncio.Future[Answer]",
+        deadline: float,
+    ) -> None:
+        self.org_id, self.feature, self.quantity, self.shard, self.tail = org_id, feature, quantity, shard, tail
+        self.timestamp_ms, self.future, self.deadline = timestamp_ms, future, deadline
+        self.attempts, self.late = 0, False
+
+
+Answer = tuple[Frame, int, int, int, int]
+"""The frame an event was decided under, then code, mark bits, used and extra as the script gave them."""
+
+Group = tuple[Frame, list[Pending]]
+
+
+class Call:
+    """An encoded EVALSHA and the events in the order of its answers."""
+
+    __slots__ = ("groups", "payload")
+
+    def __init__(self, groups: Sequence[Group], payload: bytes) -> None:
+        self.groups, self.payload = groups, payload
+
+
+class CallMaker:
+    """Encodes calls for one data set."""
+
+    def __init__(self, sha: str, keys: Keys, time: StoreTime, *, history_keep_s: int) -> None:
+        self._head = bulk(b"EVALSHA") + bulk(sha.encode())
+        self._time = time
+        self._history_keep = bulk(b"%d" % history_keep_s)
+        kinds = ("crossings", "dirty", "totals")
+        self._shared = [
+            b"".join(bulk(keys.shared(kind, number).encode()) for kind in kinds) for number in range(keys.partitions)
+        ]
+        self._clock = [bulk(keys.shared("clock", number).encode()) for number in range(keys.partitions)]
+
+    def make(self, groups: Iterable[Group]) -> Call:
+        """Encode one call. An organisation stands in it once; events keep their order inside it."""
+        now_ms = self._time.now_ms()
+        offset = self._time.offset_text()
+        ordered = sorted(groups, key=_partition)
+        keys: list[bytes] = []
+        args = [
+            integer(self._time.caller_ms()),
+            integer(now_ms // MINUTE_MS),
+            bulk(offset.encode()),
+            self._history_keep,
+        ]
+        key_count, arg_count = 0, 4
+        start = 0
+        while start < len(ordered):
+            partition = ordered[start][0].partition
+            end = start
+            while end < len(ordered) and ordered[end][0].partition == partition:
+                end += 1
+            keys.append(self._shared[partition])
+            key_count += 3
+            if offset:
+                keys.append(self._clock[partition])
+                key_count += 1
+            args.append(integer(end - start))
+            arg_count += 1
+            for frame, events in ordered[start:end]:
+                more_keys, more_args = _organisation(frame, events, now_ms, keys, args)
+                key_count += more_keys
+                arg_count += more_args
+            start = end
+        head = b"*%d\r\n%b%b" % (3 + key_count + arg_count, self._head, integer(key_count))
+        return Call(ordered, head + b"".join(keys) + b"".join(args))
+
+
+def _partition(group: Group) -> int:
+    return group[0].partition
+
+
+def _organisation(
+    frame: Frame, events: list[Pending], now_ms: int, keys: list[bytes], args: list[bytes]
+) -> tuple[int, int]:
+    """Append one organisation's keys and arguments; returns how many of each."""
+    days: dict[bytes, int] = {}
+    groups: dict[int, int] = {}
+    minted = False
+    rows: list[bytes] = []
+    for event in events:
+        if event.shard is None:
+            minted, group = True, 0
+        else:
+            group = groups.setdefault(event.shard & frame.finest, len(groups) + 1)
+        day_ms, bucket = _place(event, frame, now_ms)
+        day = days.setdefault(frame.day_key(event.feature, day_ms // DAY_MS), len(days) + 1)
+        rows += (INTS[group], event.tail, INTS[day], bucket)
+    keys.append(frame.head_keys)
+    if minted:
+        keys += _minted(frame, now_ms)
+    keys += days
+    keys += (frame.shards(group) for group in groups)
+    args += (
+        frame.head_args, INTS[len(days)], INTS[len(groups)], INTS[2 if minted else 0], INTS[len(events)],
+        integer(frame.creation_count), frame.creation,
+    )  # fmt: skip
+    args += rows
+    tiers = len(frame.now) + len(frame.before)
+    key_count = frame.head_keys_count + (2 if minted else 0) + len(days) + len(groups) * tiers
+    return key_count, 11 + frame.creation_count + 7 * len(events)
+
+
+def _place(event: Pending, frame: Frame, now_ms: int) -> tuple[int, bytes]:
+    """The instant whose day holds the event in history, and its bucket; empty: the script's own now.
+
+    An event before the running period counts now and is late; one ahead of its end is clamped to now.
+    """
+    at_ms, period = event.timestamp_ms, frame.period
+    if at_ms is None or at_ms >= period.end_ms:
+        return now_ms, EMPTY
+    event.late = at_ms < period.start_ms
+    if event.late:
+        return now_ms, EMPTY
+    return at_ms, bulk(bucket_of(at_ms, period.start_ms).encode())
+
+
+def _minted(frame: Frame, now_ms: int) -> tuple[bytes, bytes]:
+    minute = now_ms // MINUTE_MS
+    return (
+        bulk(frame.keys.minted(frame.org_id, minute).encode()),
+        bulk(frame.keys.minted(frame.org_id, minute - 1).encode()),
+    )

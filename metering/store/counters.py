@@ -1,0 +1,165 @@
+"""The counters: one usage event in, its outcome out, counted once whatever happens between.
+
+This is the hot path's last step before the store and its first step after it.
+"""
+
+import asyncio
+import itertools
+import secrets
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from metering.errors import OrgNotFound, TimestampOutOfRange
+from metering.store.batcher import BUDGET_S, Batcher, BatchStats
+from metering.store.calls import Answer, CallMaker, Pending
+from metering.store.fields import FieldCodec
+from metering.store.frames import Frame, bulk, integer
+from metering.store.keys import Keys
+from metering.store.lane import Lane
+from metering.store.orgs import Orgs
+from metering.store.scripts import script
+from metering.store.timing import StoreTime
+from metering.usage import Outcome, Result, UsageEvent
+from plans.periods import AHEAD_MAX_MS, oldest_accepted_ms
+from plans.thresholds import MARKS
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_DIGEST_BYTES: Final = 8
+"""64 bits: ten million ids of one organisation collide with a chance of 1e-5, and then as a 409, not as a loss."""
+
+_RESULTS: Final = {
+    1: Result.RECORDED,
+    2: Result.DUPLICATE,
+    3: Result.CONFLICT,
+    4: Result.REFUSED,
+    5: Result.CAPPED,
+    6: Result.TOTAL_TOO_LARGE,
+    8: Result.FEATURE_UNKNOWN,
+    9: Result.DISABLED,
+}
+
+_MARKS: Final = tuple(tuple(mark for bit, mark in enumerate(MARKS) if bits >> bit & 1) for bits in range(16))
+
+
+class Counters:
+    """Counts events for one worker. Make it inside a running loop; close it before the client."""
+
+    def __init__(  # noqa: PLR0913 - wired in one place, by name
+        self,
+        client: "Redis",
+        keys: Keys,
+        orgs: Orgs,
+        time: StoreTime,
+        codec: FieldCodec,
+        *,
+        secret: bytes,
+        auto_create: bool = True,
+        late_reject: bool = False,
+        one_partition: bool = False,
+        history_days: int = 770,
+        pending_max: int = 5_000,
+        fake: bool = False,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._keys, self._orgs, self._time, self._codec = keys, orgs, time, codec
+        self._auto_create = auto_create
+        self._digest = blake2b(key=secret, digest_size=_DIGEST_BYTES)
+        self._minted_prefix = b"m" + secrets.token_hex(8).encode()
+        self._minted = itertools.count()
+        track = script("track", fake=fake)
+        self._batcher = Batcher(
+            lane=lambda on_ready: Lane(client, on_ready=on_ready),
+            resolve=self._frame,
+            maker=CallMaker(track.sha, keys, time, history_keep_s=history_days * 86_400),
+            time=time,
+            script_load=b"*3\r\n" + bulk(b"SCRIPT") + bulk(b"LOAD") + bulk(track.text.encode()),
+            one_partition=one_partition,
+            pending_max=pending_max,
+            late_reject=late_reject,
+        )
+
+    @property
+    def stats(self) -> BatchStats:
+        """What the batcher did since this worker began."""
+        return self._batcher.stats
+
+    @property
+    def ready(self) -> bool:
+        """Whether the connection to the store is up."""
+        return self._batcher.ready
+
+    async def track(self, event: UsageEvent) -> Outcome:
+        """Count one event and say what became of it.
+
+        Raises OrgNotFound (unknown, and not to be created), TimestampOutOfRange, and the 503 problems; after one of
+        those the event may or may not be counted, and sending it again with its id is safe.
+        """
+        if event.timestamp_ms is not None:
+            self._check_timestamp(event.timestamp_ms)
+        pending = self._pending(event)
+        self._batcher.submit(pending)
+        return self._outcome(event, pending, await pending.future)
+
+    def forget(self, org_id: str) -> None:
+        """Drop what this worker knows of an organisation. Never needed for exactness: claims prove themselves."""
+        self._batcher.forget(org_id)
+
+    async def close(self) -> None:
+        """Let what waits finish, then close the connection."""
+        await self._batcher.close()
+
+    def _check_timestamp(self, at_ms: int) -> None:
+        """Refuse what could no longer be recognised when repeated, and what lies ahead."""
+        now_ms = self._time.now_ms()
+        oldest_ms = oldest_accepted_ms(now_ms)
+        if not oldest_ms <= at_ms <= now_ms + AHEAD_MAX_MS:
+            raise TimestampOutOfRange(
+                "timestamp lies outside the accepted window", oldest_ms=oldest_ms, newest_ms=now_ms + AHEAD_MAX_MS
+            )
+
+    def _pending(self, event: UsageEvent) -> Pending:
+        """The event as it waits: digests made, arguments encoded."""
+        feature = event.feature.encode()
+        shard = None
+        if event.event_id is None:
+            ids = bulk(b"%b.%x" % (self._minted_prefix, next(self._minted))) + b"$0\r\n\r\n"
+        else:
+            digest = self._digest.copy()
+            for part in (event.org_id.encode(), event.source.encode(), event.event_id.encode()):
+                digest.update(b"%d:%b" % (len(part), part))
+            first = digest.digest()
+            digest.update(b"%d:%b%d" % (len(feature), feature, event.quantity))
+            shard = int.from_bytes(first, "big")
+            ids = bulk(b"%d" % _signed(first)) + bulk(b"%d" % _signed(digest.digest()))
+        tail = bulk(feature) + integer(event.quantity) + ids
+        loop = self._loop
+        return Pending(
+            event.org_id, event.feature, event.quantity, shard, tail, event.timestamp_ms,
+            loop.create_future(), loop.time() + BUDGET_S,
+        )  # fmt: skip
+
+    def _outcome(self, event: UsageEvent, pending: Pending, answer: Answer) -> Outcome:
+        frame, code, bits, used, extra = answer
+        result = _RESULTS[code]
+        recorded = overage = 0
+        if result is Result.RECORDED:
+            recorded, overage = event.quantity, extra
+        elif result is Result.CAPPED:
+            recorded = extra
+        rule = frame.rules.get(event.feature)
+        return Outcome(result, frame.plan, used, rule, frame.period, recorded, overage, _MARKS[bits], pending.late)
+
+    async def _frame(self, org_id: str, full: str | None) -> Frame:
+        """The organisation as it is now, or as it will be created. Raises OrgNotFound."""
+        org = await self._orgs.present(org_id, full=full)
+        if org is not None:
+            return Frame(org, self._keys, self._codec, creates=False)
+        if not self._auto_create:
+            raise OrgNotFound(f"no organisation {org_id!r}", org_id=org_id)
+        return Frame(await self._orgs.newcomer(org_id), self._keys, self._codec, creates=True)
+
+
+def _signed(digest: bytes) -> int:
+    return int.from_bytes(digest, "big", signed=True)

@@ -1,0 +1,272 @@
+"""The start-up gate: what must hold before the first event is taken, in order, each with its cure.
+
+The app refuses to start on what it finds here; `metering doctor` prints the same lines without writing anything.
+What may be relaxed: DEBUG lets weak secrets and a store without its own user or memory limit pass,
+ALLOW_LOSSY_LEDGER lets a store pass that can lose what it acknowledged. Both are said aloud.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from metering.clock import MS_PER_S, Clock
+from metering.settings import JWT_SECRET_BYTES_MIN, JWT_SECRET_DEFAULT, Settings, StoreKind
+from metering.store.binaries import VERSION_MIN
+from metering.store.connect import StoreError, text_of
+from metering.store.marker import DataSet, MarkerError, check_catalogue, open_dataset
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from plans.catalogue import Catalogue
+
+CLOCKS_APART_MAX_MS: Final = 60_000
+"""As the scripts: with clocks further apart nothing is counted, so nothing should start."""
+
+DURABLE_COMMAND: Final = (
+    "docker run -d -p 127.0.0.1:6379:6379 -v metering-store:/data redis:7-alpine redis-server "
+    "--appendonly yes --appendfsync always --no-appendfsync-on-rewrite no --maxmemory-policy noeviction"
+)
+"""S2's own start line for a local Redis, made durable."""
+
+_DURABLE: Final = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "no-appendfsync-on-rewrite": "no",
+    "maxmemory-policy": "noeviction",
+}
+"""What the store's configuration must say, so that an acknowledged event is never lost."""
+
+_US_PER_MS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the gate. Not ok and `fatal`: the service does not start; not ok alone: it says so."""
+
+    name: str
+    ok: bool
+    found: str
+    cure: str = ""
+    fatal: bool = True
+
+
+class GateRefusedError(Exception):
+    """The service must not start. The text holds every failing check with its cure, one a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What the gate saw. `dataset` is None when it did not come so far; `lossy` is shown in health and metrics."""
+
+    dataset: DataSet | None
+    checks: tuple[Check, ...]
+    lossy: bool
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """What keeps the service from starting."""
+        return tuple(check for check in self.checks if not check.ok and check.fatal)
+
+    @property
+    def warnings(self) -> tuple[Check, ...]:
+        """What was let pass."""
+        return tuple(check for check in self.checks if not check.ok and not check.fatal)
+
+    def admit(self) -> DataSet:
+        """The data set to work on. Raises GateRefusedError with every failure and its cure."""
+        if self.failures or self.dataset is None:
+            lines = (f"{check.name}: {check.found}. {check.cure}" for check in self.failures)
+            raise GateRefusedError("the service does not start:\n" + "\n".join(f"  - {line}" for line in lines))
+        return self.dataset
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What the checks look at; `config` is None where it may not be read."""
+
+    client: "Redis"
+    settings: Settings
+    clock: Clock
+    kind: StoreKind
+    info: Mapping[str, object] = field(default_factory=dict)
+    config: Mapping[str, str] | None = None
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether a store without a user and a limit of its own may pass with a word."""
+        return self.kind is not StoreKind.EXTERNAL or self.settings.debug
+
+
+async def run_gate(  # noqa: PLR0913 - what the gate looks at, each by its name
+    client: "Redis",
+    settings: Settings,
+    clock: Clock,
+    *,
+    kind: StoreKind,
+    catalogue: "Catalogue | None" = None,
+    write: bool = True,
+) -> GateReport:
+    """Run every check that can be run, in order; the data set is opened (made, if new) only after all passed.
+
+    With `write` False nothing is made and `dataset` is None where there is none yet.
+    """
+    scene = _Scene(client, settings, clock, kind)
+    checks = [_secret(settings), _parser()]
+    dataset: DataSet | None = None
+    try:
+        checks += await _store_checks(scene)
+        if not any(not check.ok and check.fatal for check in checks):
+            dataset, found = await _dataset(scene, catalogue, write=write)
+            checks += found
+    except StoreError as error:
+        checks.append(_unreachable(error))
+    durable = all(check.ok for check in checks if check.name in _DURABLE)
+    return GateReport(dataset, tuple(checks), lossy=kind is StoreKind.EPHEMERAL or not durable)
+
+
+def _secret(settings: Settings) -> Check:
+    """JWT_SECRET: not the documented default, and as long as its hash."""
+    secret = settings.jwt_secret.get_secret_value()
+    default, length = secret == JWT_SECRET_DEFAULT, len(secret.encode())
+    found = "the documented default" if default else f"{length} bytes"
+    cure = (
+        f"Set JWT_SECRET to {JWT_SECRET_BYTES_MIN} random bytes or more, for example from: "
+        "python3 -c 'import secrets; print(secrets.token_hex(32))'. DEBUG=true lets a weak one pass."
+    )
+    ok = not default and length >= JWT_SECRET_BYTES_MIN
+    return Check("JWT_SECRET", ok, found, cure, fatal=not settings.debug)
+
+
+def _parser() -> Check:
+    """The HTTP parser that refuses smuggled requests; the pure Python one is also five times slower."""
+    there = find_spec("httptools") is not None
+    return Check("httptools", there, "installed" if there else "missing", "pip install httptools")
+
+
+async def _store_checks(scene: _Scene) -> list[Check]:
+    """Every check of the store itself. An ephemeral one answers few questions and promises nothing."""
+    await scene.client.ping()
+    if scene.kind is StoreKind.EPHEMERAL:
+        return [Check("store", ok=False, found="in memory: data is lost on exit", fatal=False), await _clocks(scene)]
+    scene.info = await scene.client.info("server")
+    checks = [_version(scene)]
+    if not checks[0].ok:
+        return checks
+    scene.config = await _config(scene)
+    checks += _durability(scene)
+    for ask in _ASKED:
+        checks.append(await ask(scene))
+    return checks
+
+
+def _unreachable(error: Exception) -> Check:
+    """The store cannot be talked to. The driver's text names host and port, never the password."""
+    cure = "Start it, or put REDIS_URL right; unset, `metering serve` starts a store of its own."
+    return Check("store", ok=False, found=f"no answer ({type(error).__name__}: {error})", cure=cure)
+
+
+def _version(scene: _Scene) -> Check:
+    """The server's own name and version; Valkey calls itself Redis 7.2 for old clients' sake."""
+    name = "valkey" if "valkey_version" in scene.info else "redis"
+    version = str(scene.info.get(f"{name}_version", "0.0"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    cure = "Move to Redis 7.0, Valkey 7.2 or newer."
+    return Check("store", numbers >= VERSION_MIN, f"{name} {version}", cure)
+
+
+async def _config(scene: _Scene) -> Mapping[str, str] | None:
+    """The settings of the store that matter; None where it does not tell."""
+    try:
+        raw = await scene.client.config_get(*_DURABLE, "aof-load-truncated", "maxmemory")
+    except StoreError:
+        return None
+    return {text_of(name): text_of(value) for name, value in raw.items()}
+
+
+def _durability(scene: _Scene) -> list[Check]:
+    """Whether an acknowledged event is on disk, and stays."""
+    lossy_allowed = scene.settings.allow_lossy_ledger
+    if not scene.config:
+        attested = scene.settings.store_durability == "attested"
+        cure = (
+            "Let the user read it (ACL: +config|get), or set STORE_DURABILITY=attested to vouch for "
+            "appendonly yes, appendfsync always and noeviction yourself."
+        )
+        found = "CONFIG GET is barred" + (", the operator vouches for it" if attested else "")
+        return [Check("appendonly", attested, found, cure, fatal=not lossy_allowed)]
+    return [_durable(scene.config, name, wanted, lossy_allowed) for name, wanted in _DURABLE.items()]
+
+
+def _durable(config: Mapping[str, str], name: str, wanted: str, lossy_allowed: bool) -> Check:
+    """One line of the store's configuration against what durability takes."""
+    found = config.get(name, "unknown")
+    cure = (
+        f"redis-cli CONFIG SET {name} {wanted} (and in its configuration file), or start it as: {DURABLE_COMMAND}. "
+        "ALLOW_LOSSY_LEDGER=true runs on a store that can lose acknowledged usage."
+    )
+    return Check(name, found == wanted, found, cure, fatal=not lossy_allowed)
+
+
+async def _truncated(scene: _Scene) -> Check:
+    """A power cut leaves half a command at the end of the file; the store must read past it by itself."""
+    found = (scene.config or {}).get("aof-load-truncated", "yes")
+    cure = "redis-cli CONFIG SET aof-load-truncated yes, or the store needs a person after a power cut."
+    return Check("aof-load-truncated", found == "yes", found, cure, fatal=False)
+
+
+async def _memory(scene: _Scene) -> Check:
+    """Without a limit of its own the store is ended by the kernel instead of refusing writes."""
+    limit = (scene.config or {}).get("maxmemory", "unknown")
+    exempt = scene.kind is StoreKind.EMBEDDED or scene.config is None
+    cure = (
+        "redis-cli CONFIG SET maxmemory to 70 % of the machine's memory, so that a full store refuses writes "
+        "instead of being ended by the kernel. DEBUG=true lets it pass."
+    )
+    return Check("maxmemory", exempt or limit != "0", limit, cure, fatal=not scene.relaxed)
+
+
+async def _user(scene: _Scene) -> Check:
+    """A user of its own can be held to this service's keys and commands."""
+    if scene.kind is StoreKind.EMBEDDED:
+        return Check("store user", ok=True, found="embedded: only this user can open its socket")
+    try:
+        user = text_of(await scene.client.acl_whoami())
+    except StoreError:
+        return Check("store user", ok=True, found="a user that may not ask for its own name")
+    cure = (
+        "Give the service a user of its own: ACL SETUSER metering on >PASSWORD ~{* +@all -@admin -@dangerous "
+        "+config|get +info, and name it in REDIS_URL. DEBUG=true lets the default user pass."
+    )
+    return Check("store user", user != "default", user, cure, fatal=not scene.relaxed)
+
+
+async def _clocks(scene: _Scene) -> Check:
+    """The service's clock against the store's; half the round trip is the error of the comparison."""
+    before_ms = scene.clock.now_ms()
+    seconds, micros = await scene.client.time()
+    middle_ms = (before_ms + scene.clock.now_ms()) // 2
+    apart_ms = abs(seconds * MS_PER_S + micros // _US_PER_MS - middle_ms)
+    cure = "Synchronise the clocks of service and store (NTP): periods end by the store's clock."
+    return Check("clocks", apart_ms <= CLOCKS_APART_MAX_MS, f"{apart_ms} ms apart", cure)
+
+
+_ASKED: Final[tuple[Callable[[_Scene], Awaitable[Check]], ...]] = (_truncated, _memory, _user, _clocks)
+
+
+async def _dataset(
+    scene: _Scene, catalogue: "Catalogue | None", *, write: bool
+) -> tuple[DataSet | None, list[Check]]:
+    """The data set behind the store, and whether settings and catalogue are the ones it was made with."""
+    partitions = scene.settings.partitions
+    try:
+        dataset = await open_dataset(scene.client, partitions=partitions, create=write)
+        found = f"{dataset.id}, {dataset.partitions} partitions" if dataset else "none yet"
+        checks = [Check("data set", ok=True, found=found)]
+        if catalogue is not None and dataset is not None:
+            await check_catalogue(scene.client, catalogue, record=write)
+            checks.append(Check("catalogue", ok=True, found=f"version {catalogue.version}"))
+    except MarkerError as error:
+        return None, [Check(error.name, ok=False, found=str(error), cure=error.cure)]
+    return dataset, checks

@@ -1,0 +1,130 @@
+"""Every key shape, once.
+
+An organisation lives in one of `partitions` partitions (a stable hash of its id). Every key that one script
+touches carries the partition's hash tag, so all of them are in one slot of a cluster and change together or not
+at all. Ids hold no colon, so every key parses in one way only.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+from zlib import crc32
+
+DATASET: Final = "{meta}:dataset"
+"""The data set's marker: partitions, id, secret, catalogue digests. The one key outside the partitions."""
+
+
+class Kind(StrEnum):
+    """The Redis type of a key."""
+
+    HASH = "hash"
+    SET = "set"
+    ZSET = "zset"
+    STREAM = "stream"
+    STRING = "string"
+
+
+class Expiry(StrEnum):
+    """Who ends a key. The conservation walk checks that only TTL keys carry a time to live."""
+
+    NEVER = "never"  # for the life of the data set
+    ORG = "org"  # for the life of the organisation
+    JOB = "job"  # unlinked by a job when two clocks agree, never by a time to live
+    TTL = "ttl"  # by Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One kind of key: its literal pattern, type, expiry and what it holds."""
+
+    name: str
+    pattern: str
+    kind: Kind
+    expiry: Expiry
+    holds: str
+
+    def regex(self) -> re.Pattern[str]:
+        """The pattern as an expression whose groups are its `<placeholders>`."""
+        source = re.escape(self.pattern)
+        return re.compile(re.sub(r"<(\w+)>", lambda m: f"(?P<{m[1]}>{_CHARS[m[1]]})", source))
+
+
+_CHARS: Final = {
+    "p": "[0-9a-f]{2,3}",
+    "org": "[A-Za-z0-9_.-]+",
+    "feature": "[a-z0-9_]+",
+    "start_ms": "-?[0-9]+",
+    "day": "[0-9]{8}",
+    "month": "[0-9]{6}",
+    "minute": "[0-9]+",
+    "tier": "[0-9a-z]",
+    "shard": "[0-9a-f]+",
+}
+
+SHAPES: Final = (
+    Shape("dataset", DATASET, Kind.HASH, Expiry.NEVER, "partitions, id, secret, catalogue digests"),
+    Shape("record", "{p<p>}:o:<org>", Kind.HASH, Expiry.ORG, "claim, period, limits, counters, overage"),
+    Shape("profile", "{p<p>}:p:<org>", Kind.HASH, Expiry.ORG, "what people set: plan, overrides, zone, ids"),
+    Shape("trail", "{p<p>}:a:<org>", Kind.STREAM, Expiry.ORG, "billing events of the organisation"),
+    Shape("archive", "{p<p>}:u:<org>:<start_ms>", Kind.HASH, Expiry.ORG, "the record as a period closed"),
+    Shape("history", "{p<p>}:h:<org>:<feature>:<day>", Kind.HASH, Expiry.TTL, "units and overage by hour"),
+    Shape("seen", "{p<p>}:d:<org>:<month>:<tier>:<shard>", Kind.SET, Expiry.JOB, "digests of event ids"),
+    Shape("minted", "{p<p>}:m:<org>:<minute>", Kind.HASH, Expiry.TTL, "answers to events without an id"),
+    Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
+    Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
+    Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature"),
+    Shape("orgs", "{p<p>}:orgs", Kind.ZSET, Expiry.NEVER, "the organisations, by name"),
+    Shape("plans", "{p<p>}:plans", Kind.HASH, Expiry.NEVER, "how many organisations each plan has"),
+    Shape("due", "{p<p>}:due", Kind.ZSET, Expiry.NEVER, "when each organisation's claim runs out"),
+    Shape("top", "{p<p>}:top", Kind.ZSET, Expiry.NEVER, "organisations with the most units"),
+    Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
+)
+
+
+class Keys:
+    """Makes the keys of one data set. `partitions` is a power of two, fixed for the data set's life."""
+
+    def __init__(self, partitions: int) -> None:
+        if partitions < 1 or partitions > 4096 or partitions & (partitions - 1):  # noqa: PLR2004
+            raise ValueError(f"partitions must be a power of two up to 4096, not {partitions}")
+        self.partitions = partitions
+
+    def partition(self, org: str) -> int:
+        """The organisation's partition: CRC-32 of its id, the low bits."""
+        return crc32(org.encode()) & (self.partitions - 1)
+
+    def shared(self, name: str, partition: int) -> str:
+        """A key of the whole partition: dirty, crossings, totals, orgs, plans, due, top, clock."""
+        return f"{{p{partition:02x}}}:{name}"
+
+    def record(self, org: str) -> str:
+        """Claim, period, limits and counters of an organisation."""
+        return f"{self._tag(org)}:o:{org}"
+
+    def profile(self, org: str) -> str:
+        """What people set for an organisation."""
+        return f"{self._tag(org)}:p:{org}"
+
+    def trail(self, org: str) -> str:
+        """Billing events of an organisation."""
+        return f"{self._tag(org)}:a:{org}"
+
+    def archive(self, org: str, period_start_ms: int) -> str:
+        """The record as it stood when the period that began at `period_start_ms` closed."""
+        return f"{self._tag(org)}:u:{org}:{period_start_ms}"
+
+    def history(self, org: str, feature: str, day: str) -> str:
+        """Units by hour of one UTC day (`yyyymmdd`)."""
+        return f"{self._tag(org)}:h:{org}:{feature}:{day}"
+
+    def seen(self, org: str, month: str, tier: str, shard: int) -> str:
+        """One shard of the digests of a UTC month (`yyyymm`); tier `4` has 2**4 shards (base 36)."""
+        return f"{self._tag(org)}:d:{org}:{month}:{tier}:{shard:x}"
+
+    def minted(self, org: str, minute: int) -> str:
+        """Answers given in one minute (since the epoch) to events that came without an id."""
+        return f"{self._tag(org)}:m:{org}:{minute}"
+
+    def _tag(self, org: str) -> str:
+        return f"{{p{self.partition(org):02x}}}"

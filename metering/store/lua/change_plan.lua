@@ -1,0 +1,51 @@
+#!lua
+-- change_plan: apply a plan, overrides or other settings to an organisation, or create it, with its trail entry.
+--
+-- KEYS   record, profile, trail, orgs, plans, due, totals, then clock when ARGV[2] is given
+-- ARGV   caller's clock ms, test clock offset ms or '', expected claim ('' = create), new claim, plan,
+--        four counts: record values, record drops, profile values, profile drops; then those; then the trail
+--        entry's fields and values, its type first
+-- RETURNS {1, claim} changed; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock that
+--        does not fit, nothing written
+local call, floor, match, sub = redis.call, math.floor, string.match, string.sub
+local SKEW_MAX_MS = 60000
+
+local record, profile, trail, orgs, plans, due, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local time = call('TIME')
+local now = time[1] * 1000 + floor(time[2] / 1000)
+if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
+if ARGV[2] ~= '' then
+  if call('GET', KEYS[8]) ~= ARGV[2] then return {-1, now} end
+  now = now + tonumber(ARGV[2])
+end
+local claim, plan = ARGV[4], ARGV[5]
+local valid_until = tonumber(match(claim, '^%d+'))
+if now >= valid_until then return {-1, now} end
+local stored = call('HMGET', record, 'k', 'plan')
+if (stored[1] or '') ~= ARGV[3] then return {0, stored[1] or ''} end
+
+local function section(from, count)
+  if count == 0 then return {} end
+  return {unpack(ARGV, from, from + count - 1)}
+end
+local n1, n2, n3, n4 = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local record_values, record_drops = section(10, n1), section(10 + n1, n2)
+local profile_values, profile_drops = section(10 + n1 + n2, n3), section(10 + n1 + n2 + n3, n4)
+local entry = section(10 + n1 + n2 + n3 + n4, #ARGV - (9 + n1 + n2 + n3 + n4))
+local org = sub(record, string.find(record, ':o:', 1, true) + 3)
+
+if #record_drops > 0 then call('HDEL', record, unpack(record_drops)) end
+call('HSET', record, 'k', claim, 'plan', plan, unpack(record_values))
+if #profile_drops > 0 then call('HDEL', profile, unpack(profile_drops)) end
+call('HSET', profile, 'updated', now, unpack(profile_values))
+if not stored[1] then
+  call('ZADD', orgs, 0, org)
+  call('HINCRBY', plans, plan, 1)
+elseif stored[2] ~= plan then
+  call('HINCRBY', plans, stored[2], -1)
+  call('HINCRBY', plans, plan, 1)
+end
+call('ZADD', due, valid_until, org)
+call('XADD', trail, '*', 'at', now, 'type', unpack(entry))
+call('HINCRBY', totals, 'e:' .. entry[1], 1)
+return {1, claim}

@@ -1,0 +1,137 @@
+"""The data set's marker: who it is, how it is laid out, which catalogues it has seen.
+
+It is made once, field by field with HSETNX in one transaction, so services that start together agree on it
+without a script: whoever is first sets a field, everybody reads the same.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from metering.clock import MS_PER_S
+from metering.store.connect import StoreError, text_of
+from metering.store.keys import DATASET
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from plans.catalogue import Catalogue
+
+SCHEMA: Final = 1
+"""The layout of keys and fields. A service that knows only an older one must not write."""
+
+SECRET_BYTES: Final = 32
+
+_OURS: Final = "{p[0-9a-f]*"
+"""What every key of a partition begins with."""
+
+_LOOK_PAGES: Final = 20
+_LOOK_KEYS: Final = 500
+"""A database without a marker is searched so far for keys of ours: 10,000 keys, 20 short calls, once."""
+
+
+class MarkerError(Exception):
+    """The data set does not fit this service. `name` is the check, `cure` what to do."""
+
+    def __init__(self, name: str, reason: str, cure: str) -> None:
+        super().__init__(reason)
+        self.name = name
+        self.cure = cure
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What the marker says. `secret` keys the digests of event ids; it is as old as the data."""
+
+    id: str
+    secret: bytes
+    partitions: int
+    created_ms: int
+
+    def __repr__(self) -> str:
+        return f"DataSet(id={self.id!r}, partitions={self.partitions}, created_ms={self.created_ms})"
+
+
+async def open_dataset(client: "Redis", *, partitions: int, create: bool) -> DataSet | None:
+    """The data set of this database, made when there is none; None when `create` is False and there is none.
+
+    Raises MarkerError when it was made with other `partitions` or by a newer service, or when the database
+    holds keys of ours without a marker; errors of the store as they come.
+    """
+    marker = await _read(client)
+    if not marker:
+        await _refuse_leftovers(client)
+        if not create:
+            return None
+        marker = await _made(client, partitions)
+    return _checked(marker, partitions)
+
+
+async def check_catalogue(client: "Redis", catalogue: "Catalogue", *, record: bool) -> None:
+    """Hold the catalogue against what this data set has seen under the same version; `record` notes a new one.
+
+    Raises MarkerError for other content under a known version: records hold the limits of a version, and
+    nothing would tell that they are out of date.
+    """
+    name = f"catalogue:{catalogue.version}"
+    if record:
+        await client.hsetnx(DATASET, name, catalogue.digest)
+    seen = (await _read(client)).get(name)
+    if seen is not None and seen != catalogue.digest:
+        reason = f"the catalogue differs from the one this data set knows as version {catalogue.version}"
+        raise MarkerError("catalogue", reason, "Raise `version` in the catalogue file, or take its change back.")
+
+
+async def _read(client: "Redis") -> dict[str, str]:
+    raw = await client.hgetall(DATASET)
+    return {text_of(name): text_of(value) for name, value in raw.items()}
+
+
+async def _made(client: "Redis", partitions: int) -> dict[str, str]:
+    """Make the marker, or read the one that somebody made in the same moment."""
+    seconds, _ = await client.time()
+    fields = {
+        "schema": str(SCHEMA),
+        "partitions": str(partitions),
+        "id": secrets.token_hex(8),
+        "secret": secrets.token_hex(SECRET_BYTES),
+        "created_ms": str(seconds * MS_PER_S),
+    }
+    async with client.pipeline(transaction=True) as pipe:
+        for name, value in fields.items():
+            pipe.hsetnx(DATASET, name, value)
+        await pipe.execute()
+    return await _read(client)
+
+
+def _checked(marker: dict[str, str], partitions: int) -> DataSet:
+    """The marker as a DataSet. Raises MarkerError when this service cannot work on it."""
+    try:
+        schema, made_with, created_ms = (int(marker[name]) for name in ("schema", "partitions", "created_ms"))
+        dataset = DataSet(marker["id"], bytes.fromhex(marker["secret"]), made_with, created_ms)
+    except (KeyError, ValueError) as error:
+        reason = f"the marker {DATASET} is damaged ({error})"
+        raise MarkerError("data set", reason, "Restore the store from a backup; do not delete the marker.") from error
+    if schema != SCHEMA:
+        reason = f"the data set has layout {schema}, this service knows layout {SCHEMA}"
+        raise MarkerError("data set", reason, "Run the version of the service that the data set belongs to.")
+    if made_with != partitions:
+        cure = f"Set PARTITIONS={made_with}; it is fixed for the life of a data set."
+        raise MarkerError("partitions", f"made with {made_with}, PARTITIONS is {partitions}", cure)
+    return dataset
+
+
+async def _refuse_leftovers(client: "Redis") -> None:
+    """Refuse a database that has counters but no marker: its secret is gone, so every repeat would count anew."""
+    cursor = 0
+    for _ in range(_LOOK_PAGES):
+        try:
+            cursor, found = await client.scan(cursor, match=_OURS, count=_LOOK_KEYS)
+        except StoreError:
+            return  # a user that may not SCAN: the search is a courtesy
+        if found:
+            reason = f"the database holds usage but no marker {DATASET}"
+            cure = "Restore the store from a backup, or use another database (REDIS_DB) for a new data set."
+            raise MarkerError("data set", reason, cure)
+        if cursor == 0:
+            return

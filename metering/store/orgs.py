@@ -1,0 +1,287 @@
+"""The organisations: read them rolled to the present, create them, change them, list them.
+
+This is the rare path: track asks here only when it does not know an organisation or its copy ran out.
+Every change is a compare-and-set on the stored claim, so a lost reply or a race costs one more turn, never a
+second effect.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from metering.errors import ClockUnsafe, OrgCorrupt, PlanUnknown, VersionConflict
+from metering.store.claim import shards_of
+from metering.store.connect import StoreError, problem_of
+from metering.store.fields import FieldCodec
+from metering.store.keys import Keys
+from metering.store.org import Org, override_entry, parse, profile_fields, rule_fields
+from metering.store.rolling import Roll, dropped_fields, newcomer, roll_of, with_rules
+from metering.store.scripts import script
+from metering.store.timing import StoreTime
+from plans.catalogue import Catalogue, Override, rules_with
+from plans.periods import Reset, month_utc
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_SKEW_MAX_MS: Final = 60_000
+"""As the scripts: further apart, nothing is written."""
+
+_TURNS: Final = 8
+"""Compare-and-set turns before giving up: each lost turn means that somebody else made progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrgChange:
+    """What to set on an organisation; None leaves a thing as it is.
+
+    `overrides` replaces all overrides ({} clears them). A plan that differs from the present one, given without
+    overrides, drops them: they were made for the plan before.
+    """
+
+    plan: str | None = None
+    overrides: Mapping[str, Override] | None = None
+    reset: Reset | None = None
+    timezone: str | None = None
+    stripe_customer_id: str | None = None
+
+
+class Orgs:
+    """The organisations of one data set. Errors of the store come out as 503 problems."""
+
+    def __init__(
+        self, client: "Redis", keys: Keys, catalogue: Catalogue, time: StoreTime, codec: FieldCodec, *, fake: bool
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._catalogue = catalogue
+        self._time = time
+        self._codec = codec
+        self._roll = client.register_script(script("roll", fake=fake).text)
+        self._change = client.register_script(script("change_plan", fake=fake).text)
+
+    async def get(self, org_id: str) -> Org | None:
+        """The organisation in the period that runs now, or None. Closes periods that ended on the way."""
+        return await self.present(org_id)
+
+    async def present(self, org_id: str, *, full: str | None = None) -> Org | None:
+        """As `get`; `full` is the claim under which a dedupe shard was found full, so its tiers must grow."""
+        for _ in range(_TURNS):
+            org = await self._load(org_id)
+            roll = None if org is None else await self._roll_of(org, full)
+            if org is None or roll is None:
+                return org
+            await self._write_roll(org, roll)
+        raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def newcomer(self, org_id: str) -> Org:
+        """An organisation on the default plan that is not stored yet: what track creates it from."""
+        return newcomer(org_id, self._catalogue.default_plan, await self._server_now(), self._catalogue)
+
+    async def update(self, org_id: str, change: OrgChange, *, actor: str, create: bool) -> tuple[Org | None, bool]:
+        """Apply `change`; returns the organisation and whether it was created.
+
+        None when there is none and `create` is false. A change that changes nothing writes nothing. Raises
+        PlanUnknown; VersionConflict when others keep changing it.
+        """
+        if change.plan is not None and change.plan not in self._catalogue.plans:
+            raise PlanUnknown(f"no plan {change.plan!r}", plan=change.plan)
+        for _ in range(_TURNS):
+            before = await self.present(org_id)
+            if before is None and not create:
+                return None, False
+            after = self._changed(before or await self.newcomer(org_id), change)
+            if before == after:
+                return after, False
+            if await self._write_change(before, after, actor):
+                return await self.present(org_id), before is None
+        raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def page(self, cursor: str | None, limit: int) -> tuple[list[Org], str | None]:
+        """Up to `limit` organisations after `cursor` (from the page before), and the next cursor or None."""
+        partition, after = _cursor(cursor)
+        names: list[str] = []
+        while partition < self._keys.partitions and len(names) <= limit:
+            low = f"({after}" if after else "-"
+            key = self._keys.shared("orgs", partition)
+            found = await self._ask(self._client.zrangebylex(key, low, "+", 0, limit + 1 - len(names)))
+            names += [name.decode() for name in found]
+            partition, after = partition + 1, ""
+        orgs = [await self.present(name) for name in names[:limit]]
+        more = len(names) > limit
+        last = names[limit - 1] if more else ""
+        following = f"{self._keys.partition(last)}.{last}" if more else None
+        return [org for org in orgs if org is not None], following
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _load(self, org_id: str) -> Org | None:
+        """Record and profile, of one instant."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hgetall(self._keys.record(org_id))
+        pipe.hgetall(self._keys.profile(org_id))
+        record, profile = await self._ask(pipe.execute())
+        if not record:
+            return None
+        try:
+            return parse(org_id, _text(record), _text(profile), self._codec)
+        except (ValueError, KeyError) as error:
+            raise OrgCorrupt(f"organisation {org_id} is stored in an unknown shape") from error
+
+    async def _server_now(self) -> int:
+        """The store's effective time in ms; also teaches it to `StoreTime`."""
+        if self._time.test_offset_ms is not None:
+            stored = await self._ask(self._client.get(self._keys.shared("clock", 0)))
+            self._time.test_offset_ms = int(stored or 0)
+        seconds, micros = await self._ask(self._client.time())
+        now_ms = seconds * 1000 + micros // 1000 + (self._time.test_offset_ms or 0)
+        self._time.learn(now_ms)
+        return int(now_ms)
+
+    async def _ask(self, call: Any) -> Any:
+        """Await one call of the driver, its errors as ours."""
+        try:
+            return await call
+        except StoreError as error:
+            raise problem_of(error) from error
+
+    # ── rolling ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _roll_of(self, org: Org, full: str | None) -> Roll | None:
+        """What the organisation must become to be current, or None when it is."""
+        now_ms = await self._server_now()
+        ids = await self._ids(org) if month_utc(now_ms) != org.claim.month else 0
+        return roll_of(org, now_ms, self._catalogue, full=full, ids=ids)
+
+    async def _ids(self, org: Org) -> int:
+        """About how many ids the claim's month holds: shards are uniform, so the first of a tier speaks for all."""
+        total = 0
+        for tier in org.claim.tiers:
+            size = await self._ask(self._client.scard(self._keys.seen(org.org_id, org.claim.month, tier, 0)))
+            total += size // 2 * shards_of(tier)
+        return total
+
+    async def _write_roll(self, org: Org, roll: Roll) -> None:
+        """Run roll.lua. Another caller's roll in between is fine: the next turn sees it."""
+        name = org.org_id
+        partition = self._keys.partition(name)
+        keys = [
+            self._keys.record(name),
+            self._keys.archive(name, org.period.start_ms),
+            self._keys.trail(name),
+            *(self._keys.shared(kind, partition) for kind in ("due", "dirty", "totals")),
+            *self._clock_key(partition),
+        ]
+        values = _flat(rule_fields(roll.rules))
+        period = roll.period
+        args = [
+            *self._clock_args(),
+            org.claim.text(),
+            roll.claim.text(),
+            period.start_ms,
+            period.end_ms,
+            len(values),
+            *values,
+            *roll.dropped,
+        ]
+        self._settled(await self._ask(self._roll(keys=keys, args=args)))
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _changed(self, org: Org, change: OrgChange) -> Org:
+        """The organisation with the change applied. A plan change never resets and never moves the period."""
+        plan = change.plan or org.plan
+        overrides = change.overrides
+        if overrides is None:
+            overrides = org.profile.overrides if plan == org.plan else {}
+        law = self._catalogue.plans.get(plan)
+        profile = replace(
+            org.profile,
+            overrides=dict(overrides),
+            reset=change.reset or (org.profile.reset if plan == org.plan or law is None else law.reset),
+            timezone=change.timezone or org.profile.timezone,
+            stripe_customer_id=change.stripe_customer_id or org.profile.stripe_customer_id,
+        )
+        rules = {name: u.rule for name, u in org.features.items()} if law is None else rules_with(law, overrides)
+        features = with_rules(org, rules)
+        return replace(org, plan=plan, profile=profile, features=features)
+
+    async def _write_change(self, before: Org | None, after: Org, actor: str) -> bool:
+        """Run change_plan.lua; False when the stored claim was another one."""
+        name = after.org_id
+        partition = self._keys.partition(name)
+        keys = [
+            self._keys.record(name),
+            self._keys.profile(name),
+            self._keys.trail(name),
+            *(self._keys.shared(kind, partition) for kind in ("orgs", "plans", "due", "totals")),
+            *self._clock_key(partition),
+        ]
+        claim = after.claim if before is None else replace(after.claim, revision=after.claim.revision + 1)
+        rules = {feature: usage.rule for feature, usage in after.features.items()}
+        values = _flat(rule_fields(rules))
+        if before is None:
+            values += ["ps", after.period.start_ms, "pe", after.period.end_ms]
+        drops = () if before is None else dropped_fields(before, rules)
+        profile = _flat(profile_fields(name, after.profile, self._codec))
+        counts = [len(values), len(drops), len(profile), 0]
+        args = [
+            *self._clock_args(),
+            "" if before is None else before.claim.text(),
+            claim.text(),
+            after.plan,
+            *counts,
+            *values,
+            *drops,
+            *profile,
+            *_trail_entry(before, after, actor),
+        ]
+        return self._settled(await self._ask(self._change(keys=keys, args=args)))
+
+    def _settled(self, reply: list[Any]) -> bool:
+        """Whether the script wrote. Raises ClockUnsafe when it found a clock or period that does not fit."""
+        if reply[0] == -1:
+            if abs(int(reply[1]) - self._time.caller_ms()) > _SKEW_MAX_MS and self._time.test_offset_ms is None:
+                raise ClockUnsafe(headers={"Retry-After": "5"})
+            return False
+        return bool(reply[0] == 1)
+
+    def _clock_args(self) -> list[Any]:
+        return [self._time.caller_ms(), self._time.offset_text()]
+
+    def _clock_key(self, partition: int) -> list[str]:
+        return [] if self._time.test_offset_ms is None else [self._keys.shared("clock", partition)]
+
+
+def _flat(fields: Mapping[str, object]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _text(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in raw.items()}
+
+
+def _cursor(cursor: str | None) -> tuple[int, str]:
+    """A cursor taken apart: partition and the last name of the page before. Raises ValueError."""
+    if cursor is None:
+        return 0, ""
+    partition, _, name = cursor.partition(".")
+    return int(partition), name
+
+
+def _trail_entry(before: Org | None, after: Org, actor: str) -> list[str]:
+    """The trail's words for a change: type first, then who and what."""
+    if before is None:
+        return ["org_created", "plan", after.plan, "actor", actor]
+    kind = "plan_changed" if before.plan != after.plan else "org_updated"
+    entry = [kind, "actor", actor, "plan_before", before.plan, "plan", after.plan]
+    if before.profile.overrides != after.profile.overrides:
+        entry += ["overrides", _entries(after)]
+    if before.profile.stripe_customer_id != after.profile.stripe_customer_id:
+        entry += ["stripe_customer", "changed"]
+    return entry
+
+
+def _entries(org: Org) -> str:
+    return json.dumps({name: override_entry(o) for name, o in sorted(org.profile.overrides.items())})

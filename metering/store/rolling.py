@@ -1,0 +1,90 @@
+"""What an organisation must become to be current: pure, so that a table can test it."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from metering.store.claim import Claim, tier_for
+from metering.store.fields import new_data_key
+from metering.store.org import FeatureUsage, Org, Profile
+from plans.catalogue import Catalogue, rules_with
+from plans.limits import Rule
+from plans.periods import Period, month_span_utc, month_utc, period_at, previous_month
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """What a roll writes: the new claim and period, and the rules of a newer catalogue."""
+
+    claim: Claim
+    period: Period
+    rules: Mapping[str, Rule]
+    dropped: tuple[str, ...] = ()
+
+
+def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, ids: int) -> Roll | None:
+    """The roll that makes `org` current at `now_ms`, or None when it is.
+
+    `full` is a claim under which a dedupe shard was found full; `ids` how many ids the claim's month holds, of use
+    only when the month ended.
+    """
+    claim = org.claim
+    grows = full == claim.text()
+    outdated = claim.catalogue < catalogue.version
+    if now_ms < claim.valid_until_ms and not grows and not outdated:
+        return None
+    period = _period(org, now_ms)
+    renewed = _renewed(claim, now_ms, period, grows=grows, ids=ids, catalogue=catalogue.version)
+    plan = catalogue.plans.get(org.plan)
+    if not outdated or plan is None:  # a plan that the catalogue no longer has keeps its limits
+        return Roll(renewed, period, {})
+    rules = rules_with(plan, org.profile.overrides)
+    return Roll(renewed, period, rules, dropped_fields(org, rules))
+
+
+def newcomer(org_id: str, plan: str, now_ms: int, catalogue: Catalogue) -> Org:
+    """An organisation as it begins: on `plan`, in the period that holds now, with a data key of its own."""
+    law = catalogue.plans[plan]
+    profile = Profile(law.reset, "UTC", now_ms, new_data_key(), now_ms, now_ms)
+    period = period_at(now_ms, reset=law.reset, anchor_ms=now_ms, timezone="UTC")
+    # Random, so that two workers that create the same organisation at once never hold equal claims.
+    revision = secrets.randbelow(2**31)
+    claim = Claim(_valid_until(period, now_ms), month_utc(now_ms), tier_for(0), "", revision, catalogue.version)
+    return Org(org_id, plan, period, claim, {name: FeatureUsage(r) for name, r in law.rules.items()}, profile)
+
+
+def dropped_fields(org: Org, rules: Mapping[str, Rule]) -> tuple[str, ...]:
+    """Record fields of features that the rules no longer name."""
+    return tuple(f"{kind}:{name}" for name in org.features if name not in rules for kind in ("l", "m"))
+
+
+def with_rules(org: Org, rules: Mapping[str, Rule]) -> dict[str, FeatureUsage]:
+    """The organisation's counters under other rules; a feature that is new begins at zero."""
+    return {
+        name: replace(org.features[name], rule=rule) if name in org.features else FeatureUsage(rule)
+        for name, rule in rules.items()
+    }
+
+
+def _renewed(claim: Claim, now_ms: int, period: Period, *, grows: bool, ids: int, catalogue: int) -> Claim:
+    month = month_utc(now_ms)
+    if month == claim.month:
+        tiers, before = (claim.grown() if grows else claim.tiers), claim.tiers_before
+    else:
+        tiers, before = tier_for(ids), claim.tiers if claim.month == previous_month(month) else ""
+    return Claim(
+        _valid_until(period, now_ms), month, tiers, before, claim.revision + 1, max(claim.catalogue, catalogue)
+    )
+
+
+def _valid_until(period: Period, now_ms: int) -> int:
+    return min(period.end_ms, month_span_utc(now_ms).end_ms)
+
+
+def _period(org: Org, now_ms: int) -> Period:
+    """The period that holds now: the running one, or the next, which never begins before the running one ends."""
+    if now_ms < org.period.end_ms:
+        return org.period
+    profile = org.profile
+    found = period_at(now_ms, reset=profile.reset, anchor_ms=profile.anchor_ms, timezone=profile.timezone)
+    return Period(max(found.start_ms, org.period.end_ms), found.end_ms)

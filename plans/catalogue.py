@@ -1,0 +1,183 @@
+"""What the plans of a service grant and cost: a catalogue, made from the text of a TOML file.
+
+`catalogue_file` says what such a file may hold. Nothing here reads a file: the caller brings the text.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, Literal
+
+from plans.catalogue_file import (
+    NAME_PATTERN,
+    CatalogueError,
+    CatalogueTable,
+    Fault,
+    PlanTable,
+    RuleTable,
+    nearest,
+    read,
+)
+from plans.limits import OnLimit, Rule, remaining
+from plans.periods import Reset
+
+__all__ = [
+    "KEEP",
+    "NAME_PATTERN",
+    "Catalogue",
+    "CatalogueError",
+    "Fault",
+    "Feature",
+    "Override",
+    "Plan",
+    "nearest",
+    "parse",
+    "plan_with_room",
+    "rules_with",
+]
+
+
+class Keep(Enum):
+    """The type of KEEP."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+"""An override that leaves the plan's limit alone; None would mean unlimited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One thing that is metered.
+
+    Overage costs `overage_price_minor` (minor units of the catalogue's currency; None: it is not sold) per
+    `overage_per` units. `stripe_meter_event` is the event name of its Stripe meter.
+    """
+
+    name: str
+    title: str
+    unit: str
+    stripe_meter_event: str | None = None
+    overage_price_minor: int | None = None
+    overage_per: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an organisation buys: a rule for every feature of the catalogue.
+
+    `price_minor` is for one period, in minor units of the catalogue's currency; None is a custom price.
+    The Stripe price is either an id or the name of the environment variable that holds it.
+    """
+
+    name: str
+    title: str
+    reset: Reset
+    rules: Mapping[str, Rule]
+    price_minor: int | None
+    stripe_price_env: str | None = None
+    stripe_price_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All plans and features. `version` is raised with every change of the content.
+
+    `digest` is the SHA-256 (hex) of the content, comments, layout and order left out: a file with a known
+    version and another digest was changed without raising it. `default_plan` is for new organisations,
+    `default_feature` for events that name none. `currency` is an ISO 4217 code in lower case.
+    """
+
+    version: int
+    digest: str
+    currency: str
+    default_plan: str
+    default_feature: str
+    features: Mapping[str, Feature]
+    plans: Mapping[str, Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What one organisation has otherwise than its plan, for one feature. The defaults change nothing."""
+
+    limit: int | Literal[Keep.KEEP] | None = KEEP
+    on_limit: OnLimit | None = None
+    enabled: bool | None = None
+
+    def over(self, rule: Rule) -> Rule:
+        """The rule with this override applied."""
+        return Rule(
+            limit=rule.limit if self.limit is KEEP else self.limit,
+            on_limit=rule.on_limit if self.on_limit is None else self.on_limit,
+            enabled=rule.enabled if self.enabled is None else self.enabled,
+        )
+
+
+def parse(text: str, file: str) -> Catalogue:
+    """The catalogue of a TOML text; `file` is what faults show. Raises CatalogueError with all faults."""
+    table = read(text, file)
+    features = {name: Feature(name, **dict(feature)) for name, feature in table.features.items()}
+    return Catalogue(
+        version=table.version,
+        digest=_digest(table),
+        currency=table.currency,
+        default_plan=table.default_plan,
+        default_feature=table.default_feature,
+        features=MappingProxyType(features),
+        plans=MappingProxyType({name: _plan(name, plan) for name, plan in table.plans.items()}),
+    )
+
+
+def rules_with(plan: Plan, overrides: Mapping[str, Override]) -> dict[str, Rule]:
+    """The plan's rules with an organisation's overrides applied.
+
+    An override of a feature the plan does not know (the catalogue dropped it since) has no effect.
+    """
+    none = Override()
+    return {name: overrides.get(name, none).over(rule) for name, rule in plan.rules.items()}
+
+
+def plan_with_room(catalogue: Catalogue, plan: str, feature: str, used: int) -> str | None:
+    """The cheapest other plan under whose limit at least one more unit of the feature fits after `used`.
+
+    A custom price counts as the dearest; of equal prices the first name wins. None where no plan has room.
+    """
+    others = [other for other in catalogue.plans.values() if other.name != plan]
+    roomy = [other for other in others if _has_room(other.rules.get(feature), used)]
+    return min(roomy, key=_price_order).name if roomy else None
+
+
+def _has_room(rule: Rule | None, used: int) -> bool:
+    return rule is not None and rule.enabled and remaining(rule.limit, used) != 0
+
+
+def _price_order(plan: Plan) -> tuple[bool, int, str]:
+    return (plan.price_minor is None, plan.price_minor or 0, plan.name)
+
+
+def _plan(name: str, table: PlanTable) -> Plan:
+    rules = {feature: _rule(rule, table.on_limit) for feature, rule in table.features.items()}
+    return Plan(
+        name=name,
+        title=table.title,
+        reset=table.reset,
+        rules=MappingProxyType(rules),
+        price_minor=table.price_minor,
+        stripe_price_env=table.stripe_price_env,
+        stripe_price_id=table.stripe_price_id,
+    )
+
+
+def _rule(table: RuleTable, on_limit: OnLimit) -> Rule:
+    return Rule(table.limit, table.on_limit or on_limit, table.enabled)
+
+
+def _digest(table: CatalogueTable) -> str:
+    """Defaults are left out, so a key that a later release adds does not change the digest of an old file."""
+    content = table.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
