@@ -126,14 +126,14 @@ $(MADE):
 	pwd > $(MADE)
 
 $(READY): constraints.txt pyproject.toml $(MADE)
-	@echo "Installing what the service needs into $(VENV) (once, about 20 seconds) ..."
+	@echo "Installing what the service needs into $(VENV): up to a minute ..."
 	@$(PIP) install --require-hashes -r constraints.txt || $(NO_INSTALL)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The development lock holds all of the other one (tests/house watches it), so one installation serves both.
 $(READY_DEV): constraints-dev.txt constraints.txt pyproject.toml $(MADE)
-	@echo "Installing the service and the tools of its tests into $(VENV) (once, about a minute) ..."
+	@echo "Installing the service and the tools of its tests into $(VENV): up to a minute ..."
 	@$(PIP) install --require-hashes -r constraints-dev.txt || $(NO_INSTALL)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(READY) $@

@@ -52,7 +52,11 @@ class _Resumed(Awaitable[_T]):
         self._future = future
 
     def __await__(self) -> Generator[Any, Any, _T]:
-        yield self._future
+        try:
+            yield self._future
+        except BaseException:
+            self._steps.close()
+            raise
         return (yield from self._steps)
 
 
@@ -76,7 +80,8 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
     declared = headers.get(b"content-length", b"0")
     # A length that is no number never gets here: the server's parser refuses it.
     if len(declared) > 5 and int(declared) > BODY_BYTES_MAX:  # noqa: PLR2004 - 64 KiB has five digits
-        await _discard(receive, min(int(declared), BODY_READ_MAX))
+        if int(declared) <= BODY_READ_MAX:
+            await discard(receive, BODY_READ_MAX, BODY_DEADLINE_S)
         raise _too_large()
     try:
         return await within(BODY_DEADLINE_S, _collect(receive))
@@ -94,7 +99,6 @@ async def _collect(receive: Receive) -> bytes:
         if not message.get("more_body", False) and size <= BODY_BYTES_MAX:
             return b"".join(parts)
         if size > BODY_BYTES_MAX:
-            await _discard(receive, BODY_READ_MAX - size, message)
             raise _too_large()
         message = await receive()
         parts.append(message.get("body", b""))
@@ -102,13 +106,15 @@ async def _collect(receive: Receive) -> bytes:
     raise ClientGone
 
 
-async def _discard(receive: Receive, size: int, message: Mapping[str, Any] | None = None) -> None:
-    """Read and drop up to `size` bytes, for no longer than a body may take."""
+async def discard(receive: Receive, size: int, seconds: float) -> None:
+    """Take in and drop the rest of a body, at most about `size` bytes and no longer than `seconds`."""
     try:
-        async with asyncio.timeout(BODY_DEADLINE_S):
-            while size > 0 and (message is None or message.get("more_body", False)):
+        async with asyncio.timeout(seconds):
+            while size > 0:
                 message = await receive()
                 size -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
     except TimeoutError:
         return
 

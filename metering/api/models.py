@@ -134,7 +134,11 @@ class Request(BaseModel):
 
 def _unset(default: Any, about: str, **more: Any) -> Any:
     """A field that may be left out, where leaving out is not the same as any value one could send."""
-    return Field(default, description=about, json_schema_extra=lambda schema: schema.pop("default", None), **more)
+
+    def forget_default(schema: dict[str, Any]) -> None:
+        schema.pop("default", None)
+
+    return Field(default, description=about, json_schema_extra=forget_default, **more)
 
 
 class PageQuery(Request):

@@ -255,9 +255,7 @@ async def _clocks(scene: _Scene) -> Check:
 _ASKED: Final[tuple[Callable[[_Scene], Awaitable[Check]], ...]] = (_truncated, _memory, _user, _clocks)
 
 
-async def _dataset(
-    scene: _Scene, catalogue: "Catalogue | None", *, write: bool
-) -> tuple[DataSet | None, list[Check]]:
+async def _dataset(scene: _Scene, catalogue: "Catalogue | None", *, write: bool) -> tuple[DataSet | None, list[Check]]:
     """The data set behind the store, and whether settings and catalogue are the ones it was made with."""
     partitions = scene.settings.partitions
     try:

@@ -68,6 +68,8 @@ class Lane(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.drop()
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,6 +87,8 @@ class Lane(asyncio.Protocol):
 
     async def _open(self) -> None:
         """Let redis-py connect and greet, then take its socket over."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
         connection: Any = cast("Any", self._client.connection_pool).make_connection()
         await connection.connect()
         writer: asyncio.StreamWriter | None = connection._writer  # noqa: SLF001 - redis-py offers no public way to lend the socket; a test pins it

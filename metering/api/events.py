@@ -1,0 +1,102 @@
+"""Parsed JSON -> UsageEvent. The model decides what is taken; `quick_event` only knows its commonest yes by heart."""
+
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from metering.api.bodies import Faults, fault, faults_of, invalid
+from metering.api.models import METADATA_KEYS_MAX, TrackRequest
+from metering.auth import Caller
+from metering.moments import parse_ms
+from metering.names import is_feature, is_org_id, is_text
+from metering.usage import UsageEvent
+from plans.limits import QUANTITY_MAX
+
+_QUICK_FIELDS: Final = frozenset({"org_id", "feature", "quantity", "metadata", "event_id", "source", "timestamp", "actor"})
+
+QUICK_BYTES_MAX: Final = 1024
+"""Metadata of a body this small fits its 8 KiB even if every number in it is written out in full."""
+
+_BOXES: Final = (dict, list)
+
+
+def quick_event(value: Any, size: int, default_org_id: str | None) -> UsageEvent | None:
+    """The event of an ordinary body of `size` bytes, or None where only the model can tell.
+
+    Whatever this takes, the model takes with the same result (a property test holds them together); it costs a
+    third of the model.
+    """
+    if type(value) is not dict or not _QUICK_FIELDS.issuperset(value) or size > QUICK_BYTES_MAX:
+        return None
+    take = value.get
+    org_id, feature, quantity = take("org_id", default_org_id), take("feature"), take("quantity", 1)
+    # `type(...) is` keeps out True, which is an int to isinstance.
+    if type(org_id) is not str or type(feature) is not str or type(quantity) is not int:
+        return None
+    if not (1 <= quantity <= QUANTITY_MAX and is_org_id(org_id) and is_feature(feature)):
+        return None
+    event_id, source, timestamp = take("event_id"), take("source"), take("timestamp")
+    if not (_quick_text(event_id) and _quick_text(source) and _quick_text(take("actor"))):
+        return None
+    timestamp_ms = None
+    if timestamp is not None:
+        timestamp_ms = _quick_moment(timestamp)
+        if timestamp_ms is None:
+            return None
+    metadata = take("metadata")
+    if metadata is not None and not _flat(metadata):
+        return None
+    return UsageEvent(org_id, feature, quantity, event_id, source or "", timestamp_ms)
+
+
+def _quick_text(text: Any) -> bool:
+    return text is None or (type(text) is str and is_text(text))
+
+
+def _quick_moment(text: Any) -> int | None:
+    try:
+        return parse_ms(text) if type(text) is str else None
+    except ValueError:
+        return None
+
+
+def _flat(metadata: Any) -> bool:
+    """Whether this is an object of scalars with few enough keys."""
+    if type(metadata) is not dict or len(metadata) > METADATA_KEYS_MAX:
+        return False
+    for entry in metadata.values():  # noqa: SIM110 - `all()` with a generator costs three times as much here
+        if type(entry) in _BOXES:
+            return False
+    return True
+
+
+def event_of(value: Any, caller: Caller, default_feature: str) -> UsageEvent:
+    """The event that `value` says. Raises Invalid with every fault."""
+    faults: Faults = []
+    try:
+        body = TrackRequest.model_validate(value)
+    except ValidationError as error:
+        faults = faults_of(error, TrackRequest)
+    faults += _needs(value, caller)
+    if faults:
+        raise invalid(faults)
+    return UsageEvent(
+        org_id=body.org_id or caller.org_id or "",
+        feature=body.feature or default_feature,
+        quantity=body.quantity,
+        event_id=body.event_id,
+        source=body.source or "",
+        timestamp_ms=None if body.timestamp is None else parse_ms(body.timestamp),
+    )
+
+
+def _needs(value: Any, caller: Caller) -> Faults:
+    """The faults of what is not there, which the model alone cannot see."""
+    if not isinstance(value, dict):
+        return []
+    faults = []
+    if value.get("org_id") is None and caller.org_id is None:
+        faults.append(fault("/org_id", "missing", "the token names no organisation, so the body must"))
+    if "feature" not in value and "endpoint" not in value:
+        faults.append(fault("/feature", "missing", "name a feature (or an endpoint)"))
+    return faults

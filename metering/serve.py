@@ -1,0 +1,213 @@
+"""The parent of a running service: it opens the store, starts the workers, watches both, and ends them in order.
+
+It holds no request and no connection to the store, so there is little in it that can fail. Whatever ends it,
+SIGKILL included, ends its children as well (on Linux; see `store.launch`).
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from metering.address import masked_url
+from metering.children import alive
+from metering.clock import Clock
+from metering.serve_pool import Worker
+from metering.settings import Settings, StoreKind
+from metering.store.embedded import DATABASES, EmbeddedStore
+from metering.store.ephemeral import ephemeral_store
+from metering.welcome import Welcome
+
+Tell = Callable[[str], None]
+
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_SIGNAL_CODE: Final = 128
+"""A shell's exit code for a death by signal starts here."""
+
+
+class ServeError(Exception):
+    """The service does not start. `cure` says what to do."""
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(reason)
+        self.cure = cure
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """A store that can be reached. `keep`, where there is one, has to run beside the service."""
+
+    kind: StoreKind
+    url: str
+    text: str
+    keep: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+
+class Service:
+    """A store, its workers and their common end. `tell` takes lines for people."""
+
+    def __init__(
+        self, settings: Settings, clock: Clock, tell: Tell, *, ephemeral: bool = False, show_token: bool = False
+    ) -> None:
+        self._settings = settings.with_secret_kept()
+        self._clock = clock
+        self._tell = tell
+        self._ephemeral = ephemeral
+        self._show_token = show_token
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises what keeps the service from starting."""
+        with cancelled_by_signals(), suppress(asyncio.CancelledError):
+            async with AsyncExitStack() as stack:
+                listener = stack.enter_context(bound(self._settings.host, self._settings.port))
+                store = await self._open_store(stack)
+                environment = self._environment(stack, store, listener)
+                number = 1 if self._ephemeral else self._settings.workers
+                workers = [Worker(listener, environment, self._clock, self._tell) for _ in range(number)]
+                stack.push_async_callback(self._stop, workers, listener)
+                await self._serve(store, workers, listener)
+
+    async def _open_store(self, stack: AsyncExitStack) -> OpenStore:
+        """The store that was asked for: in memory, the one at REDIS_URL, or our own."""
+        settings = self._settings
+        if self._ephemeral:
+            url = f"{stack.enter_context(ephemeral_store())}/{settings.redis_db}"
+            return OpenStore(StoreKind.EPHEMERAL, url, "in memory (fakeredis): DATA IS LOST ON EXIT")
+        if settings.redis_url is not None:
+            url = settings.store_url()
+            return OpenStore(StoreKind.EXTERNAL, url, f"{masked_url(url)} (REDIS_URL)")
+        databases = max(DATABASES, settings.redis_db + 1)
+        store = await EmbeddedStore.open(
+            settings.data_dir, clock=self._clock, tell=self._tell, databases=databases
+        )
+        stack.push_async_callback(store.close)
+        text = f"{store.binary.name} {store.binary.version}, embedded; every event is on disk before it is answered"
+        return OpenStore(StoreKind.EMBEDDED, store.url(settings.redis_db), text, store.keep)
+
+    def _environment(
+        self, stack: AsyncExitStack, store: OpenStore, listener: socket.socket
+    ) -> dict[str, str]:
+        """What the workers are told, over what they would read by themselves."""
+        settings = self._settings
+        figures = settings.metrics_dir or stack.enter_context(figures_folder(settings.data_dir))
+        return settings.environment(
+            redis_url=store.url,
+            store_kind=store.kind.value,
+            jwt_secret=settings.jwt_secret.get_secret_value(),
+            metrics_dir=str(figures),
+            host=settings.host,
+            port=str(listener.getsockname()[1]),
+            workers=str(settings.workers),
+            data_dir=str(settings.data_dir),
+        )
+
+    async def _serve(self, store: OpenStore, workers: list[Worker], listener: socket.socket) -> None:
+        """Start the workers, say so, and keep everything alive; runs until cancelled.
+
+        The first one goes alone: what keeps it from starting is said once, not once a worker.
+        """
+        async with asyncio.TaskGroup() as group:
+            if store.keep is not None:
+                group.create_task(store.keep())
+            pilot, *others = workers
+            if not await pilot.start():
+                raise await self._refusal(store)
+            await asyncio.gather(*(worker.start() for worker in others))
+            self._greet(store, listener.getsockname()[1])
+            for worker in workers:
+                group.create_task(worker.keep())
+
+    async def _refusal(self, store: OpenStore) -> ServeError:
+        """Why the first worker did not serve: the gate's lines if it is the gate, else its own log."""
+        from metering.doctor import gate_report  # noqa: PLC0415 - the store's driver, needed only to explain
+
+        report = await gate_report(self._settings, store.url, store.kind, self._clock)
+        if not report.failures:
+            return ServeError("the worker ended before it served", "Its own lines above say why.")
+        lines = (f"{check.name}: {check.found}\n    {check.cure}" for check in report.failures)
+        return ServeError("the service does not start:\n  " + "\n  ".join(lines), "")
+
+    def _greet(self, store: OpenStore, port: int) -> None:
+        """Print what was chosen and how to try it."""
+        settings = self._settings
+        with_token = self._show_token or settings.debug or settings.redis_url is None
+        welcome = Welcome(settings, self._clock, port=port, store=store.text, with_token=with_token)
+        for line in welcome.lines():
+            self._tell(line)
+
+    async def _stop(self, workers: list[Worker], listener: socket.socket) -> None:
+        """Take no new connection, let the workers finish. What the parent holds last is the store."""
+        self._tell("stopping")
+        listener.close()
+        await asyncio.gather(*(worker.stop() for worker in workers))
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Cancel the present task at the first signal to stop, and leave at once at the second.
+
+    Leaving at once is safe: the kernel takes the children along, and what was answered is on disk.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - always so inside a coroutine
+
+    def stop(sign: signal.Signals) -> None:
+        if task.cancelling():
+            os._exit(_SIGNAL_CODE + sign)
+        task.cancel()
+
+    for sign in STOPPING:
+        loop.add_signal_handler(sign, stop, sign)
+    try:
+        yield
+    finally:
+        for sign in STOPPING:
+            loop.remove_signal_handler(sign)
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket on the address; the workers listen, so nobody is let in before somebody can answer.
+
+    Raises ServeError when the address cannot be had.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise ServeError(f"HOST {host} is no address here ({error})", "Set HOST or --host.") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            cure = "Stop what listens there, or choose another port: --port 9000 (0 takes any free one)."
+            raise ServeError(f"cannot listen on {host}:{port} ({error.strerror})", cure) from error
+        yield listener
+
+
+@contextmanager
+def figures_folder(data_dir: Path) -> Iterator[Path]:
+    """A fresh private folder for the workers' figures, removed afterwards; so are those of killed services."""
+    base = data_dir.absolute() / "metrics"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in base.iterdir():
+        pid = old.name.partition("-")[0]
+        if not pid.isdigit() or int(pid) == os.getpid() or not alive(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = base / f"{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,263 @@
+"""The conservation law: every unit counted has one place, and every key is one we know.
+
+For each organisation, feature and period: used = sum of history = included + credit + overage (net of what was given
+back), with no part negative. Whole data sets are walked key by key, so that a key nobody declared is found too.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from metering.store.frames import DAY_MS, HOUR_MS, day_text
+from metering.store.keys import SHAPES, Expiry, Keys, Shape
+from plans.periods import Period
+
+Hash = dict[str, str]
+
+Client = Any
+"""A redis.asyncio.Redis that answers in bytes; its own types say bytes or text everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken law: where, which, and the figures."""
+
+    key: str
+    law: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.law}: {self.found}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a walk found. `units` is the sum of all units ever counted."""
+
+    keys: int = 0
+    orgs: int = 0
+    units: int = 0
+    violations: list[Violation] = field(default_factory=list)
+
+    def claim(self, holds: bool, key: str, law: str, found: object) -> None:
+        """Note a violation unless the law holds."""
+        if not holds:
+            self.violations.append(Violation(key, law, str(found)))
+
+
+@dataclass(slots=True)
+class _Org:
+    """What a walk gathers of one organisation."""
+
+    record: Hash = field(default_factory=dict)
+    archives: dict[int, Hash] = field(default_factory=dict)
+    history: dict[tuple[str, str], Hash] = field(default_factory=dict)  # (feature, day) -> fields
+
+
+async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Report:
+    """Walk every key of a data set that nobody writes to meanwhile, and check every law.
+
+    Periods that began before `history_from_ms` may have lost history to retention and are not compared with it.
+    """
+    report = Report()
+    orgs: dict[str, _Org] = defaultdict(_Org)
+    shared: dict[str, dict[str, Any]] = defaultdict(dict)
+    async for raw in client.scan_iter(count=1000):
+        await _gather(client, raw.decode(), orgs, shared, report)
+    for name, org in orgs.items():
+        _check_org(name, org, keys, report, history_from_ms)
+        _check_dirty(name, org, shared[f"p{keys.partition(name):02x}"].get("dirty", {}), keys, report)
+    for tag, members in shared.items():
+        inside = {n: o for n, o in orgs.items() if f"p{keys.partition(n):02x}" == tag}
+        _check_partition(tag, members, inside, report)
+    report.orgs = len(orgs)
+    return report
+
+
+async def check_org(client: Client, keys: Keys, org_id: str, features: tuple[str, ...]) -> Report:
+    """Check one organisation's running period, of one instant, while others write."""
+    report = Report(orgs=1)
+    for _ in range(3):  # the period may roll between the two reads
+        start, end = await client.hmget(keys.record(org_id), "ps", "pe")
+        if start is None:
+            return report
+        days = [
+            (feature, day_text(day))
+            for feature in features
+            for day in range(int(start) // DAY_MS, (int(end) - 1) // DAY_MS + 1)
+        ]
+        pipe = client.pipeline(transaction=True)
+        pipe.hgetall(keys.record(org_id))
+        for feature, day in days:
+            pipe.hgetall(keys.history(org_id, feature, day))
+        record, *history = [_text(found) for found in await pipe.execute()]
+        if record.get("ps") == start.decode():
+            org = _Org(record=record, history=dict(zip(days, history, strict=True)))
+            _check_period(keys.record(org_id), record, org.history, report, compared=True)
+            break
+    return report
+
+
+# ── gathering ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _gather(
+    client: Client, key: str, orgs: dict[str, _Org], shared: dict[str, dict[str, Any]], report: Report
+) -> None:
+    """Put one key where it belongs; a key of no known shape, type or expiry is a violation."""
+    report.keys += 1
+    found = _shape_of(key)
+    if found is None:
+        report.claim(False, key, "every key has a declared shape", "none matches")
+        return
+    shape, parts = found
+    kind, ttl_ms = (await client.type(key)).decode(), await client.pttl(key)
+    report.claim(kind == shape.kind, key, f"is a {shape.kind}", kind)
+    report.claim((ttl_ms >= 0) == (shape.expiry is Expiry.TTL), key, f"expires by {shape.expiry}", f"{ttl_ms} ms left")
+    if kind != shape.kind:
+        return
+    if shape.name in ("record", "archive", "history"):
+        values = _text(await client.hgetall(key))
+        org = orgs[parts["org"]]
+        if shape.name == "record":
+            org.record = values
+        elif shape.name == "archive":
+            org.archives[int(parts["start_ms"])] = values
+        else:
+            org.history[parts["feature"], parts["day"]] = values
+    elif shape.name in ("totals", "plans"):
+        shared[f"p{parts['p']}"][shape.name] = _text(await client.hgetall(key))
+    elif shape.name in ("orgs", "due", "dirty"):
+        pairs = await client.zrange(key, 0, -1, withscores=True)
+        shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
+
+
+_REGEXES = tuple((shape, shape.regex()) for shape in SHAPES)
+
+
+def _shape_of(key: str) -> tuple[Shape, Mapping[str, str]] | None:
+    for shape, regex in _REGEXES:
+        match = regex.fullmatch(key)
+        if match:
+            return shape, match.groupdict()
+    return None
+
+
+# ── checking ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms: int) -> None:
+    record_key = keys.record(name)
+    report.claim(bool(org.record), record_key, "an organisation has a record", "none")
+    if not org.record:
+        return
+    _check_period(record_key, org.record, org.history, report, compared=int(org.record["ps"]) >= history_from_ms)
+    for start_ms, archive in sorted(org.archives.items()):
+        key = keys.archive(name, start_ms)
+        _check_period(key, archive, org.history, report, compared=start_ms >= history_from_ms)
+        report.claim(int(archive["ps"]) == start_ms, key, "an archive is named by its start", archive["ps"])
+    spans = sorted((Period(int(h["ps"]), int(h["pe"])) for h in (org.record, *org.archives.values())), key=_start)
+    for before, after in pairwise(spans):
+        report.claim(before.end_ms <= after.start_ms, record_key, "periods do not overlap", (before, after))
+    closed = _sums(org.archives.values(), "u")
+    carried = {feature: units for feature, units in _fields(org.record, "b").items() if units}
+    report.claim(carried == closed, record_key, "closed units = sum of archives", (carried, closed))
+    _check_history_placed(name, org, spans, keys, report)
+
+
+def _check_period(
+    key: str, record: Hash, history: Mapping[tuple[str, str], Hash], report: Report, *, compared: bool
+) -> None:
+    """The law of one period: used = history, overage = its history, and every part in its bounds."""
+    period = Period(int(record["ps"]), int(record["pe"]))
+    used, overage, sealed = _fields(record, "u"), _fields(record, "x"), _fields(record, "s")
+    report.units += sum(used.values())
+    for feature in used.keys() | overage.keys() | sealed.keys() | {feature for feature, _ in history}:
+        u, x, s = used.get(feature, 0), overage.get(feature, 0), sealed.get(feature, 0)
+        report.claim(0 <= s <= x <= u, f"{key}#{feature}", "0 <= sealed <= overage <= used", (s, x, u))
+        if compared:
+            units, extra = _history(feature, history, period)
+            report.claim(u == units, f"{key}#{feature}", "used = sum of history", (u, units))
+            report.claim(x == extra, f"{key}#{feature}", "overage = sum of its history", (x, extra))
+
+
+def _history(feature: str, history: Mapping[tuple[str, str], Hash], period: Period) -> tuple[int, int]:
+    """Units and overage that history holds for one period."""
+    units = extra = 0
+    for (name, day), fields in history.items():
+        if name != feature:
+            continue
+        for at_ms, is_overage, value in _buckets(day, fields):
+            if period.start_ms <= at_ms < period.end_ms:
+                units, extra = (units, extra + value) if is_overage else (units + value, extra)
+    return units, extra
+
+
+def _buckets(day: str, fields: Hash) -> Iterator[tuple[int, bool, int]]:
+    """Each bucket of a history day: the instant it begins, whether it is overage, its units."""
+    midnight = int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp() * 1000)
+    for bucket, value in fields.items():
+        hour, _, inside_ms = bucket.removeprefix("x").partition("+")
+        yield midnight + int(hour) * HOUR_MS + int(inside_ms or 0), bucket.startswith("x"), int(value)
+
+
+def _check_history_placed(name: str, org: _Org, spans: list[Period], keys: Keys, report: Report) -> None:
+    """Every unit of history lies in a period that is known."""
+    for (feature, day), fields in org.history.items():
+        for at_ms, _, _ in _buckets(day, fields):
+            inside = any(span.start_ms <= at_ms < span.end_ms for span in spans)
+            report.claim(inside, keys.history(name, feature, day), "history lies in a known period", at_ms)
+
+
+def _check_dirty(name: str, org: _Org, dirty: Mapping[str, int], keys: Keys, report: Report) -> None:
+    """Dirty means exactly: overage not yet sealed."""
+    expected = {f"{name}|{feature}" for feature in _unsealed(org.record)}
+    for start_ms, archive in org.archives.items():
+        expected |= {f"{name}|{feature}|{start_ms}" for feature in _unsealed(archive)}
+    found = {member for member in dirty if member.split("|")[0] == name}
+    report.claim(found == expected, keys.record(name), "dirty = overage not sealed", (found, expected))
+
+
+def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _Org], report: Report) -> None:
+    """The partition's sums: units ever, organisations by plan, the index, and when claims run out."""
+    key = f"{{{tag}}}"
+    totals: Counter[str] = Counter()
+    for name, value in members.get("totals", {}).items():
+        if name.startswith("u:"):
+            totals[name.split(":")[2]] += int(value)
+    ever = _sums([o.record for o in orgs.values()], "u") + _sums([o.record for o in orgs.values()], "b")
+    report.claim(+totals == +ever, f"{key}:totals", "totals = units of all organisations", (dict(totals), dict(ever)))
+    plans = {plan: int(count) for plan, count in members.get("plans", {}).items() if int(count)}
+    by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
+    report.claim(plans == by_plan, f"{key}:plans", "plans = organisations by plan", (plans, by_plan))
+    report.claim(set(members.get("orgs", {})) == set(orgs), f"{key}:orgs", "index = organisations", len(orgs))
+    due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}
+    report.claim(members.get("due", {}) == due, f"{key}:due", "due = end of each claim", len(due))
+
+
+def _start(period: Period) -> int:
+    return period.start_ms
+
+
+def _unsealed(record: Hash) -> list[str]:
+    sealed = _fields(record, "s")
+    return [feature for feature, units in _fields(record, "x").items() if units > sealed.get(feature, 0)]
+
+
+def _fields(record: Hash, kind: str) -> dict[str, int]:
+    """The numbers of one kind (u, x, s, b) by feature."""
+    return {name[2:]: int(value) for name, value in record.items() if name.startswith(f"{kind}:")}
+
+
+def _sums(records: Any, kind: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(_fields(record, kind))
+    return +total
+
+
+def _text(raw: Mapping[bytes, bytes]) -> Hash:
+    return {key.decode(): value.decode() for key, value in raw.items()}
