@@ -22,7 +22,9 @@ _DRIVER_SCHEME: Final = {
 
 SCHEMES: Final = tuple(_DRIVER_SCHEME)
 
-_PASSWORD: Final = re.compile(r"(//[^/@]*?:)[^/]*(@)|([?&]password=)[^&#]*", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"(//[^:/@?#]*:).*(@)|([?&]password=)[^&#]*", re.IGNORECASE)
+"""Greedy up to the last @: a password with a slash or an @ of its own makes the URL wrong, and still a secret."""
+
 _MASK: Final = "****"
 
 
@@ -51,9 +53,8 @@ def store_address(url: str, *, database: int) -> Address:
     number = _number(named or path, fallback=database)
     scheme = _DRIVER_SCHEME[parts.scheme]
     if scheme == "unix":
-        rebuilt = parts._replace(scheme=scheme, query=urlencode({**query, "db": number}), fragment="")
-    else:
-        rebuilt = parts._replace(scheme=scheme, path=f"/{number}", query=urlencode(query), fragment="")
+        return Address(f"unix://{parts.netloc}{parts.path}?{urlencode({**query, 'db': number})}", number)
+    rebuilt = parts._replace(scheme=scheme, path=f"/{number}", query=urlencode(query), fragment="")
     return Address(urlunsplit(rebuilt), number)
 
 

@@ -145,9 +145,7 @@ class JwtVerifier:
     ALGORITHMS: Final = ("HS256",)
     TYPES: Final = ("jwt", "at+jwt")
 
-    def __init__(
-        self, secret: str, clock: Clock, *, audience: str | None = None, issuer: str | None = None
-    ) -> None:
+    def __init__(self, secret: str, clock: Clock, *, audience: str | None = None, issuer: str | None = None) -> None:
         self._secret = secret.encode()
         self._clock = clock
         self._audience = audience

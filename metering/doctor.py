@@ -1,26 +1,72 @@
 """What `metering doctor` looks at: the gate's own checks, and what only a person wants to know."""
 
-from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 
 from metering.clock import Clock
 from metering.settings import Settings, SettingsError, StoreKind
 from metering.store.binaries import NoServerError, find_binary
-from metering.store.connect import StoreError, connect
+from metering.store.connect import connect
 from metering.store.folder import Folder, Running
-from metering.store.gate import Check, GateReport, run_gate
-from metering.store.scripts import NAMES, script
+from metering.store.gate import Check, GateReport, run_gate, scripts_check, secret_check
 from plans.catalogue import Catalogue, CatalogueError, parse
 
-STOPPED = "no store runs in DATA_DIR"
+
+async def examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
+    """Every check of this installation, on the store that the service uses or would use. Writes nothing."""
+    advice = (_audience(settings), _loop())
+    if settings.redis_url is not None:
+        report = await gate_report(settings, settings.store_url(), StoreKind.EXTERNAL, clock)
+        return (*report.checks, *advice)
+    running = Running.read(Folder(settings.data_dir.absolute()))
+    if running is None:
+        return (secret_check(settings), _server(), *_catalogue(settings)[1], *advice)
+    url = f"unix://{running.socket}?db={settings.redis_db}"
+    report = await gate_report(settings, url, StoreKind.EMBEDDED, clock)
+    return (*report.checks, *advice)
 
 
 async def gate_report(settings: Settings, url: str, kind: StoreKind, clock: Clock) -> GateReport:
-    """The gate's report on the store at `url`, without writing anything, with the scripts and catalogue tried."""
-    catalogue, faults = _catalogue(settings)
+    """The gate's report on the store at `url`, with catalogue and scripts tried as well. Writes nothing."""
+    catalogue, checks = _catalogue(settings)
     async with connect(url) as client:
         report = await run_gate(client, settings, clock, kind=kind, catalogue=catalogue, write=False)
-        loaded = []
-        if not any(check.name == "store" and check.fatal and not check.ok for check in report.checks):
-            loaded = [await _scripts(client, fake=kind is StoreKind.EPHEMERAL)]
-    return replace(report, checks=(*report.checks, *faults, *loaded))
+        if any(check.name == "store" and check.ok for check in report.checks):
+            checks.append(await scripts_check(client))
+    return replace(report, checks=(*report.checks, *checks))
+
+
+def _catalogue(settings: Settings) -> tuple[Catalogue | None, list[Check]]:
+    """The catalogue in force, and a line for every fault that it has."""
+    try:
+        catalogue = parse(*settings.plans_text())
+    except SettingsError as error:
+        return None, [Check(fault.name, ok=False, found=fault.reason, cure=fault.cure) for fault in error.faults]
+    except CatalogueError as error:
+        found = [Check("catalogue file", False, f"{f.file}: {f.key}: {f.reason}", f.cure) for f in error.faults]
+        return None, found
+    return catalogue, [Check("catalogue file", ok=True, found=f"version {catalogue.version}")]
+
+
+def _server() -> Check:
+    """The server that a start would bring up, where none runs yet."""
+    try:
+        binary = find_binary()
+    except NoServerError as error:
+        return Check("store", ok=False, found=str(error), cure=error.cure)
+    found = f"none runs; `metering serve` would start {binary.name} {binary.version} ({binary.path})"
+    return Check("store", ok=True, found=found)
+
+
+def _audience(settings: Settings) -> Check:
+    """Tokens made for another service with the same secret are taken, unless both sides name the audience."""
+    said = [name for name, value in (("aud", settings.jwt_audience), ("iss", settings.jwt_issuer)) if value]
+    cure = "Set JWT_AUDIENCE and JWT_ISSUER if other services sign tokens with the same secret."
+    return Check("token audience", len(said) == 2, f"required: {', '.join(said) or 'neither'}", cure, fatal=False)  # noqa: PLR2004
+
+
+def _loop() -> Check:
+    """Uvloop is optional; without it the same machine answers fewer requests."""
+    there = find_spec("uvloop") is not None
+    cure = "pip install 'usage-metering[fast]' answers half as many requests again."
+    return Check("uvloop", there, "installed" if there else "missing", cure, fatal=False)

@@ -32,9 +32,7 @@ class Problem(Exception):
     retry_after_s: ClassVar[int | None] = None
     """Seconds to wait before the same request may succeed; None where waiting does not help."""
 
-    def __init__(
-        self, detail: str = "", *, headers: Mapping[str, str] | None = None, **extra: object
-    ) -> None:
+    def __init__(self, detail: str = "", *, headers: Mapping[str, str] | None = None, **extra: object) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.extra = extra

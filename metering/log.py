@@ -68,7 +68,6 @@ def configure(
     structlog.configure(
         processors=[
             _Stamp(clock or SystemClock()),
-            structlog.processors.add_log_level,
             _add_request_id,
             structlog.processors.format_exc_info,
             _Redactor(secrets),
@@ -82,13 +81,14 @@ def configure(
 
 
 class _Stamp:
-    """Puts the time first: RFC 3339, UTC, ms."""
+    """Puts first what every line has: the time (RFC 3339, UTC, ms), the level, the event."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {"timestamp": rfc3339(self._clock.now_ms()), **event}
+    def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> EventDict:
+        told = event.pop("event", "")
+        return {"timestamp": rfc3339(self._clock.now_ms()), "level": level, "event": told, **event}
 
 
 def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

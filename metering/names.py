@@ -36,6 +36,4 @@ def is_feature(text: str) -> bool:
 
 def is_text(text: str) -> bool:
     """Whether `text` can be an id of the caller's making: 1 to 255 characters of TEXT_PATTERN."""
-    return 0 < len(text) <= TEXT_CHARS_MAX and (
-        (text.isascii() and text.isprintable()) or _text(text) is not None
-    )
+    return 0 < len(text) <= TEXT_CHARS_MAX and ((text.isascii() and text.isprintable()) or _text(text) is not None)

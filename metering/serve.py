@@ -19,11 +19,10 @@ from typing import Any, Final
 from metering.address import masked_url
 from metering.children import alive
 from metering.clock import Clock
-from metering.serve_pool import Worker
+from metering.serve_pool import MODULE, Worker
 from metering.settings import Settings, StoreKind
 from metering.store.embedded import DATABASES, EmbeddedStore
 from metering.store.ephemeral import ephemeral_store
-from metering.welcome import Welcome
 
 Tell = Callable[[str], None]
 
@@ -55,13 +54,21 @@ class Service:
     """A store, its workers and their common end. `tell` takes lines for people."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, tell: Tell, *, ephemeral: bool = False, show_token: bool = False
+        self,
+        settings: Settings,
+        clock: Clock,
+        tell: Tell,
+        *,
+        ephemeral: bool = False,
+        show_token: bool = False,
+        worker_module: str = MODULE,
     ) -> None:
         self._settings = settings.with_secret_kept()
         self._clock = clock
         self._tell = tell
         self._ephemeral = ephemeral
         self._show_token = show_token
+        self._worker_module = worker_module
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises what keeps the service from starting."""
@@ -70,8 +77,7 @@ class Service:
                 listener = stack.enter_context(bound(self._settings.host, self._settings.port))
                 store = await self._open_store(stack)
                 environment = self._environment(stack, store, listener)
-                number = 1 if self._ephemeral else self._settings.workers
-                workers = [Worker(listener, environment, self._clock, self._tell) for _ in range(number)]
+                workers = self._workers(listener, environment)
                 stack.push_async_callback(self._stop, workers, listener)
                 await self._serve(store, workers, listener)
 
@@ -85,16 +91,12 @@ class Service:
             url = settings.store_url()
             return OpenStore(StoreKind.EXTERNAL, url, f"{masked_url(url)} (REDIS_URL)")
         databases = max(DATABASES, settings.redis_db + 1)
-        store = await EmbeddedStore.open(
-            settings.data_dir, clock=self._clock, tell=self._tell, databases=databases
-        )
+        store = await EmbeddedStore.open(settings.data_dir, clock=self._clock, tell=self._tell, databases=databases)
         stack.push_async_callback(store.close)
         text = f"{store.binary.name} {store.binary.version}, embedded; every event is on disk before it is answered"
         return OpenStore(StoreKind.EMBEDDED, store.url(settings.redis_db), text, store.keep)
 
-    def _environment(
-        self, stack: AsyncExitStack, store: OpenStore, listener: socket.socket
-    ) -> dict[str, str]:
+    def _environment(self, stack: AsyncExitStack, store: OpenStore, listener: socket.socket) -> dict[str, str]:
         """What the workers are told, over what they would read by themselves."""
         settings = self._settings
         figures = settings.metrics_dir or stack.enter_context(figures_folder(settings.data_dir))
@@ -109,6 +111,12 @@ class Service:
             data_dir=str(settings.data_dir),
         )
 
+    def _workers(self, listener: socket.socket, environment: dict[str, str]) -> list[Worker]:
+        """The workers, not yet started. A store in memory is too slow for more than one."""
+        number = 1 if self._ephemeral else self._settings.workers
+        module = self._worker_module
+        return [Worker(listener, environment, self._clock, self._tell, module=module) for _ in range(number)]
+
     async def _serve(self, store: OpenStore, workers: list[Worker], listener: socket.socket) -> None:
         """Start the workers, say so, and keep everything alive; runs until cancelled.
 
@@ -120,10 +128,10 @@ class Service:
             pilot, *others = workers
             if not await pilot.start():
                 raise await self._refusal(store)
-            await asyncio.gather(*(worker.start() for worker in others))
+            group.create_task(pilot.keep())
+            for worker in others:
+                group.create_task(_started(worker))
             self._greet(store, listener.getsockname()[1])
-            for worker in workers:
-                group.create_task(worker.keep())
 
     async def _refusal(self, store: OpenStore) -> ServeError:
         """Why the first worker did not serve: the gate's lines if it is the gate, else its own log."""
@@ -137,6 +145,8 @@ class Service:
 
     def _greet(self, store: OpenStore, port: int) -> None:
         """Print what was chosen and how to try it."""
+        from metering.welcome import Welcome  # noqa: PLC0415 - brings cryptography: while the worker starts
+
         settings = self._settings
         with_token = self._show_token or settings.debug or settings.redis_url is None
         welcome = Welcome(settings, self._clock, port=port, store=store.text, with_token=with_token)
@@ -148,6 +158,12 @@ class Service:
         self._tell("stopping")
         listener.close()
         await asyncio.gather(*(worker.stop() for worker in workers))
+
+
+async def _started(worker: Worker) -> None:
+    """Start a worker and keep it; one that does not come up at once is tried again."""
+    await worker.start()
+    await worker.keep()
 
 
 @contextmanager
@@ -180,9 +196,9 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     Raises ServeError when the address cannot be had.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
         listener = socket.socket(family, kind)
     except OSError as error:
         raise ServeError(f"HOST {host} is no address here ({error})", "Set HOST or --host.") from error

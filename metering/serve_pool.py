@@ -31,15 +31,24 @@ class Worker:
     """One process that answers requests, and its heartbeat."""
 
     def __init__(
-        self, listener: socket.socket, environment: Mapping[str, str], clock: Clock, tell: Tell, *, module: str = MODULE
+        self,
+        listener: socket.socket,
+        environment: Mapping[str, str],
+        clock: Clock,
+        tell: Tell,
+        *,
+        module: str = MODULE,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._listener = listener
         self._environment = environment
         self._clock = clock
         self._tell = tell
         self._module = module
+        self._silence_s = silence_s
         self._process: Process | None = None
         self._pulse = asyncio.StreamReader()
+        self._pipe: asyncio.BaseTransport | None = None
         self._started_s = 0.0
 
     async def start(self) -> bool:
@@ -53,14 +62,14 @@ class Worker:
             self._process = await spawn(command, environment=self._environment, files=files)
         finally:
             os.close(beating)
-        self._pulse = await _reader(beats)
+        self._pulse, self._pipe = await _reader(beats)
         return await self._beat(START_S)
 
     async def keep(self) -> None:
         """Start another process whenever this one dies or hangs; runs until cancelled."""
         backoff = Backoff()
         while True:
-            while await self._beat(SILENCE_S):
+            while await self._beat(self._silence_s):
                 pass
             code = await self._ended()
             self._tell(f"a worker ended with code {code}; starting another")
@@ -72,6 +81,8 @@ class Worker:
         """Let it finish what it has in hand, but not longer than END_S."""
         if self._process is not None:
             await end(self._process, grace_s=END_S)
+        if self._pipe is not None:
+            self._pipe.close()
 
     @property
     def pid(self) -> int:
@@ -97,10 +108,11 @@ class Worker:
         return await self._process.wait()
 
 
-async def _reader(fd: int) -> asyncio.StreamReader:
-    """The reading end of a pipe as a stream."""
+async def _reader(fd: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    """The reading end of a pipe as a stream, and what closes it."""
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", buffering=0)
+    pipe = os.fdopen(fd, "rb", buffering=0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
     )
-    return reader
+    return reader, transport

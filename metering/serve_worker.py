@@ -38,18 +38,18 @@ _PULSE_TICKS: Final = 10
 _FILES_WANTED: Final = 65_536
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], app: str = APP) -> None:
     """Serve until SIGTERM. Exits with 3 when the app refuses to start."""
     parent, listen_fd, pulse_fd = (int(argument) for argument in arguments)
     die_with_parent(parent)
     _raise_file_limit()
     for fd in (listen_fd, pulse_fd):
-        os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's signature
+        os.set_inheritable(fd, False)
     listener = socket.socket(fileno=listen_fd)
-    PulsingServer(config(), pulse_fd).run(sockets=[listener])
+    PulsingServer(config(app), pulse_fd).run(sockets=[listener])
 
 
-def config(app: str = APP) -> uvicorn.Config:
+def config(app: str) -> uvicorn.Config:
     """How the app is served; nothing is left to what happens to be installed, but uvloop."""
     return uvicorn.Config(
         app,
@@ -75,7 +75,7 @@ class PulsingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, pulse_fd: int) -> None:
         super().__init__(config)
-        os.set_blocking(pulse_fd, False)  # noqa: FBT003 - the standard library's signature
+        os.set_blocking(pulse_fd, False)
         self._pulse_fd = pulse_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

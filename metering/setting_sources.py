@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +59,7 @@ class Found:
     sources: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
-    def add(self, source: str, values: dict[str, Any], known: Iterable[str]) -> None:
+    def add(self, source: str, values: Mapping[str, Any], known: Iterable[str]) -> None:
         """Take over what no stronger source has said."""
         for name in known:
             value = values.get(name)
@@ -68,10 +68,11 @@ class Found:
                 self.sources[name] = source
 
 
-def find(cls: type[BaseSettings], env_file: Path, secrets_dir: Path | None) -> Found:
-    """Read environment, then `env_file`, then the files of `secrets_dir`; the first that speaks wins."""
+def find(cls: type[BaseSettings], env_file: Path, secrets_dir: Path | None, options: Mapping[str, Any]) -> Found:
+    """Read options, environment, `env_file` and the files of `secrets_dir`; the first that speaks wins."""
     known = tuple(cls.model_fields)
     found = Found()
+    found.add("option", options, known)
     found.add("env", EnvSettingsSource(cls)(), known)
     found.faults += _strangers(os.environ, known, "env")
     try:

@@ -205,9 +205,18 @@ class Settings(BaseSettings):
         return (sources["init_settings"],) if "init_settings" in sources else ()
 
     @classmethod
-    def load(cls, env_file: Path = Path(".env"), secrets_dir: Path | None = None) -> Self:
-        """The settings in force here. Raises SettingsError with every fault, in the order of this page."""
-        found = setting_sources.find(cls, env_file, secrets_dir or setting_sources.secrets_folder())
+    def load(
+        cls,
+        env_file: Path = Path(".env"),
+        secrets_dir: Path | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> Self:
+        """The settings in force here; `options` (the command line's, by field name) come before every source.
+
+        Raises SettingsError with every fault.
+        """
+        folder = secrets_dir or setting_sources.secrets_folder()
+        found = setting_sources.find(cls, env_file, folder, options or {})
         faults = [*found.faults]
         try:
             settings = cls.model_validate(found.values)
@@ -216,8 +225,12 @@ class Settings(BaseSettings):
             raise SettingsError(tuple(faults)) from None
         if faults:
             raise SettingsError(tuple(faults))
-        settings._sources.update(found.sources)
-        return settings
+        return settings.with_sources(found.sources)
+
+    def with_sources(self, sources: Mapping[str, str]) -> Self:
+        """The same settings, knowing where each of them came from."""
+        self._sources.update(sources)
+        return self
 
     def describe(self) -> list[Row]:
         """Every setting with its value (secrets masked), its source and what it is for."""
@@ -265,11 +278,11 @@ class Settings(BaseSettings):
         if isinstance(secret, Fault):
             raise SettingsError((secret,))
         kept = self.model_copy(update={"jwt_secret": SecretStr(secret)})
-        kept._sources.update(self._sources, jwt_secret=f"generated, kept in {self.data_dir / JWT_SECRET_FILE}")
-        return kept
+        source = f"generated, kept in {self.data_dir / JWT_SECRET_FILE}"
+        return kept.with_sources({**self._sources, "jwt_secret": source})
 
     def environment(self, **changes: str) -> dict[str, str]:
-        """This process's environment with `changes` (setting names in lower case) for a child of ours."""
+        """The environment of the present process with `changes` (setting names in lower case) for a child of ours."""
         return dict(os.environ) | {name.upper(): value for name, value in changes.items()}
 
 
@@ -294,4 +307,4 @@ def _fault(fields: Mapping[str, FieldInfo], found: Found, place: tuple[int | str
     secret = "SecretStr" in repr(field.annotation) or isinstance(field.default, SecretStr)
     text = str(found.values.get(name, ""))
     shown = masked_url(text) if name == "redis_url" else "****" if secret else text
-    return Fault(name.upper(), shown, reason.removeprefix("Value error, "), cure, found.sources.get(name, ""))
+    return Fault(name.upper(), shown, reason.removeprefix("Value error, ").replace("Input should", "it should"), cure, found.sources.get(name, ""))

@@ -50,7 +50,8 @@ def mint(settings: Settings, clock: Clock, *, org: str, scopes: Sequence[str], t
         raise TokenError(f"no such scope: {', '.join(unknown) or '(none given)'}", f"Scopes: {' '.join(SCOPES)}.")
     if not is_org_id(org):
         raise TokenError(
-            f"'{org}' cannot name an organisation", "Use 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first."
+            f"'{org}' cannot name an organisation",
+            "Use 1 to 64 letters, digits, '_', '.' or '-', a letter or digit first.",
         )
     now_s = clock.now_ms() // MS_PER_S
     claims = {

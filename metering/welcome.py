@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
+from metering.auth import ADMIN
 from metering.clock import Clock
 from metering.settings import Settings
-from metering.tokens import ADMIN, mint
+from metering.tokens import mint
 
 ORG: Final = "org-123"
 

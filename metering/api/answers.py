@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from metering.api.bodies import Headers, Receive, discard
-from metering.errors import Problem, RequestTimeout, TooLarge
+from metering.errors import Problem
 from metering.ulid import Ulids
 
 Send = Callable[[Any], Awaitable[None]]
@@ -66,13 +66,16 @@ def problem_headers(problem: Problem, body: bytes, request_id: str) -> RawHeader
     return careful(listed, request_id)
 
 
-async def refuse(problem: Problem, headers: Headers, request_id: str, receive: Receive, send: Send) -> None:
-    """Answer with a problem. Where the body is not, or never will be, read to its end, the connection closes."""
+async def refuse(
+    problem: Problem, headers: Headers, request_id: str, receive: Receive, send: Send, *, unread: bool
+) -> None:
+    """Answer with a problem. `unread` says that the body was not read: an unbounded one ends the connection."""
     body = problem_body(problem, request_id)
     listed = problem_headers(problem, body, request_id)
-    closing = isinstance(problem, TooLarge | RequestTimeout) or not _bounded(headers)
-    if closing:
+    closing = "Connection" in problem.headers
+    if unread and not closing and not bounded(headers):
         listed.append((b"connection", b"close"))
+        closing = True
     await send({"type": "http.response.start", "status": problem.status, "headers": listed})
     await send({"type": "http.response.body", "body": body, "more_body": closing})
     if closing:
@@ -80,6 +83,6 @@ async def refuse(problem: Problem, headers: Headers, request_id: str, receive: R
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _bounded(headers: Headers) -> bool:
+def bounded(headers: Headers) -> bool:
     """Whether an unread body is so small that the server may swallow it and keep the connection."""
     return b"transfer-encoding" not in headers and len(headers.get(b"content-length", b"")) <= 5  # noqa: PLR2004

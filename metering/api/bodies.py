@@ -3,13 +3,13 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from metering.errors import Invalid, MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType
+from metering.errors import HeadersTooLarge, Invalid, MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType
 from plans.catalogue import nearest
 
 Headers = Mapping[bytes, bytes]
@@ -28,8 +28,18 @@ BODY_DEADLINE_S: Final = 15.0
 FAULTS_MAX: Final = 50
 """Faults told at once: a body of 64 KiB can hold ten thousand."""
 
+HEADERS_MAX: Final = 64
+HEADER_BYTES_MAX: Final = 16 * 1024
+"""What proxies allow by default is about the same."""
+
+_QUICK_HEADER_BYTES_MAX: Final = HEADER_BYTES_MAX // 2
+"""Values this small leave room for 64 names of 128 bytes."""
+
 _SUGGESTIONS_MAX: Final = 5
 """Unknown fields that get a suggestion: each costs a comparison with every known one."""
+
+CLOSING: Final = {"Connection": "close"}
+"""Goes on answers to requests whose body is left unread: what follows on the connection is not a request."""
 
 _HUGE: Final = 10**400
 """Stands for a number too large for a float: an integer that every bound refuses."""
@@ -80,13 +90,14 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
     declared = headers.get(b"content-length", b"0")
     # A length that is no number never gets here: the server's parser refuses it.
     if len(declared) > 5 and int(declared) > BODY_BYTES_MAX:  # noqa: PLR2004 - 64 KiB has five digits
-        if int(declared) <= BODY_READ_MAX:
-            await discard(receive, BODY_READ_MAX, BODY_DEADLINE_S)
+        if int(declared) > BODY_READ_MAX:
+            raise _too_large(CLOSING)
+        await discard(receive, BODY_READ_MAX, BODY_DEADLINE_S)
         raise _too_large()
     try:
         return await within(BODY_DEADLINE_S, _collect(receive))
     except TimeoutError as error:
-        raise RequestTimeout(f"the body was not complete after {BODY_DEADLINE_S:.0f} s") from error
+        raise RequestTimeout(f"the body was not complete after {BODY_DEADLINE_S:.0f} s", headers=CLOSING) from error
 
 
 async def _collect(receive: Receive) -> bytes:
@@ -99,7 +110,7 @@ async def _collect(receive: Receive) -> bytes:
         if not message.get("more_body", False) and size <= BODY_BYTES_MAX:
             return b"".join(parts)
         if size > BODY_BYTES_MAX:
-            raise _too_large()
+            raise _too_large(CLOSING)
         message = await receive()
         parts.append(message.get("body", b""))
         size += len(parts[-1])
@@ -119,8 +130,21 @@ async def discard(receive: Receive, size: int, seconds: float) -> None:
         return
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"the body has more than {BODY_BYTES_MAX} bytes")
+def _too_large(headers: Mapping[str, str] | None = None) -> TooLarge:
+    return TooLarge(f"the body has more than {BODY_BYTES_MAX} bytes", headers=headers)
+
+
+def check_headers(raw: Sequence[tuple[bytes, bytes]], headers: Headers) -> None:
+    """Raises HeadersTooLarge over HEADERS_MAX lines or HEADER_BYTES_MAX bytes in all.
+
+    `headers` is `raw` as a mapping; while no name is doubled its values are all there is to add up. The
+    Authorization header has a bound of its own, told as a 401.
+    """
+    if len(headers) == len(raw) <= HEADERS_MAX and sum(map(len, headers.values())) <= _QUICK_HEADER_BYTES_MAX:
+        return
+    size = sum(len(name) + len(value) for name, value in raw if name != b"authorization")
+    if len(raw) > HEADERS_MAX or size > HEADER_BYTES_MAX:
+        raise HeadersTooLarge(f"{len(raw)} headers with {size} bytes")
 
 
 def check_media_type(headers: Headers) -> None:

@@ -12,7 +12,9 @@ from metering.names import is_feature, is_org_id, is_text
 from metering.usage import UsageEvent
 from plans.limits import QUANTITY_MAX
 
-_QUICK_FIELDS: Final = frozenset({"org_id", "feature", "quantity", "metadata", "event_id", "source", "timestamp", "actor"})
+_QUICK_FIELDS: Final = frozenset(
+    {"org_id", "feature", "quantity", "metadata", "event_id", "source", "timestamp", "actor"}
+)
 
 QUICK_BYTES_MAX: Final = 1024
 """Metadata of a body this small fits its 8 KiB even if every number in it is written out in full."""
@@ -33,18 +35,13 @@ def quick_event(value: Any, size: int, default_org_id: str | None) -> UsageEvent
     # `type(...) is` keeps out True, which is an int to isinstance.
     if type(org_id) is not str or type(feature) is not str or type(quantity) is not int:
         return None
-    if not (1 <= quantity <= QUANTITY_MAX and is_org_id(org_id) and is_feature(feature)):
+    if not 1 <= quantity <= QUANTITY_MAX or not is_org_id(org_id) or not is_feature(feature):
         return None
-    event_id, source, timestamp = take("event_id"), take("source"), take("timestamp")
+    event_id, source, timestamp, metadata = take("event_id"), take("source"), take("timestamp"), take("metadata")
     if not (_quick_text(event_id) and _quick_text(source) and _quick_text(take("actor"))):
         return None
-    timestamp_ms = None
-    if timestamp is not None:
-        timestamp_ms = _quick_moment(timestamp)
-        if timestamp_ms is None:
-            return None
-    metadata = take("metadata")
-    if metadata is not None and not _flat(metadata):
+    timestamp_ms = None if timestamp is None else _quick_moment(timestamp)
+    if (timestamp_ms is None and timestamp is not None) or not (metadata is None or _flat(metadata)):
         return None
     return UsageEvent(org_id, feature, quantity, event_id, source or "", timestamp_ms)
 

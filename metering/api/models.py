@@ -160,9 +160,7 @@ class Answer(BaseModel):
 class TrackRequest(Request):
     """One usage event. `feature` or `endpoint` is needed; where null is taken, it is the same as leaving out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["feature"]}, {"required": ["endpoint"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["feature"]}, {"required": ["endpoint"]}]})
 
     org_id: OrgId | None = _unset(None, "The token's organisation when left out.")
     feature: FeatureName = _unset("", "A feature of the catalogue; with `endpoint` alone its default feature.")

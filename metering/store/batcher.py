@@ -134,17 +134,23 @@ class Batcher:
         """Drop what is known of an organisation: the next event reads it anew."""
         self._frames.pop(org_id, None)
 
-    async def close(self) -> None:
-        """Let what waits finish inside its budget, then close the connection."""
+    def reconnect(self) -> None:
+        """Cut the connection; a new one is made and what is under way is asked again."""
+        self._lane.drop()
+
+    async def close(self, wait_s: float) -> None:
+        """Let what waits finish within `wait_s`, answer the rest 503, close the connection."""
         waiting = {event.future for event in self._waiting()}
-        if waiting:
-            await asyncio.wait(waiting, timeout=BUDGET_S)
-        await self._lane.close()
+        if waiting and wait_s:
+            await asyncio.wait(waiting, timeout=wait_s)
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lane.close()
+        self._fail(list(self._waiting()), StorageUnavailable(headers=_RETRY))
+        self._queue.clear()
 
     def _waiting(self) -> Iterable[Pending]:
         yield from self._queue

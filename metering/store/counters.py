@@ -106,9 +106,17 @@ class Counters:
         """Drop what this worker knows of an organisation. Never needed for exactness: claims prove themselves."""
         self._batcher.forget(org_id)
 
+    def reconnect(self) -> None:
+        """Cut the connection and make a new one; what is under way is asked again by itself."""
+        self._batcher.reconnect()
+
     async def close(self) -> None:
         """Let what waits finish, then close the connection."""
-        await self._batcher.close()
+        await self._batcher.close(BUDGET_S)
+
+    async def abort(self) -> None:
+        """Close at once; what waits is answered 503 and may or may not be counted."""
+        await self._batcher.close(0)
 
     def _check_timestamp(self, at_ms: int) -> None:
         """Refuse what could no longer be recognised when repeated, and what lies ahead."""

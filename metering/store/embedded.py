@@ -23,6 +23,9 @@ END_S: Final = 5.0
 _SILENCE_S: Final = 30.0
 """A new server answers something (PONG or LOADING) within 0.1 s, and on a machine that swaps within seconds."""
 
+_NEWS_S: Final = 2.0
+"""A start that takes longer is worth a word."""
+
 _REPLY_S: Final = 1.0
 _PAUSE_S: Final = 0.01
 _LOG_LINES: Final = 5
@@ -147,16 +150,17 @@ class EmbeddedStore:
 
     async def _answers(self, process: Process) -> None:
         """Wait for PONG; LOADING may take as long as the data set is large. Raises StoreStartError."""
-        heard_s, loading = self._clock.monotonic(), False
+        heard_s, told = self._clock.monotonic(), False
         while (answer := await _ping(self.socket)) != b"+PONG\r\n":
+            now_s = self._clock.monotonic()
             if process.returncode is not None:
                 raise self._failed(f"the store ended with code {process.returncode} while starting")
             if answer:
-                heard_s = self._clock.monotonic()
-            if answer and not loading:
-                loading = True
+                heard_s = now_s
+            if not told and now_s - self._started_s > _NEWS_S:
+                told = True
                 self._tell("the store is reading its data set")
-            if self._clock.monotonic() - heard_s > _SILENCE_S:
+            if now_s - heard_s > _SILENCE_S:
                 raise self._failed(f"the store did not answer for {_SILENCE_S:g} s")
             await asyncio.sleep(_PAUSE_S)
 

@@ -15,6 +15,7 @@ from metering.settings import JWT_SECRET_BYTES_MIN, JWT_SECRET_DEFAULT, Settings
 from metering.store.binaries import VERSION_MIN
 from metering.store.connect import StoreError, text_of
 from metering.store.marker import DataSet, MarkerError, check_catalogue, open_dataset
+from metering.store.scripts import NAMES, script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -99,7 +100,7 @@ class _Scene:
         return self.kind is not StoreKind.EXTERNAL or self.settings.debug
 
 
-async def run_gate(  # noqa: PLR0913 - what the gate looks at, each by its name
+async def run_gate(
     client: "Redis",
     settings: Settings,
     clock: Clock,
@@ -113,7 +114,7 @@ async def run_gate(  # noqa: PLR0913 - what the gate looks at, each by its name
     With `write` False nothing is made and `dataset` is None where there is none yet.
     """
     scene = _Scene(client, settings, clock, kind)
-    checks = [_secret(settings), _parser()]
+    checks = [secret_check(settings), _parser()]
     dataset: DataSet | None = None
     try:
         checks += await _store_checks(scene)
@@ -126,7 +127,7 @@ async def run_gate(  # noqa: PLR0913 - what the gate looks at, each by its name
     return GateReport(dataset, tuple(checks), lossy=kind is StoreKind.EPHEMERAL or not durable)
 
 
-def _secret(settings: Settings) -> Check:
+def secret_check(settings: Settings) -> Check:
     """JWT_SECRET: not the documented default, and as long as its hash."""
     secret = settings.jwt_secret.get_secret_value()
     default, length = secret == JWT_SECRET_DEFAULT, len(secret.encode())
@@ -268,3 +269,13 @@ async def _dataset(scene: _Scene, catalogue: "Catalogue | None", *, write: bool)
     except MarkerError as error:
         return None, [Check(error.name, ok=False, found=str(error), cure=error.cure)]
     return dataset, checks
+
+
+async def scripts_check(client: "Redis") -> Check:
+    """Whether the store takes every script. Loading one changes no data."""
+    try:
+        for name in NAMES:
+            await client.script_load(script(name).text)
+    except StoreError as error:
+        return Check("scripts", ok=False, found=str(error), cure="Let the user run SCRIPT LOAD (ACL: +@scripting).")
+    return Check("scripts", ok=True, found=f"{', '.join(NAMES)} load")

@@ -1,5 +1,13 @@
 """Script tests run on real servers only."""
 
-from tests.support.fixtures import client, cluster, cluster_session, each_store, each_store_session, store, store_session
+from tests.support.fixtures import (
+    client,
+    cluster,
+    cluster_session,
+    each_store,
+    each_store_session,
+    store,
+    store_session,
+)
 
 __all__ = ["client", "cluster", "cluster_session", "each_store", "each_store_session", "store", "store_session"]

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar, overload
 
 _T = TypeVar("_T")
 
@@ -21,12 +21,16 @@ def wait_until(predicate: Callable[[], _T], *, timeout_s: float, what: str) -> _
     return seen
 
 
-async def await_until(predicate: Callable[[], _T | Awaitable[_T]], *, timeout_s: float, what: str) -> _T:
+@overload
+async def await_until(predicate: Callable[[], Awaitable[_T]], *, timeout_s: float, what: str) -> _T: ...
+@overload
+async def await_until(predicate: Callable[[], _T], *, timeout_s: float, what: str) -> _T: ...
+async def await_until(predicate: Callable[[], object], *, timeout_s: float, what: str) -> object:
     """`wait_until` for a running event loop; `predicate` may be a coroutine function."""
     deadline = time.monotonic() + timeout_s
     while True:
         look = predicate()
-        seen = await look if inspect.isawaitable(look) else cast("_T", look)
+        seen = await look if inspect.isawaitable(look) else look
         if seen:
             return seen
         _check(deadline, timeout_s, what)

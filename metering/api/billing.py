@@ -1,0 +1,149 @@
+"""Organisations and plans: what each organisation is granted, and who may change it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from metering.api.bodies import Faults, fault, invalid
+from metering.api.guard import visible
+from metering.api.models import BillingUpdate, OrgSettings, PageQuery
+from metering.api.route import Call, Reply, json_reply
+from metering.api.usage import org_view
+from metering.errors import OrgNotFound, PlanUnknown
+from metering.store.org import Org
+from metering.store.orgs import OrgChange
+from plans.catalogue import KEEP, Catalogue, Override, Plan, nearest
+from plans.limits import OnLimit
+from plans.periods import Reset
+
+
+async def update_billing(call: Call) -> Reply:
+    """Change the organisation in the body; an unknown one is created where events may create it too."""
+    body = call.sent(BillingUpdate)
+    org_id = visible(call.caller, body.org_id)
+    org, _ = await _updated(call, org_id, body, create=call.services.auto_create_orgs)
+    return json_reply(org_view(org, call.caller))
+
+
+async def put_org(call: Call) -> Reply:
+    """Change or create the organisation in the path."""
+    org_id = visible(call.caller, call.params["org_id"])
+    org, created = await _updated(call, org_id, call.sent(OrgSettings), create=True)
+    return json_reply(org_view(org, call.caller), 201 if created else 200)
+
+
+async def list_orgs(call: Call) -> Reply:
+    """One page of all organisations."""
+    query = call.asked(PageQuery)
+    orgs, following = await call.services.orgs.page(query.cursor, query.limit)
+    return json_reply({"data": [org_view(org, call.caller) for org in orgs], "next_cursor": following})
+
+
+async def list_plans(call: Call) -> Reply:
+    """The catalogue."""
+    return json_reply(catalogue_view(call.services.catalogue))
+
+
+async def _updated(call: Call, org_id: str, body: OrgSettings, *, create: bool) -> tuple[Org, bool]:
+    """The organisation after the change, and whether it is new. Raises OrgNotFound where it is not to be created."""
+    catalogue, orgs = call.services.catalogue, call.services.orgs
+    _check_names(body, catalogue)
+    before = await orgs.get(org_id) if _sets_overrides(body) else None
+    change = change_of(body, before, catalogue)
+    org, created = await orgs.update(org_id, change, actor=call.caller.subject, create=create)
+    if org is None:
+        raise OrgNotFound
+    return org, created
+
+
+def _check_names(body: OrgSettings, catalogue: Catalogue) -> None:
+    """Raises PlanUnknown, or Invalid with every feature the catalogue does not have."""
+    if body.plan and body.plan not in catalogue.plans:
+        near = nearest(body.plan, catalogue.plans)
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise PlanUnknown(f"no plan '{body.plan}'{hint}", plan=body.plan, nearest=near, plans=sorted(catalogue.plans))
+    faults: Faults = []
+    for place, named in (("limits", body.limits), ("on_limit", body.on_limit)):
+        faults += [_unknown(place, name, catalogue) for name in named if name not in catalogue.features]
+    if faults:
+        raise invalid(faults)
+
+
+def _unknown(place: str, name: str, catalogue: Catalogue) -> dict[str, str]:
+    near = nearest(name, catalogue.features)
+    hint = f"did you mean '{near}'?" if near else f"known: {', '.join(sorted(catalogue.features))}"
+    return fault(f"/{place}/{name}", "feature-unknown", f"no feature '{name}'; {hint}")
+
+
+def _sets_overrides(body: OrgSettings) -> bool:
+    return not body.model_fields_set.isdisjoint({"limits", "on_limit"})
+
+
+def change_of(body: OrgSettings, before: Org | None, catalogue: Catalogue) -> OrgChange:
+    """The change a body asks for. What it leaves out stays; overrides go with the plan they were made for."""
+    overrides = None
+    if _sets_overrides(body):
+        plan = before.plan if before is not None else catalogue.default_plan
+        kept = before.profile.overrides if before is not None and body.plan in {"", plan} else {}
+        overrides = merged(kept, body)
+    return OrgChange(
+        plan=body.plan or None,
+        overrides=overrides,
+        reset=Reset(body.reset) if body.reset else None,
+        timezone=body.timezone or None,
+        stripe_customer_id=body.stripe_customer_id or None,
+    )
+
+
+def merged(kept: Mapping[str, Override], body: OrgSettings) -> dict[str, Override]:
+    """The overrides after a change: `limits` and `on_limit` each replace all of their kind, if given."""
+    overrides = dict(kept)
+    if "limits" in body.model_fields_set:
+        overrides = {name: replace(override, limit=KEEP) for name, override in overrides.items()}
+        for name, limit in body.limits.items():
+            overrides[name] = replace(overrides.get(name, Override()), limit=limit)
+    if "on_limit" in body.model_fields_set:
+        overrides = {name: replace(override, on_limit=None) for name, override in overrides.items()}
+        for name, on_limit in body.on_limit.items():
+            overrides[name] = replace(overrides.get(name, Override()), on_limit=OnLimit(on_limit))
+    return {name: override for name, override in overrides.items() if override != Override()}
+
+
+def catalogue_view(catalogue: Catalogue) -> dict[str, Any]:
+    """The catalogue as the wire shows it."""
+    return {
+        "version": catalogue.version,
+        "currency": catalogue.currency,
+        "default_plan": catalogue.default_plan,
+        "default_feature": catalogue.default_feature,
+        "features": [
+            {
+                "name": feature.name,
+                "title": feature.title,
+                "unit": feature.unit,
+                "overage_price_minor": feature.overage_price_minor,
+                "overage_per": feature.overage_per,
+            }
+            for feature in catalogue.features.values()
+        ],
+        "data": [_plan_view(plan) for plan in catalogue.plans.values()],
+    }
+
+
+def _plan_view(plan: Plan) -> dict[str, Any]:
+    rules = {
+        name: {
+            "limit": rule.limit,
+            "unlimited": rule.limit is None,
+            "on_limit": rule.on_limit.value,
+            "enabled": rule.enabled,
+        }
+        for name, rule in plan.rules.items()
+    }
+    return {
+        "name": plan.name,
+        "title": plan.title,
+        "reset": plan.reset.value,
+        "price_minor": plan.price_minor,
+        "features": rules,
+    }

@@ -1,0 +1,167 @@
+"""The OpenAPI 3.1 document, made from the route table and the models that check the traffic."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from metering.api.models import ProblemView
+from metering.api.route import OPEN, Route
+from metering.errors import (
+    Forbidden,
+    HeadersTooLarge,
+    InternalError,
+    Invalid,
+    MalformedJson,
+    Problem,
+    RequestTimeout,
+    TooLarge,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
+from metering.names import ORG_ID_PATTERN, RESERVED
+
+_REF: Final = "#/components/schemas/{model}"
+_PARAMETER: Final = re.compile(r"{(\w+)}")
+_PROBLEM_TYPE: Final = "application/problem+json"
+_REQUEST_ID: Final = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+
+_WITH_BODY: Final = (MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType, Invalid)
+_ALWAYS: Final = (HeadersTooLarge, InternalError)
+
+_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "org_id": {"type": "string", "pattern": ORG_ID_PATTERN, "not": {"enum": sorted(RESERVED)}},
+    "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
+    "code": {"type": "string", "pattern": "^[a-z][a-z-]*$"},
+}
+
+
+def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
+    """The whole document for `routes`."""
+    table = tuple(routes)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in table:
+        for path in (route.path, *route.aliases):
+            paths[path][route.method.lower()] = _operation(route, path)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Usage metering and billing",
+            "version": version,
+            "description": "Counts usage exactly, holds it against plans, and says where every counter stands.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in table)],
+        "paths": dict(paths),
+        "components": {
+            "schemas": _schemas(table),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "headers": {"RequestId": {"description": "Names this request in logs.", "schema": {"type": "string"}}},
+        },
+    }
+
+
+def _operation(route: Route, path: str) -> dict[str, Any]:
+    name = re.sub(r"\W+", "_", f"{route.method.lower()}{path}").strip("_")
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "summary": route.summary,
+        "tags": [route.tag],
+        "security": [] if route.scope == OPEN else [{"token": []}],
+        "responses": _responses(route),
+    }
+    about = [route.about, f"Scope: `{route.scope}`." if ":" in route.scope or route.scope == "admin" else ""]
+    if any(about):
+        operation["description"] = " ".join(part for part in about if part)
+    if path != route.path:
+        operation["deprecated"] = True
+    if parameters := _parameters(route, path):
+        operation["parameters"] = parameters
+    if route.request is not None:
+        content: dict[str, Any] = {"schema": _ref(route.request)}
+        if route.example is not None:
+            content["example"] = route.example
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    return operation
+
+
+def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
+    listed = [
+        {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]} for name in _PARAMETER.findall(path)
+    ]
+    if route.query is not None:
+        schema = route.query.model_json_schema()
+        for name, field in schema["properties"].items():
+            about = field.pop("description", "")
+            listed.append({"name": name, "in": "query", "description": about, "schema": _bare(field)})
+    return listed
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, answer in route.answers.items():
+        responses[str(status)] = {"description": _said(status), "headers": _REQUEST_ID, "content": _content(answer)}
+        if route.shows is not None and status < 300:  # noqa: PLR2004 - an answer, not a refusal
+            responses[str(status)]["content"]["application/json"]["example"] = route.shows
+    by_status: dict[int, list[type[Problem]]] = defaultdict(list)
+    for problem in problems_of(route):
+        by_status[problem.status].append(problem)
+    for status, problems in sorted(by_status.items()):
+        entry = responses.setdefault(str(status), {"description": "", "headers": _REQUEST_ID, "content": {}})
+        entry["description"] = " ".join([entry["description"], *(f"`{p.code}`: {p.title}." for p in problems)]).strip()
+        entry["content"][_PROBLEM_TYPE] = {
+            "schema": _ref(ProblemView),
+            "examples": {p.code: {"value": p().members("01HZX3J5T6N7P8Q9R0S1T2V3W4")} for p in problems},
+        }
+    return responses
+
+
+def problems_of(route: Route) -> tuple[type[Problem], ...]:
+    """Every problem a route may answer with: its own, and those of what it needs."""
+    needs: tuple[type[Problem], ...] = _ALWAYS
+    if route.scope != OPEN:
+        needs = (Unauthenticated, Forbidden, *needs)
+    if route.request is not None:
+        needs = (*_WITH_BODY, *needs)
+    return tuple(dict.fromkeys((*route.problems, *needs)))
+
+
+def _said(status: int) -> str:
+    return {200: "Done.", 201: "Created.", 503: "Not well."}[status]
+
+
+def _content(answer: type[BaseModel] | str) -> dict[str, Any]:
+    if isinstance(answer, str):
+        return {answer: {}}
+    return {"application/json": {"schema": _ref(answer)}}
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
+    """Every model the routes name, requests as they may be sent, answers as they are sent."""
+    models: dict[type[BaseModel], str] = {ProblemView: "serialization"}
+    for route in routes:
+        if route.request is not None:
+            models[route.request] = "validation"
+        models |= {answer: "serialization" for answer in route.answers.values() if not isinstance(answer, str)}
+    _, schema = models_json_schema([(model, mode) for model, mode in models.items()], ref_template=_REF)  # type: ignore[misc]
+    return {name: _bare(entry) for name, entry in sorted(schema["$defs"].items())}
+
+
+def _bare(schema: Any) -> Any:
+    """Without pydantic's titles, which repeat the names."""
+    if isinstance(schema, list):
+        return [_bare(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bare = {key: _bare(value) for key, value in schema.items() if key != "title" or not isinstance(value, str)}
+    if "properties" in schema:
+        bare["properties"] = {name: _bare(value) for name, value in schema["properties"].items()}
+    return bare

@@ -1,0 +1,135 @@
+"""From the table to answers: one ASGI application per path, and the router over them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.routing import BaseRoute, Router
+from starlette.routing import Route as StarletteRoute
+
+from metering.api.answers import Send, bounded
+from metering.api.bodies import (
+    Faults,
+    Headers,
+    Receive,
+    check_media_type,
+    fault,
+    faults_of,
+    invalid,
+    parse_json,
+    read_body,
+)
+from metering.api.guard import require_scope
+from metering.api.route import OPEN, SIGNED_IN, Call, Reply, Route
+from metering.api.services import Services
+from metering.auth import Caller
+from metering.errors import MethodNotAllowed, NotFound
+
+DEPRECATED: Final = "@1795132800"
+"""RFC 9745: since when the aliases have had a better name, the day of the first release."""
+
+_QUERY_FIELDS_MAX: Final = 32
+
+
+class Endpoint:
+    """All methods of one path. Raises Problems; the front answers them."""
+
+    def __init__(self, path: str, routes: Iterable[Route], services: Services, track: Any) -> None:
+        self._routes = {route.method: route for route in routes}
+        if "GET" in self._routes:
+            self._routes["HEAD"] = self._routes["GET"]
+        self._path = path
+        self._template = next(iter(self._routes.values())).path
+        self._services = services
+        self._track = track
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if "\n" in scope["path"] and not scope["path_params"]:
+            raise NotFound  # the router's patterns end at a line's end, not at the path's
+        scope["template"] = self._template
+        route = self._routes.get(scope["method"])
+        if route is None:
+            allowed = ", ".join(sorted(self._routes))
+            raise MethodNotAllowed(f"{self._path} takes {allowed}", headers={"Allow": allowed})
+        if route.handler is None:
+            await self._track(scope, receive, send)
+            return
+        headers: Headers = dict(scope["headers"])
+        call = await self._call(route, scope, headers, receive)
+        reply = await route.handler(call)
+        await self._send(reply, route, scope, headers, send)
+
+    async def _call(self, route: Route, scope: Any, headers: Headers, receive: Receive) -> Call:
+        """The request, checked: first who calls, then what is asked. Raises Problems."""
+        caller = await self._caller(route, headers)
+        query = None if route.query is None else checked_query(scope["query_string"], route.query)
+        body = None
+        if route.request is not None:
+            check_media_type(headers)
+            raw = await read_body(headers, receive)
+            scope["unread"] = False
+            body = checked(parse_json(raw), route.request)
+        return Call(self._services, headers, scope["path_params"], caller, body, query)
+
+    async def _caller(self, route: Route, headers: Headers) -> Caller | None:
+        if route.scope == OPEN:
+            return None
+        caller = await self._services.auth.identify(headers.get(b"authorization"))
+        if route.scope != SIGNED_IN:
+            require_scope(caller, route.scope)
+        return caller
+
+    async def _send(self, reply: Reply, route: Route, scope: Any, headers: Headers, send: Send) -> None:
+        listed = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
+        listed += [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+        if self._path != route.path:
+            listed.append((b"deprecation", DEPRECATED.encode()))
+            listed.append((b"link", f'<{route.path}>; rel="successor-version"'.encode()))
+        if scope["unread"] and not bounded(headers):
+            listed.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": listed})
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+def checked(value: Any, model: type[BaseModel]) -> BaseModel:
+    """`value` as `model`. Raises Invalid with every fault."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid(faults_of(error, model)) from None
+
+
+def checked_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
+    """The query as `model`, each field once. Raises Invalid."""
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_QUERY_FIELDS_MAX
+        )
+    except ValueError:
+        raise invalid([fault("", "query", "the query cannot be read")]) from None
+    names = [name for name, _ in pairs]
+    doubled: Faults = [
+        fault(f"/{name}", "repeated", "given more than once")
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    if doubled:
+        raise invalid(doubled)
+    return checked(dict(pairs), model)
+
+
+async def _no_such_path(_: Any, __: Receive, ___: Send) -> None:
+    raise NotFound
+
+
+def router(routes: Iterable[Route], services: Services, track: Any, lifespan: Any = None) -> Router:
+    """The routes and their aliases as a Starlette router, in the order of the table. Raises Problems, sends answers."""
+    by_path: Mapping[str, list[Route]] = defaultdict(list)
+    for route in routes:
+        for path in (route.path, *route.aliases):
+            by_path[path].append(route)
+    order = sorted(by_path, key=lambda path: "{" in path)  # stable: literals first, then as in the table
+    listed: list[BaseRoute] = [StarletteRoute(path, Endpoint(path, by_path[path], services, track)) for path in order]
+    return Router(listed, redirect_slashes=False, default=_no_such_path, lifespan=lifespan)

@@ -1,0 +1,88 @@
+"""The front door: track goes straight to its handler, everything else through the router.
+
+Whatever happens behind it, a request leaves with one answer, an id, careful headers, a duration and a line in the log.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from metering import log as log_setup
+from metering.api.access import GONE, METHODS, OTHER, Observe, tell
+from metering.api.answers import Send, careful, refuse, request_id_of
+from metering.api.bodies import ClientGone, Headers, Receive, check_headers
+from metering.api.track import TRACK_PATHS
+from metering.clock import Clock
+from metering.errors import InternalError, Problem
+from metering.ulid import Ulids
+
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class Front:
+    """The ASGI application of the service. `track` answers its own errors; `router` raises them."""
+
+    def __init__(self, track: App, router: App, ulids: Ulids, observe: Observe, clock: Clock) -> None:
+        self._track = track
+        self._router = router
+        self._ulids = ulids
+        self._observe = observe
+        self._monotonic = clock.monotonic
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass the lifespan on."""
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+        elif scope["path"] in TRACK_PATHS and scope["method"] == "POST":
+            await self._track(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
+        began = self._monotonic()
+        headers: Headers = dict(scope["headers"])
+        request_id = request_id_of(headers, self._ulids)
+        scope["unread"], scope["template"] = True, OTHER
+        watched = _Watched(send, request_id)
+        token = log_setup.request_id.set(request_id)
+        try:
+            await self._guarded(scope, headers, receive, watched)
+        finally:
+            log_setup.request_id.reset(token)
+            seconds = self._monotonic() - began
+            method = scope["method"] if scope["method"] in METHODS else OTHER
+            self._observe(method, scope["template"], watched.status, seconds)
+            tell(method, scope["template"], watched.status, seconds, request_id)
+
+    async def _guarded(self, scope: Any, headers: Headers, receive: Receive, send: "_Watched") -> None:
+        """Run the router; every exception becomes an answer, unless one is on its way already."""
+        try:
+            check_headers(scope["headers"], headers)
+            await self._router(scope, receive, send)
+        except ClientGone:
+            return
+        except Problem as problem:
+            await refuse(problem, headers, send.request_id, receive, send, unread=scope["unread"])
+        except Exception:
+            log.exception("unexpected error", route=scope["template"])
+            if send.status != GONE:
+                raise  # half an answer is out: only closing the connection tells the client
+            await refuse(InternalError(), headers, send.request_id, receive, send, unread=scope["unread"])
+
+
+class _Watched:
+    """`send` that notes the status and completes the headers."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = GONE
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = careful(message["headers"], self.request_id)
+        await self._send(message)

@@ -1,0 +1,59 @@
+"""For those who run the service: is it well, should traffic come here, what do its metrics say."""
+
+import hmac
+from typing import Final
+
+from metering.api.route import Call, Reply, json_reply
+from metering.auth import refused
+from metering.errors import Unauthenticated
+from metering.moments import rfc3339
+
+_DOWN: Final = 503
+
+
+async def get_health(call: Call) -> Reply:
+    """The state of the service and of what it needs."""
+    services = call.services
+    store = await services.vitals.store()
+    status = "unhealthy" if not store.answers else "degraded" if store.lossy else "healthy"
+    body = {
+        "status": status,
+        "timestamp": rfc3339(services.clock.now_ms()),
+        "services": {
+            "redis": "healthy" if store.answers else "unhealthy",
+            "stripe": "configured" if services.stripe_configured else "not_configured",
+        },
+        "version": services.version,
+        "store": {"kind": store.kind, "version": store.version, "lossy": store.lossy},
+    }
+    return json_reply(body, 200 if store.answers else _DOWN)
+
+
+async def get_live(_: Call) -> Reply:
+    """The process answers. Touches nothing else, so that a broken store does not get a sound process killed."""
+    return json_reply({"status": "alive"})
+
+
+async def get_ready(call: Call) -> Reply:
+    """Whether traffic should come here."""
+    reasons = await call.services.vitals.unready()
+    return json_reply({"status": "not_ready" if reasons else "ready", "reasons": reasons}, _DOWN if reasons else 200)
+
+
+async def get_metrics(call: Call) -> Reply:
+    """The metrics, for the scraper."""
+    _check_scraper(call)
+    page, kind = await call.services.exposition(call.headers.get(b"accept", b"").decode("latin-1"))
+    return Reply(page, kind=kind.encode())
+
+
+def _check_scraper(call: Call) -> None:
+    """Raises Unauthenticated unless the server is bound to loopback or the scraper has the token."""
+    if call.services.metrics_open:
+        return
+    token = call.services.metrics_token
+    if token is None:
+        raise Unauthenticated("set METRICS_TOKEN to scrape a server that is not bound to loopback")
+    given = call.headers.get(b"authorization", b"")
+    if not hmac.compare_digest(given, b"Bearer " + token.encode()):
+        raise refused("the metrics want METRICS_TOKEN as bearer token")

@@ -1,0 +1,97 @@
+"""One route: everything the service and its document need to know of it, and what its handler sees of a request."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from metering.api.answers import JSON
+from metering.api.bodies import Headers
+from metering.api.services import Services
+from metering.auth import Caller
+from metering.errors import Problem
+
+OPEN: Final = ""
+"""The scope of routes that need no credentials."""
+
+SIGNED_IN: Final = "*"
+"""The scope of routes that need valid credentials and nothing more."""
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose route, credentials, scope, query and body have been checked."""
+
+    services: Services
+    headers: Headers
+    params: Mapping[str, str]
+    identity: Caller | None = None
+    body: BaseModel | None = None
+    query: BaseModel | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls. Only for routes with a scope."""
+        if self.identity is None:
+            raise TypeError("an open route has no caller")
+        return self.identity
+
+    def sent(self, model: type[_M]) -> _M:
+        """The body, which the route declares to be a `model`."""
+        return _expect(self.body, model)
+
+    def asked(self, model: type[_M]) -> _M:
+        """The query, which the route declares to be a `model`."""
+        return _expect(self.query, model)
+
+
+def _expect(value: BaseModel | None, model: type[_M]) -> _M:
+    if not isinstance(value, model):
+        raise TypeError(f"the route does not declare a {model.__name__}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. `headers` are further ones; what every answer carries is added on the way out."""
+
+    body: bytes
+    status: int = 200
+    kind: bytes = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """A JSON answer."""
+    return Reply(orjson.dumps(value), status, headers=headers or {})
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. `handler` None: the hot path answers it.
+
+    `answers` holds the model (or media type) of each status that is no problem; `example` is a body as a caller
+    would send it, `shows` one as they would get it. Aliases are older paths of the same route.
+    """
+
+    method: str
+    path: str
+    summary: str
+    scope: str
+    tag: str
+    handler: Handler | None
+    answers: Mapping[int, type[BaseModel] | str]
+    request: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    problems: tuple[type[Problem], ...] = ()
+    example: Mapping[str, Any] | None = None
+    shows: Mapping[str, Any] | None = None
+    aliases: tuple[str, ...] = ()
+    about: str = ""

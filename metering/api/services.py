@@ -1,0 +1,75 @@
+"""What the handlers work with, by the narrowest description that serves them; app.py brings the real ones."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from metering.auth import Authenticator
+from metering.clock import Clock
+from metering.store.org import Org
+from metering.store.orgs import OrgChange
+from plans.catalogue import Catalogue
+
+
+class OrgBook(Protocol):
+    """The organisations (`metering.store.orgs.Orgs`)."""
+
+    def get(self, org_id: str) -> Awaitable[Org | None]:
+        """The organisation as it is now, or None."""
+        ...
+
+    def update(self, org_id: str, change: OrgChange, *, actor: str, create: bool) -> Awaitable[tuple[Org | None, bool]]:
+        """Apply a change; the organisation (None: there is none) and whether it was created."""
+        ...
+
+    def page(self, cursor: str | None, limit: int) -> Awaitable[tuple[list[Org], str | None]]:
+        """One page and the cursor of the next."""
+        ...
+
+
+class Exposition(Protocol):
+    """The metrics as text."""
+
+    def __call__(self, accept: str) -> Awaitable[tuple[bytes, str]]:
+        """The page and its content type, as the scraper's Accept header prefers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What is known of the store: `kind` and `version` from the start, `answers` from just now."""
+
+    answers: bool
+    kind: str
+    version: str
+    lossy: bool
+
+
+class Vitals(Protocol):
+    """How the service itself does."""
+
+    def store(self) -> Awaitable[StoreState]:
+        """The store's state, asked now."""
+        ...
+
+    def unready(self) -> Awaitable[list[str]]:
+        """Why no traffic should come here; empty when it may."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token`."""
+
+    auth: Authenticator
+    orgs: OrgBook
+    catalogue: Catalogue
+    clock: Clock
+    exposition: Exposition
+    vitals: Vitals
+    version: str
+    document: bytes
+    auto_create_orgs: bool
+    stripe_configured: bool
+    metrics_open: bool
+    metrics_token: str | None

@@ -1,0 +1,227 @@
+"""The hot path: one usage event in, its balance out.
+
+A raw ASGI application; every microsecond here is paid by every event, so it reads what it needs, calls the store
+once, and writes bytes.
+"""
+
+from collections.abc import Awaitable
+from typing import Any, Final, Protocol
+
+import orjson
+import structlog
+
+from metering.api.access import GONE, Observe, tell
+from metering.api.answers import JSON, NOSNIFF, Send, refuse, request_id_of
+from metering.api.bodies import (
+    ClientGone,
+    Headers,
+    Receive,
+    check_headers,
+    check_media_type,
+    fault,
+    parse_json,
+    read_body,
+)
+from metering.api.events import event_of, quick_event
+from metering.api.guard import require_scope
+from metering.auth import USAGE_WRITE, Authenticator, Caller
+from metering.clock import Clock
+from metering.errors import (
+    EventConflict,
+    FeatureDisabled,
+    FeatureUnknown,
+    InternalError,
+    OrgNotFound,
+    Problem,
+    QuotaExceeded,
+    TimestampOutOfRange,
+    TotalTooLarge,
+)
+from metering.moments import rfc3339
+from metering.ulid import Ulids
+from metering.usage import Outcome, Result, UsageEvent
+from plans.catalogue import Catalogue, nearest, plan_with_room
+from plans.limits import remaining
+
+TRACK: Final = "/usage/track"
+TRACK_PATHS: Final = frozenset({TRACK, "/api/usage/track"})
+
+_OK: Final = 200
+_ALLOWED: Final = (Result.RECORDED, Result.CAPPED, Result.DUPLICATE)
+
+log = structlog.get_logger(__name__)
+
+
+class Counts(Protocol):
+    """What the hot path needs of the store."""
+
+    def track(self, event: UsageEvent) -> Awaitable[Outcome]:
+        """Count one event. Raises OrgNotFound, TimestampOutOfRange and the 503 problems."""
+        ...
+
+
+class Track:
+    """POST /usage/track. Refusals go through the same door as everywhere else; only the yes is short."""
+
+    def __init__(
+        self,
+        auth: Authenticator,
+        counters: Counts,
+        catalogue: Catalogue,
+        ulids: Ulids,
+        observe: Observe,
+        clock: Clock,
+        *,
+        tell_each: bool = False,
+    ) -> None:
+        self._auth = auth
+        self._counters = counters
+        self._catalogue = catalogue
+        self._ulids = ulids
+        self._observe = observe
+        self._monotonic = clock.monotonic
+        self._tell_each = tell_each
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request. `tell_each` writes an access line for every yes as well."""
+        began = self._monotonic()
+        raw = scope["headers"]
+        headers: Headers = dict(raw)
+        request_id = request_id_of(headers, self._ulids)
+        scope["unread"] = True
+        try:
+            check_headers(raw, headers)
+            body = await self._answer(scope, headers, receive, began)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            status = await self._refuse(error, scope, headers, request_id, receive, send)
+        else:
+            status = _OK
+            answered = [
+                (b"content-type", JSON),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", request_id.encode("ascii")),
+                NOSNIFF,
+            ]
+            await send({"type": "http.response.start", "status": _OK, "headers": answered})
+            await send({"type": "http.response.body", "body": body})
+        seconds = self._monotonic() - began
+        self._observe("POST", TRACK, status, seconds)
+        if status != _OK or self._tell_each:
+            tell("POST", TRACK, status, seconds, request_id, quietly=status == _OK)
+
+    async def _answer(self, scope: Any, headers: Headers, receive: Receive, now_s: float) -> bytes:
+        """The answer's bytes. Raises Problem."""
+        credentials = headers.get(b"authorization")
+        caller = self._auth.remembered(credentials, now_s) or await self._auth.identify(credentials)
+        if not caller.may(USAGE_WRITE):
+            require_scope(caller, USAGE_WRITE)
+        if headers.get(b"content-type") != JSON or b"content-encoding" in headers:
+            check_media_type(headers)
+        body = await read_body(headers, receive)
+        scope["unread"] = False
+        event = self._event(body, caller)
+        outcome = await self._counters.track(event)
+        return self._rendered(event, outcome)
+
+    def _event(self, body: bytes, caller: Caller) -> UsageEvent:
+        """The event in the body, of an organisation the caller sees. Raises MalformedJson, Invalid, OrgNotFound."""
+        value = parse_json(body)
+        event = quick_event(value, len(body), caller.org_id)
+        if event is None:
+            event = event_of(value, caller, self._catalogue.default_feature)
+        if not caller.sees(event.org_id):
+            log.warning("foreign organisation", subject=caller.subject, org_id=caller.org_id, asked=event.org_id)
+            raise OrgNotFound
+        return event
+
+    def _rendered(self, event: UsageEvent, outcome: Outcome) -> bytes:
+        result, rule = outcome.result, outcome.rule
+        if rule is None or result not in _ALLOWED:
+            raise self._refusal(event, outcome)
+        end = rfc3339(outcome.period.end_ms)
+        limit = rule.limit
+        answer = {
+            "org_id": event.org_id,
+            "feature": event.feature,
+            "current_usage": outcome.used,
+            "limit": limit,
+            "remaining": remaining(limit, outcome.used),
+            "reset_date": end,
+            "event_id": event.event_id or "evt_" + self._ulids.mint(),
+            "allowed": True,
+            "recorded": outcome.recorded,
+            "duplicate": result is Result.DUPLICATE,
+            "overage": outcome.overage,
+            "unlimited": limit is None,
+            "period": {"start": rfc3339(outcome.period.start_ms), "end": end},
+            "thresholds_crossed": outcome.marks,
+            "decided_by": "event_id" if result is Result.DUPLICATE else _decided_by(limit),
+        }
+        if outcome.late:
+            answer["late"] = True
+        return orjson.dumps(answer)
+
+    def _refusal(self, event: UsageEvent, outcome: Outcome) -> Problem:
+        """The problem that a refused event is answered with."""
+        feature, result = event.feature, outcome.result
+        if result is Result.CONFLICT:
+            return EventConflict(
+                "this event_id was used for another feature or quantity", org_id=event.org_id, event_id=event.event_id
+            )
+        if outcome.rule is None or result is Result.FEATURE_UNKNOWN:
+            return feature_unknown(feature, self._catalogue)
+        if result is Result.DISABLED:
+            return FeatureDisabled(f"plan {outcome.plan} does not include {feature}", **self._balance(event, outcome))
+        if result is Result.TOTAL_TOO_LARGE:
+            return TotalTooLarge(f"{feature} stands at {outcome.used}", **self._balance(event, outcome))
+        detail = f"{feature}: {outcome.used} of {outcome.rule.limit} used, {event.quantity} more asked for"
+        return QuotaExceeded(detail, **self._balance(event, outcome), decided_by="plan_limit")
+
+    def _balance(self, event: UsageEvent, outcome: Outcome) -> dict[str, Any]:
+        """The members that say where the counter stands and what would help."""
+        limit = None if outcome.rule is None else outcome.rule.limit
+        return {
+            "org_id": event.org_id,
+            "feature": event.feature,
+            "current_usage": outcome.used,
+            "limit": limit,
+            "remaining": remaining(limit, outcome.used),
+            "requested": event.quantity,
+            "reset_date": rfc3339(outcome.period.end_ms),
+            "upgrade": {"plan": plan_with_room(self._catalogue, outcome.plan, event.feature, outcome.used)},
+        }
+
+    async def _refuse(
+        self, error: Exception, scope: Any, headers: Headers, request_id: str, receive: Receive, send: Send
+    ) -> int:
+        """Answer for an error; the status sent."""
+        if isinstance(error, ClientGone):
+            return GONE
+        if isinstance(error, TimestampOutOfRange) and "oldest_ms" in error.extra:
+            error = _with_window(error)
+        if not isinstance(error, Problem):
+            log.error("unexpected error", exc_info=error, request_id=request_id)
+            error = InternalError()
+        await refuse(error, headers, request_id, receive, send, unread=scope["unread"])
+        return error.status
+
+
+def feature_unknown(feature: str, catalogue: Catalogue) -> FeatureUnknown:
+    """The 404 for a feature that the catalogue does not have, with the nearest name and all names."""
+    near = nearest(feature, catalogue.features)
+    hint = f"; did you mean '{near}'?" if near else ""
+    return FeatureUnknown(
+        f"no feature '{feature}'{hint}", feature=feature, nearest=near, features=sorted(catalogue.features)
+    )
+
+
+def _decided_by(limit: int | None) -> str:
+    return "unlimited" if limit is None else "plan_limit"
+
+
+def _with_window(problem: TimestampOutOfRange) -> TimestampOutOfRange:
+    """The same with its window in the wire's own writing."""
+    oldest, newest = (rfc3339(int(str(problem.extra[name]))) for name in ("oldest_ms", "newest_ms"))
+    window = f"{oldest} to {newest}"
+    faults = [fault("/timestamp", "out-of-range", f"{window} is accepted")]
+    return TimestampOutOfRange(f"the timestamp lies outside {window}", errors=faults, oldest=oldest, newest=newest)

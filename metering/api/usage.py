@@ -1,0 +1,62 @@
+"""Reading usage: an organisation as the wire shows it."""
+
+from typing import Any
+
+from metering.api.guard import visible
+from metering.api.route import Call, Reply, json_reply
+from metering.auth import BILLING_READ, BILLING_WRITE, Caller
+from metering.errors import OrgNotFound
+from metering.moments import rfc3339
+from metering.store.org import FeatureUsage, Org
+from plans.limits import remaining
+from plans.periods import Period
+
+
+async def get_usage(call: Call) -> Reply:
+    """The organisation in the path, or the token's own where the path names none."""
+    org_id = visible(call.caller, call.params.get("org_id"))
+    org = await call.services.orgs.get(org_id)
+    if org is None:
+        raise OrgNotFound
+    return json_reply(org_view(org, call.caller))
+
+
+def org_view(org: Org, caller: Caller) -> dict[str, Any]:
+    """S2's organisation with what was added to it since. Stripe's id is for callers who have to do with billing."""
+    bills = caller.may(BILLING_READ) or caller.may(BILLING_WRITE)
+    return {
+        "org_id": org.org_id,
+        "plan": org.plan,
+        "features": {name: _feature(usage, org.period) for name, usage in sorted(org.features.items())},
+        "stripe_customer_id": org.profile.stripe_customer_id if bills else None,
+        "payment_overdue": org.profile.payment_overdue,
+        "created_at": rfc3339(org.profile.created_ms),
+        "updated_at": rfc3339(org.updated_ms),
+        "overage_flagged": org.overage_flagged,
+        "period": span(org.period),
+        "reset": org.profile.reset.value,
+        "timezone": org.profile.timezone,
+    }
+
+
+def span(period: Period) -> dict[str, str]:
+    """A period as the wire shows it."""
+    return {"start": rfc3339(period.start_ms), "end": rfc3339(period.end_ms)}
+
+
+def _feature(usage: FeatureUsage, period: Period) -> dict[str, Any]:
+    limit, updated_ms = usage.rule.limit, usage.last_updated_ms
+    return {
+        "current": usage.used,
+        "limit": limit,
+        "reset_date": rfc3339(period.end_ms),
+        "last_updated": None if updated_ms is None else rfc3339(updated_ms),
+        "remaining": remaining(limit, usage.used),
+        "overage": usage.overage,
+        "overage_billed": 0 < usage.overage <= usage.billed,
+        "unlimited": limit is None,
+        "reserved": 0,
+        "percent": usage.used * 100 // limit if limit else None,
+        "on_limit": usage.rule.on_limit.value,
+        "enabled": usage.rule.enabled,
+    }

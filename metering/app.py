@@ -1,0 +1,167 @@
+"""The wiring: everything is built here, once, and handed to whoever needs it.
+
+`create_app` builds what needs no loop; the lifespan opens the rest in order (client, gate, counters) and closes it in
+reverse. Importing this module does nothing. It serves as
+`uvicorn metering.app:create_app --factory` too, then on the store at REDIS_URL or its documented default.
+"""
+
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import orjson
+import structlog
+from pydantic import SecretStr
+
+from metering import log as log_setup
+from metering.api.answers import Send, refuse, request_id_of
+from metering.api.bodies import Receive
+from metering.api.document import document
+from metering.api.endpoint import router
+from metering.api.front import Front
+from metering.api.routes import ROUTES
+from metering.api.services import Services
+from metering.api.track import Track
+from metering.auth import Authenticator, JwtVerifier
+from metering.clock import Clock, SystemClock
+from metering.errors import Overloaded
+from metering.metrics import Metrics
+from metering.settings import LogLevel, Settings, SettingsError, StoreKind
+from metering.store.connect import connect
+from metering.store.counters import Counters
+from metering.store.fields import FieldCodec
+from metering.store.gate import GateRefusedError, GateReport, run_gate
+from metering.store.keys import Keys
+from metering.store.orgs import Orgs
+from metering.store.timing import StoreTime
+from metering.ulid import Ulids
+from metering.vitals import StoreVitals, told_of_the_end
+from plans.catalogue import Catalogue, CatalogueError, parse
+
+PACKAGE: Final = "usage-metering"
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> "App":
+    """The service as an ASGI application. Without `settings` they are read from the environment.
+
+    Raises SettingsError or CatalogueError; what the store has to say comes when the lifespan begins.
+    """
+    settings = settings or Settings.load()
+    log_setup.configure(settings.log_level.value, secrets=secrets_of(settings))
+    return App(settings, parse(*settings.plans_text()), clock or SystemClock())
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every value that must never be shown, the store's password by itself included."""
+    values = [value for _, value in settings if isinstance(value, SecretStr)]
+    found = [value.get_secret_value() for value in values]
+    if settings.redis_url is not None:
+        found.append(unquote(urlsplit(settings.redis_url.get_secret_value()).password or ""))
+    return found
+
+
+class App:
+    """The service. Until its lifespan has begun, and after it has ended, it answers 503."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, clock: Clock) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._clock = clock
+        self._ulids = Ulids(clock)
+        self._front: Front | None = None
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """One request, or the lifespan."""
+        if scope["type"] == "http" and self._front is not None:
+            await self._front(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            headers = dict(scope["headers"])
+            problem = Overloaded("the service is starting or has ended")
+            await refuse(problem, headers, request_id_of(headers, self._ulids), receive, send, unread=True)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The lifespan protocol. A refusal to start is told in words, without a traceback."""
+        await receive()
+        try:
+            async with AsyncExitStack() as stack:
+                self._front = await self.open(stack)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                self._front = None
+        except GateRefusedError as refusal:
+            await send({"type": "lifespan.startup.failed", "message": str(refusal)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def open(self, stack: AsyncExitStack) -> Front:
+        """Open everything in order onto `stack`, which closes it in reverse. Raises GateRefusedError."""
+        settings, clock, kind = self._settings, self._clock, self._settings.store_kind
+        client = connect(settings.store_url())
+        stack.push_async_callback(client.aclose)
+        report = await run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue)
+        dataset = report.admit()
+        _warn(report)
+
+        keys, time, codec = Keys(dataset.partitions), StoreTime(clock), FieldCodec()
+        fake = kind is StoreKind.EPHEMERAL
+        orgs = Orgs(client, keys, self._catalogue, time, codec, fake=fake)
+        counters = Counters(
+            client, keys, orgs, time, codec,
+            secret=dataset.secret, auto_create=settings.auto_create_orgs, late_reject=settings.late_policy == "reject",
+            one_partition=settings.store_span == "partition", history_days=settings.history_days,
+            pending_max=settings.pending_max, fake=fake,
+        )  # fmt: skip
+        stack.push_async_callback(counters.close)
+        metrics = Metrics(settings, client, keys, clock)
+        stack.callback(metrics.close)
+        end = stack.enter_context(told_of_the_end())
+
+        def gate() -> Awaitable[GateReport]:
+            return run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue, write=False)
+
+        vitals = StoreVitals(client, gate, report, counters, end, kind.value)
+        return self._wired(orgs, counters, metrics, vitals)
+
+    def _wired(self, orgs: Orgs, counters: Counters, metrics: Metrics, vitals: StoreVitals) -> Front:
+        """The HTTP side over what has been opened."""
+        settings, clock, ulids = self._settings, self._clock, self._ulids
+        verifier = JwtVerifier(
+            settings.jwt_secret.get_secret_value(), clock, audience=settings.jwt_audience, issuer=settings.jwt_issuer
+        )
+        auth = Authenticator([verifier], clock)
+        release = version(PACKAGE)
+        token = settings.metrics_token
+        services = Services(
+            auth=auth,
+            orgs=orgs,
+            catalogue=self._catalogue,
+            clock=clock,
+            exposition=metrics.exposition,
+            vitals=vitals,
+            version=release,
+            document=orjson.dumps(document(ROUTES, release)),
+            auto_create_orgs=settings.auto_create_orgs,
+            stripe_configured=settings.stripe_secret_key is not None,
+            metrics_open=settings.bound_to_loopback(),
+            metrics_token=None if token is None else token.get_secret_value(),
+        )
+        tell_each = settings.log_level is LogLevel.DEBUG
+        track = Track(auth, counters, self._catalogue, ulids, metrics.observe, clock, tell_each=tell_each)
+        return Front(track, router(ROUTES, services, track), ulids, metrics.observe, clock)
+
+
+def _warn(report: GateReport) -> None:
+    """Say aloud what the gate let pass."""
+    for check in report.warnings:
+        log.warning("start-up check let pass", check=check.name, found=check.found, cure=check.cure)
+
+
+__all__ = ["App", "CatalogueError", "SettingsError", "create_app"]

@@ -1,0 +1,232 @@
+"""The command line. Every error is one sentence and its cure; imports wait until a command needs them."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from metering.settings import Settings, SettingsError
+    from metering.store.gate import Check
+
+app = typer.Typer(
+    help="Usage metering and billing.", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False
+)
+config_app = typer.Typer(help="The settings.", no_args_is_help=True)
+plans_app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(plans_app, name="plans")
+
+HEALTH_TIMEOUT_S: Final = 4.0
+"""Below the 5 s that container runtimes give a health check."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [HOST, 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one.  [PORT, 8005]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer.  [WORKERS, 1]")] = None,
+    *,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="A store in memory: ALL DATA IS LOST ON EXIT.")
+    ] = False,
+    show_token: Annotated[
+        bool, typer.Option("--show-token", help="Print an admin token, also with REDIS_URL set.")
+    ] = False,
+) -> None:
+    """Start the service, with a durable store of its own unless REDIS_URL names one."""
+    from metering.clock import SystemClock
+    from metering.serve import ServeError, Service
+    from metering.settings import SettingsError
+    from metering.store.binaries import NoServerError
+    from metering.store.embedded import StoreStartError
+    from metering.store.folder import DataDirError
+
+    expected = (ServeError, NoServerError, StoreStartError, DataDirError)
+    settings = _settings(host=host, port=port, workers=workers)
+    try:
+        service = Service(settings, SystemClock(), _say, ephemeral=ephemeral, show_token=show_token)
+        asyncio.run(service.run())
+    except SettingsError as error:
+        _fail_settings(error)
+    except (*expected, ExceptionGroup) as error:
+        cause = _first(error)
+        if not isinstance(cause, expected):
+            raise
+        _fail(str(cause), cause.cure)
+
+
+@app.command()
+def token(
+    org: Annotated[str, typer.Option(help="The organisation it is for.")],
+    scope: Annotated[list[str], typer.Option(help="What it may do; repeat for several. `admin` holds all.")],
+    ttl: Annotated[str, typer.Option(help="How long it holds: 90s, 30m, 1h, 7d.")] = "1h",
+) -> None:
+    """Print a token for the API, signed with JWT_SECRET or the secret kept in DATA_DIR."""
+    from metering.clock import SystemClock
+    from metering.settings import SettingsError
+    from metering.tokens import TokenError, mint, seconds_of
+
+    try:
+        settings = _settings().with_secret_kept()
+        _say(mint(settings, SystemClock(), org=org, scopes=scope, ttl_s=seconds_of(ttl)))
+    except SettingsError as error:
+        _fail_settings(error)
+    except TokenError as error:
+        _fail(str(error), error.cure)
+
+
+@config_app.command("check")
+def config_check(*, json: Json = False) -> None:
+    """Show every setting, its value (secrets masked) and its source; exit 1 with every fault if there are any."""
+    from metering.settings import Settings, SettingsError
+
+    try:
+        rows = Settings.load().describe()
+    except SettingsError as error:
+        if json:
+            _say_json({"faults": [_plain(fault) for fault in error.faults]})
+            raise typer.Exit(1) from error
+        _fail_settings(error)
+    if json:
+        _say_json({"settings": [_plain(row) for row in rows]})
+    else:
+        _say_table([(row.name, row.value, row.source, row.about) for row in rows])
+
+
+@plans_app.command("check")
+def plans_check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML.")]) -> None:
+    """Read a catalogue and say what is wrong with it, everything at once; exit 1 if anything is."""
+    from plans.catalogue import CatalogueError, parse
+
+    try:
+        catalogue = parse(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(f"{file} cannot be read ({error})", "Name a readable TOML file in UTF-8.")
+    except CatalogueError as error:
+        for fault in error.faults:
+            _warn(f"{fault.file}: {fault.key}: {fault.reason}", fault.cure)
+        raise typer.Exit(1) from error
+    plans, features = ", ".join(catalogue.plans), ", ".join(catalogue.features)
+    _say(f"{file} is good: version {catalogue.version}; plans {plans}; features {features}")
+
+
+@app.command()
+def doctor(*, json: Json = False) -> None:
+    """Check this installation and its store; every line with its cure. Exit 1 if the service would not start."""
+    from metering.clock import SystemClock
+    from metering.doctor import examine
+    from metering.settings import SettingsError
+
+    try:
+        settings = _settings().with_secret_kept()
+    except SettingsError as error:
+        _fail_settings(error)
+    checks = asyncio.run(examine(settings, SystemClock()))
+    if json:
+        _say_json({"checks": [_plain(check) for check in checks]})
+    else:
+        for check in checks:
+            _say_check(check)
+    if any(not check.ok and check.fatal for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def health(
+    url: Annotated[str, typer.Option(help="The service.  [http://127.0.0.1:$PORT]")] = "",
+) -> None:
+    """Ask a running service for its health; exit 0 when it is healthy, 1 when not. For container health checks."""
+    from http.client import HTTPException
+    from urllib.request import urlopen
+
+    base = url or f"http://127.0.0.1:{os.environ.get('PORT') or '8005'}"
+    try:
+        with urlopen(f"{base.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310 - the operator's URL
+            _say(answer.read().decode(errors="replace"))
+    except (OSError, ValueError, HTTPException) as error:
+        _fail(f"{base} is not healthy ({error})", "Is the service running? Its log says more.")
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    from importlib.metadata import version
+
+    _say(version("usage-metering"))
+
+
+def _settings(**options: object) -> "Settings":
+    """The settings in force; ends the command with every fault if they cannot be used."""
+    from metering.settings import Settings, SettingsError
+
+    try:
+        return Settings.load(options=options)
+    except SettingsError as error:
+        _fail_settings(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first real error in a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _plain(record: Any) -> dict[str, object]:
+    """A dataclass as JSON takes it."""
+    from dataclasses import asdict
+
+    return asdict(record)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _say_json(value: object) -> None:
+    import json
+
+    _say(json.dumps(value, indent=2))
+
+
+def _say_table(rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as they need to be."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _say_check(check: "Check") -> None:
+    mark = "ok  " if check.ok else "FAIL" if check.fatal else "warn"
+    _say(f"{mark}  {check.name}: {check.found}")
+    if not check.ok and check.cure:
+        _say(f"      {check.cure}")
+
+
+def _warn(reason: str, cure: str) -> None:
+    sys.stderr.write(f"error: {reason}\n" + (f"  {cure}\n" if cure else ""))
+
+
+def _fail(reason: str, cure: str) -> NoReturn:
+    _warn(reason, cure)
+    raise typer.Exit(1)
+
+
+def _fail_settings(error: "SettingsError") -> NoReturn:
+    """Every fault of the settings, then the end."""
+    for fault in error.faults:
+        found = f" (found {fault.found!r})" if fault.found else ""
+        place = f" in {fault.source}" if fault.source else ""
+        _warn(f"{fault.name}{place}: {fault.reason}{found}", fault.cure)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

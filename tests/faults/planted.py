@@ -1,0 +1,108 @@
+"""Bugs on purpose: each is a patch to shipped files that the model test must catch."""
+
+from dataclasses import dataclass
+from typing import Final
+
+TRACK: Final = "metering/store/lua/track.lua"
+COUNTERS: Final = "metering/store/counters.py"
+
+_AWAIT: Final = "        return self._outcome(event, pending, await pending.future)\n"
+_AWAIT_AND: Final = """\
+        answer = await pending.future
+        frame, made = answer[0], self._outcome(event, pending, answer)
+        client, parts = self._orgs._client, pending.tail.split(b"\\r\\n")
+        if made.recorded:
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One planted bug: what it is, and which text becomes which in which file."""
+
+    name: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+BUGS: Final = (
+    Bug(
+        "dedupe outside the script",
+        (
+            (TRACK, "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n", ""),
+            (
+                COUNTERS,
+                _AWAIT,
+                _AWAIT_AND
+                + """\
+            if pending.shard is not None:
+                prefix, mask = frame.now[-1]
+                await client.sadd(f"{prefix}{pending.shard & mask:x}", parts[5], parts[7])
+        return made
+""",
+            ),
+        ),
+    ),
+    Bug(
+        "history outside the script",
+        (
+            (
+                TRACK,
+                "    if call('HINCRBY', key, bucket, n) == n then call('EXPIRE', key, history_keep_s, 'NX') end\n",
+                "",
+            ),
+            (
+                COUNTERS,
+                _AWAIT,
+                _AWAIT_AND
+                + """\
+            from metering.store.frames import bucket_of, day_text
+            start_ms, at_ms = frame.period.start_ms, event.timestamp_ms
+            if at_ms is None or not start_ms <= at_ms < frame.period.end_ms:
+                at_ms = self._time.now_ms()
+            key = self._keys.history(event.org_id, event.feature, day_text(at_ms // 86_400_000))
+            await client.hincrby(key, bucket_of(at_ms, start_ms), made.recorded)
+            await client.expire(key, 86_400)
+        return made
+""",
+            ),
+        ),
+    ),
+    Bug(
+        "overage outside the script",
+        (
+            (TRACK, "'x:' .. feature, c.accrued + c.overage\n", "'x:' .. feature, c.accrued\n"),
+            (
+                COUNTERS,
+                _AWAIT,
+                _AWAIT_AND
+                + """\
+            if made.overage:
+                await client.hincrby(self._keys.record(event.org_id), f"x:{event.feature}", made.overage)
+        return made
+""",
+            ),
+        ),
+    ),
+    Bug("limit off by one", ((TRACK, "    if quantity > room then", "    if quantity > room + 1 then"),)),
+    Bug("float quantity", ((TRACK, " or quantity % 1 ~= 0 then", " then"),)),
+    Bug(
+        "period from the app's clock",
+        (
+            (
+                TRACK,
+                "local offset = ARGV[3]\n",
+                "now = tonumber(ARGV[1])\nlocal offset = ARGV[3]\n",
+            ),
+        ),
+    ),
+    Bug(
+        "dedupe by time to live",
+        (
+            (
+                TRACK,
+                "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n",
+                "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n"
+                "    call('EXPIRE', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], 86400)\n",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,58 @@
+"""Seven bugs planted in the shipped files: the model test, unchanged, catches each within three seeds."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.planted import BUGS, Bug
+
+ROOT: Final = Path(__file__).parents[2]
+MODEL_TEST: Final = "tests/lua/test_track_model.py"
+SEED: Final = str(secrets.randbelow(10**6))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's packages and tests, to be spoilt."""
+    place = tmp_path_factory.mktemp("planted")
+    for name in ("metering", "plans", "webhooks", "tests"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", place)
+    return place
+
+
+def run_model_test(place: Path) -> subprocess.CompletedProcess[str]:
+    """The model test, three seeds, on the packages of `place`."""
+    environment = os.environ | {"MODEL_SEED": SEED, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", MODEL_TEST]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_model_test_passes_on_the_shipped_files(copy: Path) -> None:
+    """Without a planted bug the test is green, so that a red one means the bug."""
+    done = run_model_test(copy)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "3 passed" in done.stdout
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_model_test_catches(copy: Path, bug: Bug) -> None:
+    """With the bug planted the same test is red, and for a wrong figure rather than a broken program."""
+    shipped = {path: (ROOT / path).read_text() for path, _, _ in bug.changes}
+    for path, before, after in bug.changes:
+        text = (copy / path).read_text()
+        assert text.count(before) == 1, f"{path} no longer holds the text this bug replaces: {before!r}"
+        (copy / path).write_text(text.replace(before, after))
+    try:
+        done = run_model_test(copy)
+    finally:
+        for path, text in shipped.items():
+            (copy / path).write_text(text)
+    assert done.returncode == 1, f"{bug.name} was not caught with MODEL_SEED={SEED}"
+    assert "AssertionError" in done.stdout, done.stdout[-3000:]

@@ -1,0 +1,298 @@
+"""track.lua (with roll.lua and change_plan.lua on its way) against the reference model, on a real server.
+
+A seeded generator aims at the borders: limit - 1, limit, limit + 1, period and month ends, repeated ids, conflicts
+sent twice, two callers with caches and clocks of their own, several organisations in one partition.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Final
+
+import pytest
+
+from metering.errors import Problem
+from metering.store.orgs import OrgChange
+from metering.usage import Outcome, Result, UsageEvent
+from plans.catalogue import Override
+from plans.limits import QUANTITY_MAX, OnLimit
+from plans.periods import AHEAD_MAX_MS, month_span_utc, oldest_accepted_ms
+from tests.lua.ledger import Caller, Ledger
+from tests.lua.raw import BAD, STALE, raw_call
+from tests.lua.model import HOUR_MS, Model
+from tests.support.servers import StoreServer
+
+SEED: Final = int(os.environ.get("MODEL_SEED", secrets.randbelow(10**6)))
+STEPS: Final = int(os.environ.get("MODEL_STEPS", "220"))
+ORGS: Final = tuple(f"org-{letter}" for letter in "abcdef")
+FEATURES: Final = ("scans", "checks", "calls", "closed", "open", "unknown")
+DAY_MS: Final = 24 * HOUR_MS
+
+
+class Run:
+    """One seeded run: draws steps, drives the store, tells the model."""
+
+    def __init__(self, ledger: Ledger, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.ledger = ledger
+        self.model = Model(ledger.catalogue)
+        self.sent: list[UsageEvent] = []
+        self.minted = 0
+        self.results: Counter[Result] = Counter()
+
+    async def step(self) -> None:
+        """One step of any kind."""
+        kinds = (
+            (self.burst, 60), (self.race, 8), (self.lost_reply, 8), (self.crash, 8), (self.change, 8), (self.jump, 6),
+            (self.forget, 4), (self.flush_scripts, 3), (self.skew, 3), (self.check, 4), (self.bad_quantity, 3),
+        )  # fmt: skip
+        kind = self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
+        await kind()
+
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def burst(self) -> None:
+        """Several events at once through one caller: answered in order."""
+        events = [await self.event() for _ in range(self.random.choice((1, 1, 2, 5, 12)))]
+        before = await self.ledger.now_ms()
+        outcomes = await asyncio.gather(*(self.caller().counters.track(event) for event in events[:1]))
+        rest = self.caller()
+        outcomes += await asyncio.gather(*(rest.counters.track(event) for event in events[1:]))
+        after = await self.ledger.now_ms()
+        for event, outcome in zip(events, outcomes, strict=True):
+            self.note(event, outcome)
+            self.model.applied(event, outcome, before, after)
+
+    async def race(self) -> None:
+        """The same event through two callers at the same moment: counted once."""
+        event = await self.event(with_id=True)
+        before = await self.ledger.now_ms()
+        outcomes = await asyncio.gather(
+            *(caller.counters.track(event) for caller in (*self.ledger.callers, *self.ledger.callers))
+        )
+        after = await self.ledger.now_ms()
+        counted = [o for o in outcomes if o.recorded]
+        assert len(counted) <= 1, f"{event} was counted {len(counted)} times"
+        for outcome in counted or outcomes[:1]:
+            self.note(event, outcome)
+            self.model.applied(event, outcome, before, after)
+
+    async def lost_reply(self) -> None:
+        """The connection breaks while calls are out; the service repeats them by itself."""
+        await self.away_from_borders()
+        caller = self.caller()
+        drawn = [await self.event() for _ in range(self.random.choice((1, 3)))]
+        events = list({event.org_id: event for event in drawn}.values())  # a repeat's balance shows later events
+        before = await self.ledger.now_ms()
+        tasks = [asyncio.create_task(caller.counters.track(event)) for event in events]
+        for _ in range(self.random.randrange(6)):
+            await asyncio.sleep(0)
+        caller.counters.reconnect()
+        outcomes = await asyncio.gather(*tasks)
+        after = await self.ledger.now_ms()
+        for event, outcome in zip(events, outcomes, strict=True):
+            self.note(event, outcome)
+            self.model.repeated(event, outcome, before, after)
+
+    async def crash(self) -> None:
+        """A caller dies with an event under way; its client asks another caller, with the same id."""
+        await self.away_from_borders()
+        event = await self.event(with_id=True)
+        before = await self.ledger.now_ms()
+        doomed = await self.ledger.add_caller()
+        self.ledger.callers.remove(doomed)
+        task = asyncio.create_task(doomed.counters.track(event))
+        for _ in range(self.random.randrange(40)):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, doomed.counters.abort(), return_exceptions=True)
+        outcome = await self.caller().counters.track(event)
+        after = await self.ledger.now_ms()
+        self.note(event, outcome)
+        self.model.repeated(event, outcome, before, after)
+
+    async def change(self) -> None:
+        """Another plan or other overrides, set by a third party."""
+        await self.away_from_borders()
+        org_id = self.random.choice(ORGS)
+        if org_id not in self.model.orgs:
+            return
+        plan = self.random.choice(tuple(self.ledger.catalogue.plans))
+        used = self.model.orgs[org_id].used["scans"]
+        overrides = self.random.choice(
+            ({}, {"scans": Override(limit=used + self.random.choice((-1, 0, 1, 7)))}, {"calls": Override(limit=None)},
+             {"checks": Override(limit=3, on_limit=OnLimit.OVERAGE)})
+        )  # fmt: skip
+        if any(isinstance(o.limit, int) and o.limit < 0 for o in overrides.values()):
+            return
+        before = await self.ledger.now_ms()
+        org, created = await self.caller().orgs.update(
+            org_id, OrgChange(plan=plan, overrides=overrides), actor="test", create=False
+        )
+        assert org is not None
+        assert not created
+        self.model._into(self.model.orgs[org_id], org.period, before, await self.ledger.now_ms())  # noqa: SLF001
+        self.model.change_plan(org_id, plan, overrides)
+        self.model.orgs[org_id].anchor_ms = org.profile.anchor_ms
+
+    async def jump(self) -> None:
+        """Time passes: to just before or just after a border, or by days."""
+        now = await self.ledger.now_ms()
+        ends = [org.period.end_ms for org in self.model.orgs.values()] or [now]
+        border = self.random.choice((min(ends), month_span_utc(now).end_ms, (now // DAY_MS + 1) * DAY_MS))
+        target = self.random.choice((border - 300, border - 1, border, border + 1, now + 5 * DAY_MS, now + 40 * DAY_MS))
+        await self.ledger.jump_to(target)
+
+    async def away_from_borders(self) -> None:
+        """An event repeated across a period's end would be counted in a period that no answer names."""
+        now = await self.ledger.now_ms()
+        for org in self.model.orgs.values():
+            if now < org.period.end_ms < now + 5_000:
+                await self.ledger.jump_to(org.period.end_ms + 1)
+
+    async def forget(self) -> None:
+        """A caller loses its caches."""
+        caller = self.caller()
+        for org_id in ORGS:
+            caller.counters.forget(org_id)
+
+    async def flush_scripts(self) -> None:
+        """The server forgets every script."""
+        await self.ledger.client.script_flush()
+
+    async def skew(self) -> None:
+        """A caller's clock is set wrong, inside what the guard allows."""
+        self.caller().clock.skew_ms = self.random.choice((-50_000, -5_000, 0, 5_000, 50_000))
+
+    async def bad_quantity(self) -> None:
+        """A quantity that is no whole number from 1 to 1e12 is refused by the script itself; nothing is written."""
+        org_id = self.random.choice(ORGS)
+        if org_id not in self.model.orgs:
+            return
+        text = self.random.choice(("0", "-1", "1.5", "0.5", "nan", "inf", "-inf", "1e13", "1000000000001", "x", ""))
+        await self.away_from_borders()
+        await self.caller().orgs.get(org_id)  # rolls it, so that the call itself has nothing to roll
+        before = await self.ledger.dump()
+        reply = await raw_call(self.ledger, self.caller(), org_id, "scans", text)
+        assert reply[1] in (BAD, STALE), f"quantity {text!r} gave {reply}"
+        assert await self.ledger.dump() == before, f"quantity {text!r} left a trace"
+
+    async def check(self) -> None:
+        """Every law over every key."""
+        report = await self.ledger.walk()
+        assert not report.violations, "\n".join(map(str, report.violations))
+
+    # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def caller(self) -> Caller:
+        """Any caller."""
+        return self.random.choice(self.ledger.callers)
+
+    async def event(self, *, with_id: bool = False) -> UsageEvent:
+        """A new event, or one that was sent before: as it was, or with its id and another content."""
+        if self.sent and self.random.random() < 0.25:
+            old = self.random.choice(self.sent[-40:])
+            other = self.random.random() < 0.3
+            quantity = old.quantity + (1 if old.quantity < QUANTITY_MAX else -1) if other else old.quantity
+            return UsageEvent(old.org_id, old.feature, quantity, old.event_id, old.source)
+        org_id, feature = self.random.choice(ORGS), self.random.choice(FEATURES)
+        self.minted += 1
+        event_id = f"evt-{self.minted}" if with_id or self.random.random() < 0.7 else None
+        source = self.random.choice(("", "svc"))
+        return UsageEvent(
+            org_id, feature, self.quantity(org_id, feature), event_id, source, await self.timestamp(org_id)
+        )
+
+    def quantity(self, org_id: str, feature: str) -> int:
+        """Mostly around what is left: one less, exactly, one more."""
+        org = self.model.orgs.get(org_id)
+        rule = org.rules.get(feature) if org else None
+        room = (rule.limit - org.used[feature]) if org and rule and rule.limit is not None else 10
+        drawn = self.random.choice((1, 2, room - 1, room, room + 1, room + 7, QUANTITY_MAX))
+        return min(max(1, drawn), QUANTITY_MAX)
+
+    async def timestamp(self, org_id: str) -> int | None:
+        """None, or an instant of the period, of the one before it, of the next, or at a border."""
+        now = await self.ledger.now_ms()
+        current = all(abs(caller.time.now_ms() - now) < 1_000 for caller in self.ledger.callers)
+        if self.random.random() < 0.6 or not current:  # a guess from before a jump would refuse it
+            return None
+        org = self.model.orgs.get(org_id)
+        start = org.period.start_ms if org else now
+        drawn = self.random.choice((now - HOUR_MS, start - 1, start, start + 1, now + AHEAD_MAX_MS - 60_000))
+        return drawn if oldest_accepted_ms(now + 60_000) + 60_000 < drawn < now + AHEAD_MAX_MS - 55_000 else None
+
+    def note(self, event: UsageEvent, outcome: Outcome) -> None:
+        """Remember an event, so that it can be repeated."""
+        self.results[outcome.result] += 1
+        if event.event_id is not None:
+            self.sent.append(event)
+
+
+async def compare(run: Run) -> None:
+    """At rest: every counter, archive, bucket, total, crossing and trail entry against the model."""
+    ledger, model = run.ledger, run.model
+    await run.check()
+    totals: Counter[tuple[str, str]] = Counter()
+    crossings: Counter[tuple[str, int]] = Counter()
+    for partition in range(ledger.keys.partitions):
+        stored = await ledger.client.hgetall(ledger.keys.shared("totals", partition))
+        for name, value in stored.items():
+            if name.startswith(b"u:"):
+                _, plan, feature = name.decode().split(":")
+                totals[plan, feature] += int(value)
+        for _, entry in await ledger.client.xrange(ledger.keys.shared("crossings", partition)):
+            crossings[entry[b"feature"].decode(), int(entry[b"mark"])] += 1
+    assert totals == model.totals
+    assert crossings == model.crossings
+    for org_id, expected in model.orgs.items():
+        before = await ledger.now_ms()
+        org = await ledger.callers[0].orgs.get(org_id)
+        assert org is not None
+        model._into(expected, org.period, before, await ledger.now_ms())  # noqa: SLF001
+        assert {name: u.used for name, u in org.features.items() if u.used} == +expected.used
+        assert {name: u.overage for name, u in org.features.items() if u.overage} == +expected.overage
+        assert {name: u.rule for name, u in org.features.items()} == expected.rules
+        for start_ms, (used, overage) in expected.closed.items():
+            archive = await ledger.client.hgetall(ledger.keys.archive(org_id, start_ms))
+            assert {k[2:].decode(): int(v) for k, v in archive.items() if k[:2] == b"u:"} == used
+            assert {k[2:].decode(): int(v) for k, v in archive.items() if k[:2] == b"x:"} == overage
+        trail = await ledger.client.xrange(ledger.keys.trail(org_id))
+        started = sum(entry[b"type"] == b"overage_started" for _, entry in trail)
+        assert started == model.overages_started[org_id]
+        if not expected.fuzzy:
+            assert await hours(ledger, org_id) == +expected.history
+
+
+async def hours(ledger: Ledger, org_id: str) -> Counter[tuple[str, int]]:
+    """Every history bucket of an organisation: (feature, hour since the epoch) -> units."""
+    found: Counter[tuple[str, int]] = Counter()
+    async for raw in ledger.client.scan_iter(match=f"*:h:{org_id}:*", count=1000):
+        _, _, _, feature, day = raw.decode().split(":")
+        midnight = int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp()) // 3600
+        for bucket, value in (await ledger.client.hgetall(raw)).items():
+            if not bucket.startswith(b"x"):
+                found[feature, midnight + int(bucket[:2])] += int(value)
+    return found
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_script_and_model_agree_on_every_answer_and_every_counter(store: StoreServer, turn: int) -> None:
+    """Every answer of a generated sequence, and every stored figure at its end, is what the model says."""
+    seed = SEED + turn
+    async with Ledger(store.url) as ledger:
+        run = Run(ledger, seed)
+        try:
+            for _ in range(STEPS):
+                await run.step()
+            await compare(run)
+        except Problem as problem:
+            raise AssertionError(f"a valid event was refused: {problem!r}; repeat with MODEL_SEED={seed}") from problem
+        except Exception as error:
+            error.add_note(f"repeat with MODEL_SEED={seed}")
+            raise
+        assert run.results[Result.RECORDED] > STEPS / 10, f"too little was counted: {run.results}"
+        assert len(run.results) >= 6, f"too few kinds of answer were met: {run.results}"
