@@ -5,10 +5,10 @@ reverse. Importing this module does nothing. It serves as
 `uvicorn metering.app:create_app --factory` too, then on the store at REDIS_URL or its documented default.
 """
 
-from collections.abc import Awaitable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -22,12 +22,11 @@ from metering.api.document import document
 from metering.api.endpoint import router
 from metering.api.front import Front
 from metering.api.routes import ROUTES
-from metering.api.services import Services
+from metering.api.services import Measures, Services
 from metering.api.track import Track
 from metering.auth import Authenticator, JwtVerifier
 from metering.clock import Clock, SystemClock
 from metering.errors import Overloaded
-from metering.metrics import Metrics
 from metering.settings import LogLevel, Settings, SettingsError, StoreKind
 from metering.store.connect import connect
 from metering.store.counters import Counters
@@ -40,19 +39,28 @@ from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
 from plans.catalogue import Catalogue, CatalogueError, parse
 
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
 PACKAGE: Final = "usage-metering"
 
 log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> "App":
+MeasuresMaker = Callable[[Settings, "Redis", Keys, Clock], AbstractContextManager[Measures]]
+"""Opens the metrics over an open store."""
+
+
+def create_app(
+    settings: Settings | None = None, *, clock: Clock | None = None, measures: MeasuresMaker | None = None
+) -> "App":
     """The service as an ASGI application. Without `settings` they are read from the environment.
 
     Raises SettingsError or CatalogueError; what the store has to say comes when the lifespan begins.
     """
     settings = settings or Settings.load()
     log_setup.configure(settings.log_level.value, secrets=secrets_of(settings))
-    return App(settings, parse(*settings.plans_text()), clock or SystemClock())
+    return App(settings, parse(*settings.plans_text()), clock or SystemClock(), measures or Metrics)
 
 
 def secrets_of(settings: Settings) -> list[str]:
@@ -67,10 +75,11 @@ def secrets_of(settings: Settings) -> list[str]:
 class App:
     """The service. Until its lifespan has begun, and after it has ended, it answers 503."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, clock: Clock) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, clock: Clock, measures: MeasuresMaker) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._clock = clock
+        self._measures = measures
         self._ulids = Ulids(clock)
         self._front: Front | None = None
 
@@ -120,17 +129,16 @@ class App:
             pending_max=settings.pending_max, fake=fake,
         )  # fmt: skip
         stack.push_async_callback(counters.close)
-        metrics = Metrics(settings, client, keys, clock)
-        stack.callback(metrics.close)
+        measures = stack.enter_context(self._measures(settings, client, keys, clock))
         end = stack.enter_context(told_of_the_end())
 
         def gate() -> Awaitable[GateReport]:
             return run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue, write=False)
 
-        vitals = StoreVitals(client, gate, report, counters, end, kind.value)
-        return self._wired(orgs, counters, metrics, vitals)
+        vitals = StoreVitals(client, gate, report, counters, end, settings)
+        return self._wired(orgs, counters, measures, vitals)
 
-    def _wired(self, orgs: Orgs, counters: Counters, metrics: Metrics, vitals: StoreVitals) -> Front:
+    def _wired(self, orgs: Orgs, counters: Counters, measures: Measures, vitals: StoreVitals) -> Front:
         """The HTTP side over what has been opened."""
         settings, clock, ulids = self._settings, self._clock, self._ulids
         verifier = JwtVerifier(
@@ -144,7 +152,7 @@ class App:
             orgs=orgs,
             catalogue=self._catalogue,
             clock=clock,
-            exposition=metrics.exposition,
+            measures=measures,
             vitals=vitals,
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
@@ -154,8 +162,8 @@ class App:
             metrics_token=None if token is None else token.get_secret_value(),
         )
         tell_each = settings.log_level is LogLevel.DEBUG
-        track = Track(auth, counters, self._catalogue, ulids, metrics.observe, clock, tell_each=tell_each)
-        return Front(track, router(ROUTES, services, track), ulids, metrics.observe, clock)
+        track = Track(auth, counters, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each)
+        return Front(track, router(ROUTES, services, track), ulids, measures.observe, clock)
 
 
 def _warn(report: GateReport) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from metering.api.services import StoreState
+from metering.settings import Settings
 from metering.store.connect import StoreError
 from metering.store.counters import Counters
 from metering.store.gate import GateReport
@@ -70,21 +71,22 @@ class StoreVitals:
         opened: GateReport,
         counters: Counters,
         end: End,
-        kind: str,
+        settings: Settings,
     ) -> None:
         self._client = client
         self._gate = gate
         self._opened = opened
         self._counters = counters
         self._end = end
-        self._kind = kind
+        self._kind = settings.store_kind.value
+        self._attested = settings.store_durability == "attested"
         self._looking: asyncio.Future[list[str]] | None = None
 
     async def store(self) -> StoreState:
         """The store's state, asked now."""
-        return StoreState(
-            answers=await self._answers(), kind=self._kind, version=self._version(), lossy=self._opened.lossy
-        )
+        lossy = self._opened.lossy
+        durability = "lossy" if lossy else "attested" if self._attested else "always"
+        return StoreState(await self._answers(), self._kind, self._version(), durability, lossy)
 
     async def unready(self) -> list[str]:
         """Names of what is wrong, nothing else: whoever may ask this need not know hosts and settings."""

@@ -41,6 +41,9 @@ _SUGGESTIONS_MAX: Final = 5
 CLOSING: Final = {"Connection": "close"}
 """Goes on answers to requests whose body is left unread: what follows on the connection is not a request."""
 
+_QUICK_LENGTH_DIGITS: Final = 4
+"""A Content-Length of so few digits is below the bound whatever they are."""
+
 _HUGE: Final = 10**400
 """Stands for a number too large for a float: an integer that every bound refuses."""
 
@@ -85,19 +88,24 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
         return await _Resumed(steps, future)
 
 
-async def read_body(headers: Headers, receive: Receive) -> bytes:
+async def read_body(headers: Headers, receive: Receive, deadline_s: float = BODY_DEADLINE_S) -> bytes:
     """The body. Raises TooLarge, RequestTimeout, or ClientGone."""
-    declared = headers.get(b"content-length", b"0")
-    # A length that is no number never gets here: the server's parser refuses it.
-    if len(declared) > 5 and int(declared) > BODY_BYTES_MAX:  # noqa: PLR2004 - 64 KiB has five digits
-        if int(declared) > BODY_READ_MAX:
-            raise _too_large(CLOSING)
-        await discard(receive, BODY_READ_MAX, BODY_DEADLINE_S)
-        raise _too_large()
+    if len(headers.get(b"content-length", b"")) > _QUICK_LENGTH_DIGITS:
+        await _check_length(headers[b"content-length"], receive, deadline_s)
     try:
-        return await within(BODY_DEADLINE_S, _collect(receive))
+        return await within(deadline_s, _collect(receive))
     except TimeoutError as error:
-        raise RequestTimeout(f"the body was not complete after {BODY_DEADLINE_S:.0f} s", headers=CLOSING) from error
+        raise RequestTimeout(f"the body was not complete after {deadline_s:g} s", headers=CLOSING) from error
+
+
+async def _check_length(declared: bytes, receive: Receive, deadline_s: float) -> None:
+    """Raises TooLarge for a declared length over the bound, before anything of a really large body is read."""
+    length = int(declared) if declared.isdigit() else BODY_BYTES_MAX + 1
+    if length > BODY_READ_MAX:
+        raise _too_large(CLOSING)
+    if length > BODY_BYTES_MAX:
+        await discard(receive, length, deadline_s)
+        raise _too_large()
 
 
 async def _collect(receive: Receive) -> bytes:

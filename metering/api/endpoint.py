@@ -124,7 +124,7 @@ async def _no_such_path(_: Any, __: Receive, ___: Send) -> None:
     raise NotFound
 
 
-def router(routes: Iterable[Route], services: Services, track: Any, lifespan: Any = None) -> Router:
+def router(routes: Iterable[Route], services: Services, track: Any) -> Router:
     """The routes and their aliases as a Starlette router, in the order of the table. Raises Problems, sends answers."""
     by_path: Mapping[str, list[Route]] = defaultdict(list)
     for route in routes:
@@ -132,4 +132,4 @@ def router(routes: Iterable[Route], services: Services, track: Any, lifespan: An
             by_path[path].append(route)
     order = sorted(by_path, key=lambda path: "{" in path)  # stable: literals first, then as in the table
     listed: list[BaseRoute] = [StarletteRoute(path, Endpoint(path, by_path[path], services, track)) for path in order]
-    return Router(listed, redirect_slashes=False, default=_no_such_path, lifespan=lifespan)
+    return Router(listed, redirect_slashes=False, default=_no_such_path)

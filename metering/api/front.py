@@ -33,10 +33,8 @@ class Front:
         self._monotonic = clock.monotonic
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass the lifespan on."""
-        if scope["type"] != "http":
-            await self._router(scope, receive, send)
-        elif scope["path"] in TRACK_PATHS and scope["method"] == "POST":
+        """Answer one HTTP request."""
+        if scope["path"] in TRACK_PATHS and scope["method"] == "POST":
             await self._track(scope, receive, send)
         else:
             await self._serve(scope, receive, send)

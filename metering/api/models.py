@@ -311,6 +311,17 @@ class ServiceStates(Answer):
     stripe: Literal["configured", "not_configured"]
 
 
+class StoreView(Answer):
+    """What is known of the store, and what it promises."""
+
+    kind: Literal["external", "embedded", "ephemeral"]
+    version: str
+    durability: Literal["always", "attested", "lossy"] = Field(
+        description="always: acknowledged events are on disk; attested: its operator says so; lossy: they can be lost."
+    )
+    lossy: bool
+
+
 class HealthView(Answer):
     """The state of the service. Degraded: it works, but promises less than it should."""
 
@@ -318,7 +329,7 @@ class HealthView(Answer):
     timestamp: str = Field(json_schema_extra={"format": "date-time"})
     services: ServiceStates
     version: str
-    store: dict[str, str | bool | None] = Field(description="Kind of store, its version and how durable it is.")
+    store: StoreView
 
 
 class Liveness(Answer):

@@ -24,7 +24,12 @@ async def get_health(call: Call) -> Reply:
             "stripe": "configured" if services.stripe_configured else "not_configured",
         },
         "version": services.version,
-        "store": {"kind": store.kind, "version": store.version, "lossy": store.lossy},
+        "store": {
+            "kind": store.kind,
+            "version": store.version,
+            "durability": store.durability,
+            "lossy": store.lossy,
+        },
     }
     return json_reply(body, 200 if store.answers else _DOWN)
 
@@ -43,7 +48,7 @@ async def get_ready(call: Call) -> Reply:
 async def get_metrics(call: Call) -> Reply:
     """The metrics, for the scraper."""
     _check_scraper(call)
-    page, kind = await call.services.exposition(call.headers.get(b"accept", b"").decode("latin-1"))
+    page, kind = await call.services.measures.exposition(call.headers.get(b"accept", b"").decode("latin-1"))
     return Reply(page, kind=kind.encode())
 
 

@@ -27,10 +27,14 @@ class OrgBook(Protocol):
         ...
 
 
-class Exposition(Protocol):
-    """The metrics as text."""
+class Measures(Protocol):
+    """The metrics (`metering.metrics.Metrics`)."""
 
-    def __call__(self, accept: str) -> Awaitable[tuple[bytes, str]]:
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note one request. `route` is a template of the table, or `other`."""
+        ...
+
+    def exposition(self, accept: str) -> Awaitable[tuple[bytes, str]]:
         """The page and its content type, as the scraper's Accept header prefers."""
         ...
 
@@ -42,6 +46,7 @@ class StoreState:
     answers: bool
     kind: str
     version: str
+    durability: str
     lossy: bool
 
 
@@ -65,7 +70,7 @@ class Services:
     orgs: OrgBook
     catalogue: Catalogue
     clock: Clock
-    exposition: Exposition
+    measures: Measures
     vitals: Vitals
     version: str
     document: bytes

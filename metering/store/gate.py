@@ -152,7 +152,7 @@ async def _store_checks(scene: _Scene) -> list[Check]:
     if scene.kind is StoreKind.EPHEMERAL:
         return [Check("store", ok=False, found="in memory: data is lost on exit", fatal=False), await _clocks(scene)]
     scene.info = await scene.client.info("server")
-    checks = [_version(scene)]
+    checks = [version_check(scene.info)]
     if not checks[0].ok:
         return checks
     scene.config = await _config(scene)
@@ -168,10 +168,10 @@ def _unreachable(error: Exception) -> Check:
     return Check("store", ok=False, found=f"no answer ({type(error).__name__}: {error})", cure=cure)
 
 
-def _version(scene: _Scene) -> Check:
+def version_check(info: Mapping[str, object]) -> Check:
     """The server's own name and version; Valkey calls itself Redis 7.2 for old clients' sake."""
-    name = "valkey" if "valkey_version" in scene.info else "redis"
-    version = str(scene.info.get(f"{name}_version", "0.0"))
+    name = "valkey" if "valkey_version" in info else "redis"
+    version = str(info.get(f"{name}_version", "0.0"))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     cure = "Move to Redis 7.0, Valkey 7.2 or newer."
     return Check("store", numbers >= VERSION_MIN, f"{name} {version}", cure)

@@ -114,6 +114,17 @@ class Orgs:
         following = f"{self._keys.partition(last)}.{last}" if more else None
         return [org for org in orgs if org is not None], following
 
+    async def sweep(self, limit: int) -> int:
+        """Roll up to `limit` organisations per partition whose claim ran out; returns how many. For idle ones."""
+        now_ms, rolled = await self._server_now(), 0
+        for partition in range(self._keys.partitions):
+            key = self._keys.shared("due", partition)
+            names = await self._ask(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=limit))
+            for name in names:
+                await self.present(name.decode())
+            rolled += len(names)
+        return rolled
+
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _load(self, org_id: str) -> Org | None:

@@ -100,8 +100,10 @@ BUGS: Final = (
             (
                 TRACK,
                 "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n",
-                "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n"
-                "    call('EXPIRE', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], 86400)\n",
+                (
+                    "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n"
+                    "    call('EXPIRE', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], 86400)\n"
+                ),
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""The store side of the service as tests drive it: organisations and two callers with caches and clocks of their own."""
+"""The store side of the service as tests drive it: organisations and callers with caches and clocks of their own."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -78,7 +78,7 @@ class Caller:
 class Ledger:
     """A data set and its callers. `async with Ledger(url) as ledger:`; `test_clock` allows `jump_to`."""
 
-    def __init__(  # noqa: PLR0913 - each is one thing a test varies
+    def __init__(
         self,
         url: str,
         *,

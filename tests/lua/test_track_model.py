@@ -21,8 +21,8 @@ from plans.catalogue import Override
 from plans.limits import QUANTITY_MAX, OnLimit
 from plans.periods import AHEAD_MAX_MS, month_span_utc, oldest_accepted_ms
 from tests.lua.ledger import Caller, Ledger
-from tests.lua.raw import BAD, STALE, raw_call
 from tests.lua.model import HOUR_MS, Model
+from tests.lua.raw import BAD, STALE, raw_call
 from tests.support.servers import StoreServer
 
 SEED: Final = int(os.environ.get("MODEL_SEED", secrets.randbelow(10**6)))
@@ -36,7 +36,7 @@ class Run:
     """One seeded run: draws steps, drives the store, tells the model."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.random = random.Random(seed)
         self.ledger = ledger
         self.model = Model(ledger.catalogue)
         self.sent: list[UsageEvent] = []

@@ -1,0 +1,55 @@
+"""The loops beside the requests, under one supervisor: a loop that fails is told and goes on at its next turn."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Final, Self
+
+import structlog
+
+from metering.errors import Problem
+
+_JITTER: Final = 0.2
+"""Turns are spread by a fifth, so that workers started together do not stay in step."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One job and how many seconds lie between two turns of it."""
+
+    name: str
+    turn: Callable[[], Awaitable[None]]
+    every_s: float
+
+
+class Workers:
+    """Runs loops while it is entered; leaving ends them between or inside turns, so turns are safe to cut."""
+
+    def __init__(self, *loops: Loop) -> None:
+        self._loops = loops
+        self._tasks: list[asyncio.Task[None]] = []
+        self._random = SystemRandom()
+
+    async def __aenter__(self) -> Self:
+        """Start every loop."""
+        self._tasks = [asyncio.create_task(self._run(loop), name=loop.name) for loop in self._loops]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End every loop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, loop: Loop) -> None:
+        while True:
+            await asyncio.sleep(loop.every_s * self._random.uniform(1 - _JITTER, 1 + _JITTER))
+            try:
+                await loop.turn()
+            except Problem as problem:  # the store is away: requests say so loudly enough
+                log.warning("loop turn failed", loop=loop.name, code=problem.code)
+            except Exception:
+                log.exception("loop turn failed", loop=loop.name)

