@@ -36,6 +36,9 @@ ATTEMPTS_MAX: Final = 16
 PARK_S: Final = 10.0
 """How long an organisation with corrupt data is refused without asking the store again."""
 
+RESOLVES_MAX: Final = 16
+"""Organisations read at once: half of the pool, so that a start with a thousand unknown ones starves nobody."""
+
 FRAMES_MAX: Final = 20_000
 """Organisations a worker keeps encoded, about 3 KB each; the oldest makes room."""
 
@@ -99,6 +102,7 @@ class Batcher:
         self._queue: deque[Pending] = deque()
         self._frames: dict[str, Frame] = {}
         self._resolving: dict[str, list[Pending]] = {}
+        self._resolvers = asyncio.Semaphore(RESOLVES_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._parked: dict[str, float] = {}
         self._in_flight: set[Call] = set()
@@ -362,9 +366,10 @@ class Batcher:
 
     async def _resolved(self, org_id: str, full: str | None) -> None:
         try:
-            frame = await self._resolve_frame(org_id, full)
+            async with self._resolvers:
+                frame = await self._resolve_frame(org_id, full)
         except Problem as problem:
-            if isinstance(problem, StorageUnavailable):
+            if isinstance(problem, StorageUnavailable | Overloaded):
                 return self._again(self._resolving.pop(org_id), _PAUSE_S)
             return self._fail(self._resolving.pop(org_id), problem)
         except BaseException:

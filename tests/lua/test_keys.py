@@ -1,0 +1,106 @@
+"""The key layout, as literal text: a change here is a migration of every data set."""
+
+import pytest
+
+from metering.store.keys import DATASET, SHAPES, Keys, Shape
+
+KEYS = Keys(64)
+
+LITERALS = {
+    "dataset": (DATASET, "{meta}:dataset"),
+    "record": (KEYS.record("acme"), "{p3e}:o:acme"),
+    "profile": (KEYS.profile("acme"), "{p3e}:p:acme"),
+    "trail": (KEYS.trail("acme"), "{p3e}:a:acme"),
+    "archive": (KEYS.archive("acme", 1706745600000), "{p3e}:u:acme:1706745600000"),
+    "history": (KEYS.history("acme", "scans", "20240229"), "{p3e}:h:acme:scans:20240229"),
+    "seen": (KEYS.seen("acme", "202402", "8", 255), "{p3e}:d:acme:202402:8:ff"),
+    "minted": (KEYS.minted("acme", 28475000), "{p3e}:m:acme:28475000"),
+    "dirty": (KEYS.shared("dirty", 0), "{p00}:dirty"),
+    "crossings": (KEYS.shared("crossings", 1), "{p01}:crossings"),
+    "totals": (KEYS.shared("totals", 10), "{p0a}:totals"),
+    "orgs": (KEYS.shared("orgs", 26), "{p1a}:orgs"),
+    "plans": (KEYS.shared("plans", 62), "{p3e}:plans"),
+    "due": (KEYS.shared("due", 63), "{p3f}:due"),
+    "top": (KEYS.shared("top", 63), "{p3f}:top"),
+    "clock": (KEYS.shared("clock", 63), "{p3f}:clock"),
+}
+
+BY_NAME = {shape.name: shape for shape in SHAPES}
+
+ORG_KEYS = ("record", "profile", "trail", "archive", "history", "seen", "minted")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_the_text_of_a_key_never_changes(shape: Shape) -> None:
+    made, literal = LITERALS[shape.name]
+    assert made == literal
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_key_is_read_back_as_its_own_shape_and_as_no_other(name: str) -> None:
+    literal = LITERALS[name][1]
+    assert [shape.name for shape in SHAPES if shape.regex().fullmatch(literal)] == [name]
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_the_parts_of_a_key_put_into_its_pattern_give_the_key_again(name: str) -> None:
+    literal, text = LITERALS[name][1], BY_NAME[name].pattern
+    match = BY_NAME[name].regex().fullmatch(literal)
+    assert match is not None
+    for part, value in match.groupdict().items():
+        text = text.replace(f"<{part}>", value)
+    assert text == literal
+
+
+@pytest.mark.parametrize("name", ORG_KEYS)
+def test_every_key_of_an_organisation_has_the_tag_of_its_partition(name: str) -> None:
+    match = BY_NAME[name].regex().fullmatch(LITERALS[name][1])
+    assert match is not None
+    assert match["org"] == "acme"
+    assert int(match["p"], 16) == KEYS.partition("acme")
+
+
+def test_an_organisation_whose_name_looks_like_another_keys_part_keeps_its_own_keys() -> None:
+    record = BY_NAME["record"].regex().fullmatch(KEYS.record("o.p-a_u"))
+    assert record is not None
+    assert record["org"] == "o.p-a_u"
+
+
+@pytest.mark.parametrize(
+    ("org", "in_4096", "in_64", "in_2"),
+    [
+        ("acme", 2622, 62, 0),
+        ("org-123", 2502, 6, 0),
+        ("a", 3651, 3, 1),
+        ("A.b-c_9", 2769, 17, 1),
+        ("x" * 64, 3090, 18, 0),
+    ],
+)
+def test_the_partition_of_an_organisation_never_changes(org: str, in_4096: int, in_64: int, in_2: int) -> None:
+    found = [Keys(partitions).partition(org) for partitions in (4096, 64, 2, 1)]
+    assert found == [in_4096, in_64, in_2, 0]
+
+
+def test_organisations_spread_evenly_over_the_partitions() -> None:
+    sizes = [0] * 64
+    for number in range(6400):
+        sizes[KEYS.partition(f"org-{number}")] += 1
+    assert min(sizes) > 60
+    assert max(sizes) < 140
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 64, 4096])
+def test_a_power_of_two_is_a_number_of_partitions(partitions: int) -> None:
+    assert Keys(partitions).partitions == partitions
+
+
+@pytest.mark.parametrize("partitions", [-64, -1, 0, 3, 63, 65, 4095, 8192])
+def test_any_other_number_of_partitions_is_refused(partitions: int) -> None:
+    with pytest.raises(ValueError, match=f"power of two up to 4096, not {partitions}"):
+        Keys(partitions)
+
+
+def test_the_highest_partition_of_the_largest_layout_has_a_key_of_its_shape() -> None:
+    key = Keys(4096).shared("totals", 4095)
+    assert key == "{pfff}:totals"
+    assert BY_NAME["totals"].regex().fullmatch(key)
