@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -50,7 +51,7 @@ def serve(
     expected = (ServeError, NoServerError, StoreStartError, DataDirError)
     settings = _settings(host=host, port=port, workers=workers)
     try:
-        service = Service(settings, SystemClock(), _say, ephemeral=ephemeral, show_token=show_token)
+        service = Service(settings, SystemClock(), _tell, ephemeral=ephemeral, show_token=show_token)
         asyncio.run(service.run())
     except SettingsError as error:
         _fail_settings(error)
@@ -188,6 +189,12 @@ def _plain(record: Any) -> dict[str, object]:
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def _tell(line: str) -> None:
+    """`_say` for a service, which goes on when nobody reads its words any more."""
+    with suppress(OSError):
+        _say(line)
 
 
 def _say_json(value: object) -> None:

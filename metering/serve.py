@@ -180,12 +180,14 @@ def cancelled_by_signals() -> Iterator[None]:
             os._exit(_SIGNAL_CODE + sign)
         task.cancel()
 
-    for sign in STOPPING:
+    # What was ignored when we started stays so: that is how nohup works.
+    heard = [sign for sign in STOPPING if signal.getsignal(sign) is not signal.SIG_IGN]
+    for sign in heard:
         loop.add_signal_handler(sign, stop, sign)
     try:
         yield
     finally:
-        for sign in STOPPING:
+        for sign in heard:
             loop.remove_signal_handler(sign)
 
 

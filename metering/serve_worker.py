@@ -13,7 +13,9 @@ from typing import Final
 
 import uvicorn
 
+from metering.settings import SettingsError
 from metering.store.launch import die_with_parent
+from plans.catalogue import CatalogueError
 
 APP: Final = "metering.app:create_app"
 
@@ -32,6 +34,9 @@ KEEP_ALIVE_S: Final = 65
 """Idle connections are kept longer than usual balancers keep theirs (60 s), so that never both ends close one at
 the same moment and a request is lost between them."""
 
+REFUSED: Final = 3
+"""uvicorn's own code for an app that does not start."""
+
 _PULSE_TICKS: Final = 10
 """The server ticks ten times a second."""
 
@@ -46,10 +51,13 @@ def main(arguments: list[str], app: str = APP) -> None:
     for fd in (listen_fd, pulse_fd):
         os.set_inheritable(fd, False)
     listener = socket.socket(fileno=listen_fd)
-    PulsingServer(config(app), pulse_fd).run(sockets=[listener])
+    try:
+        PulsingServer(config(app), pulse_fd).run(sockets=[listener])
+    except (SettingsError, CatalogueError):
+        sys.exit(REFUSED)  # the parent, which runs the same checks, tells every fault with its cure
 
 
-def config(app: str) -> uvicorn.Config:
+def config(app: str = APP) -> uvicorn.Config:
     """How the app is served; nothing is left to what happens to be installed, but uvloop."""
     return uvicorn.Config(
         app,

@@ -27,7 +27,6 @@ _MS: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YYYYMM: Final = re.compile(r"[1-9][0-9]{3}(0[1-9]|1[0-2])")
 _ZONE_NAME: Final = re.compile(r"(?!posix/|right/)[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
-_ZONE_NAME_LENGTH_MAX: Final = 64
 _MACHINE_ZONES: Final = frozenset({"Factory", "localtime", "posixrules"})
 
 
@@ -156,9 +155,9 @@ def _local(instant_ms: int, zone: tzinfo) -> datetime:
 @lru_cache(maxsize=1024)  # more than there are zones, so bad names (never cached) cannot push good ones out
 def _zone(name: str) -> ZoneInfo:
     """The zone of that name. The pattern keeps paths, leap-second zones and machine-local names out."""
-    if len(name) > _ZONE_NAME_LENGTH_MAX or name in _MACHINE_ZONES or not _ZONE_NAME.fullmatch(name):
+    if name in _MACHINE_ZONES or not _ZONE_NAME.fullmatch(name):
         raise TimezoneError(name)
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:  # not there; not a zone file; a folder
+    except (KeyError, ValueError, OSError) as error:  # not there; no zone file; a folder, or too long
         raise TimezoneError(name) from error

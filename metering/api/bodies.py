@@ -44,8 +44,8 @@ CLOSING: Final = {"Connection": "close"}
 _QUICK_LENGTH_DIGITS: Final = 4
 """A Content-Length of so few digits is below the bound whatever they are."""
 
-_HUGE: Final = 10**400
-"""Stands for a number too large for a float: an integer that every bound refuses."""
+_HUGE: Final = 2**64
+"""Stands for a number too large for a float: an integer that every bound, and the JSON writer, refuses."""
 
 _INTEGER_DIGITS_MAX: Final = 18
 """Integers of up to so many digits are read as such everywhere; longer ones become floats."""
@@ -100,7 +100,7 @@ async def read_body(headers: Headers, receive: Receive, deadline_s: float = BODY
 
 async def _check_length(declared: bytes, receive: Receive, deadline_s: float) -> None:
     """Raises TooLarge for a declared length over the bound, before anything of a really large body is read."""
-    length = int(declared) if declared.isdigit() else BODY_BYTES_MAX + 1
+    length = int(declared) if declared.isdigit() else BODY_READ_MAX + 1
     if length > BODY_READ_MAX:
         raise _too_large(CLOSING)
     if length > BODY_BYTES_MAX:
@@ -173,9 +173,10 @@ def parse_json(body: bytes) -> Any:
     """
     try:
         value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        colons = orjson.dumps(value).count(b":")
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the latter: nested more deeply than it writes
         return _parse_exactly(body)
-    if body.count(b":") != orjson.dumps(value).count(b":") or (b"\\" in body and b"\\u003" in body):
+    if body.count(b":") != colons or (b"\\" in body and b"\\u003" in body):
         return _parse_exactly(body)
     return value
 

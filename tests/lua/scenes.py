@@ -17,8 +17,8 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
-CALM: Final = {"day": 10, "hour": 12, "minute": 30, "second": 5, "microsecond": 0}
-"""Far from the border of any minute, hour, day, month or period of a new organisation."""
+CALM: Final = "01-10T12:30:05"
+"""In January: far from the border of any minute, hour, day, month or period of a new organisation."""
 
 _NOT_OURS: Final = {"evalsha", "eval", "config|resetstat", "info", "script|load", "client|setname", "client|setinfo"}
 
@@ -37,13 +37,17 @@ async def move_to(ledger: Ledger, at_ms: int) -> None:
 
 
 @asynccontextmanager
-async def calm(url: str, *, at: str = "", **options: Any) -> AsyncIterator[Ledger]:
-    """A ledger at a calm instant of next year's January, or at the instant `at` (ISO, UTC, ahead of now)."""
+async def calm(url: str, *, at: str = CALM, **options: Any) -> AsyncIterator[Ledger]:
+    """A ledger at `at` of next year (UTC, ISO without the year)."""
     async with Ledger(url, **options) as ledger:
-        year = datetime.fromtimestamp(await ledger.now_ms() / 1000, UTC).year + 1
-        calmly = datetime(year, 1, 1, tzinfo=UTC).replace(**CALM).isoformat()[:19]
-        await move_to(ledger, instant(at or calmly))
+        await move_to(ledger, await next_year(ledger, at))
         yield ledger
+
+
+async def next_year(ledger: Ledger, at: str) -> int:
+    """The instant `at` (UTC, ISO without the year) of the year after the real one."""
+    seconds, _ = await ledger.client.time()
+    return instant(f"{datetime.fromtimestamp(seconds, UTC).year + 1}-{at}")
 
 
 def event(
@@ -68,10 +72,7 @@ def waiting(
     at_ms: int | None = None,
 ) -> Pending:
     """An event as a call takes it, its quantity any text: with a client's digests, or with a minted name."""
-    if digest is None:
-        ids = bulk(name.encode()) + EMPTY
-    else:
-        ids = integer(digest) + integer(content)
+    ids = bulk(name.encode()) + EMPTY if digest is None else integer(digest) + integer(content)
     tail = bulk(feature.encode()) + bulk(quantity.encode()) + ids
     # Nobody waits for its answer: the call is made by hand.
     return Pending(org_id, feature, 1, digest, tail, at_ms, None, 0.0)  # type: ignore[arg-type]

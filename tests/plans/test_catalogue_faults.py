@@ -1,6 +1,10 @@
 """Every way a catalogue file can be bad: the fault names its place, the reason and the cure, all at once."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plans.catalogue import CatalogueError, Fault, parse
 
@@ -29,6 +33,9 @@ scans = { limit = 10, on_limit = "cap", enabled = true }
 calls = { limit = "unlimited" }
 """
 
+ODD_VALUES = ["[]", "{}", "[{}]", "[[1]]", "{ limit = [] }", "'x'", "''", "'free'", "0", "-1", "1.5", "nan", "inf"]
+ODD_VALUES += ["true", "2024-01-01", "12:30:00", f"0x{'f' * 4000}", "{ a.b = 1 }", "[plans.'[key]']", "[features.x]"]
+
 
 def faults_of(text: str) -> tuple[Fault, ...]:
     with pytest.raises(CatalogueError) as caught:
@@ -39,6 +46,24 @@ def faults_of(text: str) -> tuple[Fault, ...]:
 
 def test_the_file_all_others_here_are_made_from_is_good() -> None:
     assert parse(GOOD, "plans.toml").plans.keys() == {"free"}
+
+
+def test_features_without_a_meter_do_not_clash() -> None:
+    assert parse(GOOD.replace('stripe_meter_event = "scans_over"', ""), "plans.toml").features.keys() == {
+        "scans",
+        "calls",
+    }
+
+
+@settings(max_examples=500)
+@given(st.dictionaries(st.integers(1, GOOD.count("\n") - 1), st.sampled_from(ODD_VALUES), min_size=1, max_size=4))
+def test_whatever_stands_behind_a_key_the_answer_is_a_catalogue_or_its_faults(changes: dict[int, str]) -> None:
+    lines = GOOD.splitlines()
+    for line, value in changes.items():
+        key, equals, _ = lines[line].partition(" = ")
+        lines[line] = f"{key} = {value}" if equals else f"{value}"
+    with suppress(CatalogueError):
+        assert parse("\n".join(lines), "plans.toml").plans
 
 
 @pytest.mark.parametrize(
@@ -127,6 +152,8 @@ def test_the_file_all_others_here_are_made_from_is_good() -> None:
             "stands beside stripe_price_env",
             "Keep one",
         ),
+        ("[plans.free]", "[plans.Gold]\n[plans.free]", "plans.Gold", "is not a name", "a-z"),
+        ("[plans.free]", "[plans.'a|b']\n[plans.free]", 'plans."a|b"', "is not a name", "a letter first"),
         ("reset =", "resets =", "plans.free.resets", "is not a known key", "Did you mean reset?"),
         ("[plans.free]", "[plans]\ngold = 3\n[plans.free]", "plans.gold", "3 is not a table", "[plans.<name>]"),
         # what a plan says of a feature

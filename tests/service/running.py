@@ -4,8 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Self
 
 import httpx2
@@ -65,8 +64,14 @@ class Running:
         self.recorder = Recorder()
 
     def __enter__(self) -> Self:
-        if self._own_store is not None:
-            self._own_store.start()
+        with ExitStack() as stack:
+            if self._own_store is not None:
+                stack.enter_context(self._own_store)
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _open(self, stack: ExitStack) -> None:
         defaults: dict[str, Any] = {
             "redis_url": self.server_store.url,
             "jwt_secret": SECRET,
@@ -74,34 +79,36 @@ class Running:
             "host": "127.0.0.1",
             "log_level": "ERROR",
         }
-        self.settings = Settings(**(defaults | self._given))
-        self.store = redis.Redis.from_url(normalise_url(self.server_store.url, database=self.settings.redis_db))
-        listener = socket.create_server(("127.0.0.1", 0))
+        settings = Settings(**(defaults | self._given))
+        url = normalise_url(self.server_store.url, database=settings.redis_db)
+        self.store = stack.enter_context(redis.Redis.from_url(url))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.port: int = listener.getsockname()[1]
-        served = config()
-        served.app, served.factory = create_app(self.settings, measures=self._measures), False
-        self._server = uvicorn.Server(served)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
-        self._thread.start()
-        wait_until(lambda: self._server.started, timeout_s=START_S, what="the service serves")
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
-        return self
+        served = config("set below")
+        served.app, served.factory = create_app(settings, measures=self._measures), False
+        server = uvicorn.Server(served)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        stack.callback(thread.join, timeout=START_S)
+        stack.callback(setattr, server, "should_exit", True)
+        wait_until(lambda: server.started or not thread.is_alive(), timeout_s=START_S, what="the service serves")
+        assert server.started
+        self.client = stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20))
 
     def _measures(self, *_: object) -> Recorder:
         return self.recorder
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.client.close()
-        self._server.should_exit = True
-        self._thread.join(timeout=START_S)
-        self.store.close()
-        if self._own_store is not None:
-            self._own_store.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def call(
-        self, method: str, path: str, bearer: str | None = None, *, headers: Mapping[str, str] | None = None, **sent: Any
+        self,
+        method: str,
+        path: str,
+        bearer: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **sent: Any,
     ) -> httpx2.Response:
         """One request; `bearer` None sends no credentials, `sent` is what httpx2 takes (json, content, params)."""
         given = dict(headers or {})
@@ -127,7 +134,9 @@ class Running:
 
 def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     """The problem document of `response`, which must be one with this status and code."""
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), (
+        response.text
+    )
     body: dict[str, Any] = response.json()
     assert (body["status"], body["code"], body["type"]) == (status, code, f"/problems/{code}")
     assert body["request_id"] == response.headers["x-request-id"]

@@ -29,7 +29,7 @@ def test_every_error_of_the_driver_has_a_place() -> None:
     assert _driver_errors() == set(PROBLEM_OF)
 
 
-@pytest.mark.parametrize("cls", sorted(PROBLEM_OF, key=lambda cls: cls.__name__))
+@pytest.mark.parametrize("cls", PROBLEM_OF)
 def test_every_error_becomes_a_problem_with_words_of_our_own(cls: type[Exception]) -> None:
     error = cls("3999 127.0.0.1:6379")
     problem = problem_of(error)

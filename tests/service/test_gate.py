@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from metering.clock import Clock, HandClock, SystemClock
 from metering.settings import JWT_SECRET_DEFAULT, Settings, StoreKind
 from metering.store import gate as gate_module
-from metering.store.connect import connect
+from metering.store.connect import connect, text_of
 from metering.store.ephemeral import ephemeral_store
 from metering.store.gate import Check, GateRefusedError, GateReport, run_gate
 from metering.store.keys import DATASET
@@ -87,9 +87,13 @@ async def test_no_check_shows_the_secret(client: Redis) -> None:
     assert "canary" not in repr(report)
 
 
-async def test_a_missing_http_parser_is_refused(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_module, "find_spec", lambda _: None)
-    assert _names((await _report(client)).failures) == ["httptools"]
+def test_a_missing_http_parser_is_refused() -> None:
+    check = gate_module.parser_check("a_parser_that_nobody_has")
+    assert (check.ok, check.fatal, check.found) == (False, True, "missing")
+
+
+async def test_the_http_parser_is_looked_for(client: Redis) -> None:
+    assert "httptools" in _names((await _report(client)).checks)
 
 
 async def test_a_store_that_does_not_answer_is_refused_with_the_cure() -> None:
@@ -226,7 +230,7 @@ async def test_the_data_set_is_made_once_and_found_again(client: Redis) -> None:
 
 async def test_the_marker_holds_these_fields(client: Redis) -> None:
     dataset = (await _report(client)).admit()
-    marker = {name.decode(): value.decode() for name, value in (await client.hgetall("{meta}:dataset")).items()}
+    marker = {text_of(name): text_of(value) for name, value in (await client.hgetall("{meta}:dataset")).items()}
     created = marker.pop("created_ms")
     assert created.isdigit()
     assert marker == {"schema": "1", "partitions": "64", "id": dataset.id, "secret": dataset.secret.hex()}

@@ -22,7 +22,7 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
 
 
 def _tiny(data_dir: Path, *options: str, **settings: str) -> ServiceProcess:
-    return ServiceProcess(*options, data_dir=data_dir, entry=TINY, ready="/pid", **settings)
+    return ServiceProcess(*options, data_dir=data_dir, entry=TINY, ready="/pid", settings=settings)
 
 
 def _count(service: ServiceProcess) -> int:
@@ -143,6 +143,16 @@ def _refused(service: ServiceProcess) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_a_second_signal_ends_it_at_once(service: ServiceProcess) -> None:
+    family = service.stores() + service.workers()
+    with _half_sent(service):
+        os.kill(service.pid, signal.SIGTERM)
+        wait_until(lambda: "stopping" in service.output(), timeout_s=END_S, what="it stops")
+        os.kill(service.pid, signal.SIGTERM)
+        assert service.wait(timeout_s=5) == 128 + signal.SIGTERM
+    _until_gone(family)
 
 
 def test_a_second_service_waits_for_the_folder_and_then_takes_it(service: ServiceProcess) -> None:

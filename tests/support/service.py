@@ -113,14 +113,14 @@ class ServiceProcess:
         port: int | None = None,
         entry: str = REAL,
         ready: str = "/health",
-        **settings: str,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self._own = None if data_dir else Path(tempfile.mkdtemp(prefix="service-"))
         self.data_dir = data_dir or self._own or Path()
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = (sys.executable, "-m", entry, "serve", "--port", str(self.port), *options)
-        self._environment = clean_environment(DATA_DIR=str(self.data_dir), **settings)
+        self._environment = clean_environment(DATA_DIR=str(self.data_dir), **(settings or {}))
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])

@@ -1,0 +1,286 @@
+"""The command line: each command does what it says, each error is one sentence and its cure."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from metering.auth import JwtVerifier
+from metering.clock import HandClock, SystemClock
+from metering.errors import Unauthenticated
+from metering.settings import Settings
+from metering.tokens import SCOPES, TokenError, mint, seconds_of
+from tests.support.fixtures import store, store_session
+from tests.support.servers import StoreServer, free_port
+from tests.support.service import START_S, ServiceProcess, call, clean_environment
+from tests.support.wait import wait_until
+
+__all__ = ["store", "store_session"]
+
+SECRET = "s" * 32
+
+
+class Run:
+    """One finished run of the command line in a folder of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        environment = clean_environment(DATA_DIR=str(folder / "var"), **settings)
+        command = (sys.executable, "-m", "metering.cli", *arguments)
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        self.code, self.output, self.errors = done.returncode, done.stdout, done.stderr
+        assert "Traceback" not in self.errors, self.errors
+
+
+async def test_a_token_is_taken_by_the_service_with_the_same_secret(tmp_path: Path) -> None:
+    run = Run(tmp_path, "token", "--org", "org-7", "--scope", "check", "--scope", "audit", JWT_SECRET=SECRET)
+    verified = await JwtVerifier(SECRET, SystemClock()).verify(run.output.strip())
+    assert verified is not None
+    assert (verified.caller.org_id, verified.caller.scopes) == ("org-7", frozenset({"check", "audit"}))
+
+
+def test_the_token_command_prints_nothing_but_the_token(tmp_path: Path) -> None:
+    run = Run(tmp_path, "token", "--org", "org-7", "--scope", "admin")
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", run.output)
+    assert (run.code, run.errors) == (0, "")
+
+
+async def test_without_a_secret_the_kept_one_of_the_same_folder_signs(tmp_path: Path) -> None:
+    token = Run(tmp_path, "token", "--org", "org-7", "--scope", "admin").output.strip()
+    kept = (tmp_path / "var" / "jwt-secret").read_text().strip()
+    assert await JwtVerifier(kept, SystemClock()).verify(token)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--org", "o", "--scope", "write"), ("no such scope: write", *SCOPES)),
+        (("--org", "no org", "--scope", "admin"), ("'no org' cannot name an organisation",)),
+        (("--org", "track", "--scope", "admin"), ("'track' cannot name an organisation",)),
+        (("--org", "o", "--scope", "admin", "--ttl", "1w"), ("'1w' is no time to live", "1h")),
+    ],
+)
+def test_a_token_that_cannot_be_made_is_refused_with_the_cure(
+    tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    run = Run(tmp_path, "token", *arguments)
+    assert (run.code, run.output) == (1, "")
+    assert all(part in run.errors for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"), [("1s", 1), ("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604_800), ("366d", 31_622_400)]
+)
+def test_a_time_to_live_has_a_unit(ttl: str, seconds: int) -> None:
+    assert seconds_of(ttl) == seconds
+
+
+@pytest.mark.parametrize("ttl", ["", "1", "h", "0s", "-1h", "1.5h", "367d", "1h30m", "999999999999h"])
+def test_any_other_time_to_live_is_refused(ttl: str) -> None:
+    with pytest.raises(TokenError):
+        seconds_of(ttl)
+
+
+async def test_a_token_names_audience_and_issuer_and_ends_on_time() -> None:
+    settings = Settings(jwt_secret=SecretStr(SECRET), jwt_audience="metering", jwt_issuer="me")
+    clock = HandClock(1_700_000_000_000)
+    token = mint(settings, clock, org="org-7", scopes=["admin"], ttl_s=60)
+    verifier = JwtVerifier(SECRET, clock, audience="metering", issuer="me")
+    assert await verifier.verify(token)
+    clock.advance(80_000)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await verifier.verify(token)
+
+
+def test_good_settings_are_shown_with_source_and_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOG_LEVEL=debug\n")
+    run = Run(tmp_path, "config", "check", JWT_SECRET="canary-" + SECRET, PORT="9000")
+    rows = {line.split()[0]: line.split()[1:3] for line in run.output.splitlines()}
+    assert run.code == 0
+    assert rows["PORT"] == ["9000", "env"]
+    assert rows["LOG_LEVEL"] == ["DEBUG", ".env"]
+    assert rows["HOST"] == ["127.0.0.1", "default"]
+    assert "canary" not in run.output
+
+
+def test_bad_settings_are_all_told_and_exit_with_one(tmp_path: Path) -> None:
+    run = Run(tmp_path, "config", "check", PORT="http", WORKERS="0", REDIS_UR="x")
+    assert run.code == 1
+    assert re.findall(r"^error: (\w+)", run.errors, re.MULTILINE) == ["REDIS_UR", "PORT", "WORKERS"]
+    assert "Rename it to REDIS_URL" in run.errors
+
+
+def test_settings_and_their_faults_are_also_told_as_json(tmp_path: Path) -> None:
+    settings = json.loads(Run(tmp_path, "config", "check", "--json").output)["settings"]
+    port = next(row for row in settings if row["name"] == "PORT")
+    assert (port["value"], port["source"]) == ("8005", "default")
+    bad = Run(tmp_path, "config", "check", "--json", PORT="http")
+    assert bad.code == 1
+    assert [fault["name"] for fault in json.loads(bad.output)["faults"]] == ["PORT"]
+
+
+@pytest.mark.parametrize("command", [("serve",), ("token", "--org", "o", "--scope", "admin"), ("doctor",)])
+def test_no_command_runs_on_bad_settings(tmp_path: Path, command: tuple[str, ...]) -> None:
+    run = Run(tmp_path, *command, PARTITIONS="63")
+    assert run.code == 1
+    assert "PARTITIONS" in run.errors
+
+
+def test_a_good_catalogue_is_called_good(tmp_path: Path) -> None:
+    text, _ = Settings().plans_text()
+    (tmp_path / "mine.toml").write_text(text)
+    run = Run(tmp_path, "plans", "check", "mine.toml")
+    assert run.code == 0
+    assert "mine.toml is good" in run.output
+
+
+def test_every_fault_of_a_bad_catalogue_is_told(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("version = 0\nnonsense = 1\n")
+    run = Run(tmp_path, "plans", "check", "bad.toml")
+    assert run.code == 1
+    assert all(f"bad.toml: {key}: " in run.errors for key in ("version", "nonsense", "plans"))
+
+
+def test_a_catalogue_that_is_not_there_is_told(tmp_path: Path) -> None:
+    run = Run(tmp_path, "plans", "check", "none.toml")
+    assert run.code == 1
+    assert "none.toml cannot be read" in run.errors
+
+
+def test_the_doctor_says_what_a_start_would_do_where_none_runs(tmp_path: Path) -> None:
+    run = Run(tmp_path, "doctor")
+    assert run.code == 0
+    assert "ok    store: none runs; `metering serve` would start valkey" in run.output
+
+
+def test_the_doctor_prints_each_failing_line_with_its_cure_and_exits_with_one(
+    tmp_path: Path, store: StoreServer
+) -> None:
+    store.say("CONFIG", "SET", "appendfsync", "everysec")
+    run = Run(tmp_path, "doctor", REDIS_URL=store.url, JWT_SECRET="short")
+    store.say("CONFIG", "SET", "appendfsync", "always")
+    failed = re.findall(r"^FAIL  ([^:]+): .*\n      (.+)$", run.output, re.MULTILINE)
+    assert run.code == 1
+    assert [name for name, _ in failed] == ["JWT_SECRET", "appendfsync", "maxmemory", "store user"]
+    assert re.findall(r"^ok    (scripts|clocks|store|catalogue file): ", run.output, re.MULTILINE)
+
+
+def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None:
+    run = Run(tmp_path, "doctor", "--json", REDIS_URL=store.url, DEBUG="true")
+    checks = {check["name"]: check["ok"] for check in json.loads(run.output)["checks"]}
+    assert run.code == 0
+    assert checks["appendfsync"]
+    assert checks["scripts"]
+    assert not checks["store user"]
+
+
+def test_the_doctor_writes_nothing(tmp_path: Path, store: StoreServer) -> None:
+    Run(tmp_path, "doctor", REDIS_URL=store.url)
+    assert store.say("DBSIZE") == ":0\r\n"
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", Run(tmp_path, "version").output)
+
+
+def test_health_fails_where_nobody_answers(tmp_path: Path) -> None:
+    run = Run(tmp_path, "health", PORT=str(free_port()))
+    assert run.code == 1
+    assert "is not healthy" in run.errors
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "http://127.0.0.1:1", "gopher://127.0.0.1"])
+def test_health_fails_on_an_address_that_is_none(tmp_path: Path, url: str) -> None:
+    assert Run(tmp_path, "health", "--url", url).code == 1
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[ServiceProcess]:
+    """The real service on its embedded store."""
+    with ServiceProcess() as service:
+        wait_until(lambda: "Try it" in service.output(), timeout_s=START_S, what="the welcome is printed")
+        yield service
+
+
+def test_health_succeeds_on_a_running_service(tmp_path: Path, service: ServiceProcess) -> None:
+    assert Run(tmp_path, "health", PORT=str(service.port)).code == 0
+    assert Run(tmp_path, "health", "--url", service.url).code == 0
+
+
+def test_the_three_printed_lines_work_when_pasted(service: ServiceProcess) -> None:
+    lines = re.findall(r"^  (curl .+)$", service.output(), re.MULTILINE)
+    answers = [_pasted(line) for line in lines]
+    assert [answer["status"] for answer in answers[:1]] == ["healthy"]
+    assert (answers[1]["current_usage"], answers[1]["limit"], answers[1]["remaining"]) == (5, 10, 5)
+    assert answers[2]["org_id"] == "org-123"
+
+
+def _pasted(line: str) -> dict[str, object]:
+    """What a shell line answers; every curl flag in it has to be one that this reads."""
+    words = shlex.split(line)
+    assert words[0] == "curl"
+    url, options = words[1], dict(zip(words[2::2], words[3::2], strict=True)) if len(words) > 2 else {}
+    headers = [words[at + 1] for at, word in enumerate(words) if word == "-H"]
+    body = json.loads(options["-d"]) if "-d" in options else None
+    assert set(options) <= {"-H", "-d"}
+    status, answer = call(url, body, headers=dict(header.split(": ", 1) for header in headers))
+    assert status == 200
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_token_of_the_same_folder_is_taken_and_another_is_not(tmp_path: Path, service: ServiceProcess) -> None:
+    own = Run(tmp_path, "token", "--org", "org-123", "--scope", "usage:read", DATA_DIR=str(service.data_dir))
+    other = Run(tmp_path, "token", "--org", "org-123", "--scope", "usage:read")
+    assert service.call("/usage/org-999", token=own.output.strip())[0] == 404
+    assert service.call("/usage/org-999", token=other.output.strip())[0] == 401
+
+
+def test_the_doctor_examines_the_running_store(tmp_path: Path, service: ServiceProcess) -> None:
+    run = Run(tmp_path, "doctor", DATA_DIR=str(service.data_dir))
+    assert run.code == 0
+    for line in ("ok    appendfsync: always", "ok    scripts:", "ok    data set: ", "ok    clocks: 0 ms"):
+        assert line in run.output
+
+
+def test_a_store_in_memory_serves_and_says_that_data_is_lost() -> None:
+    with ServiceProcess("--ephemeral", "--workers", "4") as service:
+        wait_until(lambda: "Try it" in service.output(), timeout_s=START_S, what="the welcome is printed")
+        assert "DATA IS LOST ON EXIT" in service.output()
+        event = {"org_id": "org-123", "feature": "scans", "quantity": 5}
+        assert service.call("/usage/track", event, token=service.token())[1]["current_usage"] == 5
+        assert len(service.workers()) == 1
+        assert service.stores() == []
+        assert service.terminate() == 0
+
+
+def test_a_store_that_the_gate_refuses_ends_the_start_with_every_line(store: StoreServer) -> None:
+    store.say("CONFIG", "SET", "appendfsync", "everysec")
+    settings = {"REDIS_URL": store.url, "JWT_SECRET": SECRET}
+    service = ServiceProcess("--workers", "2", settings=settings).start(healthy=False)
+    assert service.wait(START_S) == 1
+    store.say("CONFIG", "SET", "appendfsync", "always")
+    output = service.output()
+    assert re.findall(r"^  (\S.*): .*\n    \S", output, re.MULTILINE) == ["appendfsync", "maxmemory", "store user"]
+    assert "Traceback" not in output
+    service.close()
+
+
+def test_a_bad_catalogue_ends_the_start_with_every_fault(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("version = 0\n")
+    service = ServiceProcess(settings={"PLANS_FILE": str(tmp_path / "bad.toml")}).start(healthy=False)
+    assert service.wait(START_S) == 1
+    assert "version" in service.output()
+    assert "Traceback" not in service.output()
+    service.close()
+
+
+def test_with_show_token_a_service_on_ones_own_store_prints_one(store: StoreServer) -> None:
+    settings = {"REDIS_URL": store.url, "JWT_SECRET": SECRET, "DEBUG": "true"}
+    with ServiceProcess("--show-token", settings=settings) as service:
+        wait_until(lambda: "token   ey" in service.output(), timeout_s=START_S, what="the token is printed")

@@ -1,0 +1,222 @@
+"""Who may do what to whom: every route of the table, in every role, on every kind of organisation (row 55)."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+import pytest
+
+from metering.api.route import OPEN, SIGNED_IN, Route
+from metering.api.routes import ROUTES
+from metering.auth import ADMIN
+from tests.service.running import OWN, Running, problem, token
+
+Sent = tuple[str, dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How to call a route about an organisation, and what a caller who may is answered.
+
+    `creates` says that a call may be the first that an organisation is heard of.
+    """
+
+    sent: Callable[[str], Sent]
+    status: int = 200
+    names_org: bool = True
+    creates: bool = False
+
+
+def _at(path: str, **body: Any) -> Callable[[str], Sent]:
+    """A call whose path, or body, holds the organisation."""
+    in_body = "{org_id}" not in path
+    return lambda org: (
+        path.replace("{org_id}", org),
+        ({"org_id": org} | body if in_body else body) if body else None,
+    )
+
+
+def _plain(path: str) -> Callable[[str], Sent]:
+    return lambda _: (path, None)
+
+
+ROWS: Final[dict[tuple[str, str], Row]] = {
+    ("POST", "/usage/track"): Row(_at("/usage/track", feature="scans"), creates=True),
+    ("POST", "/api/usage/track"): Row(_at("/api/usage/track", feature="scans"), creates=True),
+    ("GET", "/usage"): Row(_plain("/usage"), names_org=False),
+    ("GET", "/api/usage"): Row(_plain("/api/usage"), names_org=False),
+    ("GET", "/usage/{org_id}"): Row(_at("/usage/{org_id}")),
+    ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
+    ("GET", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}")),
+    ("PUT", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", plan="professional"), creates=True),
+    ("GET", "/v1/orgs"): Row(_plain("/v1/orgs?limit=1"), names_org=False),
+    ("GET", "/v1/plans"): Row(_plain("/v1/plans"), names_org=False),
+    ("GET", "/health"): Row(_plain("/health"), names_org=False),
+    ("GET", "/health/live"): Row(_plain("/health/live"), names_org=False),
+    ("GET", "/health/ready"): Row(_plain("/health/ready"), names_org=False),
+    ("GET", "/metrics/usage"): Row(_plain("/metrics/usage"), names_org=False),
+    ("GET", "/metrics"): Row(_plain("/metrics"), names_org=False),
+    ("GET", "/openapi.json"): Row(_plain("/openapi.json"), names_org=False),
+    ("GET", "/docs"): Row(_plain("/docs"), names_org=False),
+    ("GET", "/docs/{file}"): Row(_plain("/docs/start.js"), names_org=False),
+    ("GET", "/problems/{code}"): Row(_plain("/problems/validation"), names_org=False),
+}
+
+TABLE: Final = {(route.method, path): route for route in ROUTES for path in (route.path, *route.aliases)}
+
+
+def test_every_route_has_a_row_and_every_row_a_route() -> None:
+    assert set(ROWS) == set(TABLE), "Add the new route to ROWS: how it is called, and what it may be called about."
+
+
+def chosen(wanted: Callable[[Route, Row], bool]) -> Any:
+    """The rows of interest as parameters."""
+    keys = [key for key in TABLE if key in ROWS and wanted(TABLE[key], ROWS[key])]
+    return pytest.mark.parametrize("key", keys, ids=[" ".join(key) for key in keys])
+
+
+def call(service: Running, key: tuple[str, str], org: str, bearer: str | None) -> httpx2.Response:
+    path, body = ROWS[key].sent(org)
+    return service.call(key[0], path, bearer, **({} if body is None else {"json": body}))
+
+
+@pytest.fixture
+def own(service: Running) -> str:
+    """An organisation that exists."""
+    return _made(service)
+
+
+@pytest.fixture
+def other(service: Running) -> str:
+    """Another one that exists."""
+    return _made(service)
+
+
+def _made(service: Running) -> str:
+    name = f"org-{secrets.token_hex(6)}"
+    assert service.track(org_id=name, feature="scans").status_code == 200
+    return name
+
+
+def comparable(response: httpx2.Response) -> Any:
+    """All of an answer but what names the request itself."""
+    headers = {name: value for name, value in response.headers.items() if name not in {"x-request-id", "date"}}
+    body = {name: value for name, value in response.json().items() if name != "request_id"}
+    del headers["content-length"]
+    return response.status_code, headers, body
+
+
+@chosen(lambda route, _: route.scope == OPEN)
+def test_open_routes_answer_everybody(service: Running, key: tuple[str, str]) -> None:
+    for bearer in (None, "not.a.token", token("org-1", "none"), token(None, ADMIN)):
+        assert call(service, key, "org-1", bearer).status_code == 200
+
+
+@chosen(lambda route, _: route.scope != OPEN)
+def test_without_credentials_nothing_is_answered(service: Running, key: tuple[str, str], own: str) -> None:
+    unknown = f"org-{secrets.token_hex(6)}"
+    with service.unchanged():
+        answers = [comparable(call(service, key, org, bearer)) for org in (own, unknown) for bearer in (None, "x.y.z")]
+    assert {answer[0] for answer in answers} == {401}
+    assert answers[:2] == answers[2:]
+
+
+@chosen(lambda route, _: route.scope not in {OPEN, SIGNED_IN})
+def test_without_the_scope_nothing_is_told_of_any_organisation(
+    service: Running, key: tuple[str, str], own: str, other: str
+) -> None:
+    lacking = [scope for scope in OWN if scope != TABLE[key].scope]
+    bearer = token(own, *lacking)
+    with service.unchanged():
+        answers = [comparable(call(service, key, org, bearer)) for org in (own, other, "org-nobody")]
+    assert answers[0][0] == 403
+    assert answers[0] == answers[1] == answers[2]
+
+
+@chosen(lambda route, _: route.scope == ADMIN)
+def test_what_is_for_administrators_is_for_nobody_else(service: Running, key: tuple[str, str], own: str) -> None:
+    problem(call(service, key, own, token(own)), 403, "forbidden")
+    assert call(service, key, own, token(own, ADMIN)).status_code == ROWS[key].status
+
+
+@chosen(lambda route, _: route.scope not in {OPEN, ADMIN})
+def test_with_the_scope_the_own_organisation_answers(service: Running, key: tuple[str, str], own: str) -> None:
+    assert call(service, key, own, token(own)).status_code == ROWS[key].status
+
+
+@chosen(lambda _, row: row.names_org)
+def test_another_organisation_answers_as_an_unknown_one_and_is_not_touched(
+    service: Running, key: tuple[str, str], own: str, other: str
+) -> None:
+    bearer = token(own)
+    with service.unchanged():
+        foreign = call(service, key, other, bearer)
+        unknown = call(service, key, f"org-{secrets.token_hex(6)}", bearer)
+        own_in_capitals = call(service, key, own.upper(), bearer)
+    problem(foreign, 404, "org-not-found")
+    assert comparable(foreign) == comparable(unknown) == comparable(own_in_capitals)
+    assert foreign.headers["content-length"] == unknown.headers["content-length"]
+
+
+@chosen(lambda _, row: row.names_org)
+def test_a_token_of_no_organisation_sees_none(service: Running, key: tuple[str, str], other: str) -> None:
+    bearer = token(None)
+    with service.unchanged():
+        foreign, unknown = (call(service, key, org, bearer) for org in (other, f"org-{secrets.token_hex(6)}"))
+    problem(foreign, 404, "org-not-found")
+    assert comparable(foreign) == comparable(unknown)
+
+
+@chosen(lambda _, row: row.names_org)
+def test_an_administrator_reaches_every_organisation(
+    service: Running, key: tuple[str, str], own: str, other: str
+) -> None:
+    for bearer in (token(own, ADMIN), token(None, ADMIN), token(own, "none", roles=["admin"])):
+        assert call(service, key, other, bearer).status_code == ROWS[key].status
+
+
+@chosen(lambda _, row: row.names_org)
+def test_an_unknown_organisation_is_made_or_not_found(service: Running, key: tuple[str, str]) -> None:
+    response = call(service, key, f"org-{secrets.token_hex(6)}", token(None, ADMIN))
+    if ROWS[key].creates:
+        assert response.status_code in {200, 201}
+    else:
+        problem(response, 404, "org-not-found")
+
+
+@pytest.mark.parametrize("path", ["/usage", "/api/usage"])
+def test_a_foreign_id_in_query_or_header_changes_nothing(service: Running, own: str, other: str, path: str) -> None:
+    headers = {"X-Org-Id": other, "X-Forwarded-User": other, "X-Original-URL": f"/usage/{other}"}
+    with service.unchanged():
+        response = service.call("GET", path, token(own), params={"org_id": other}, headers=headers)
+    assert response.json()["org_id"] == own
+
+
+@pytest.mark.parametrize("path", ["/usage", "/api/usage"])
+def test_a_token_of_no_organisation_has_to_name_one(service: Running, path: str) -> None:
+    problem(service.call("GET", path, token(None, ADMIN)), 422, "validation")
+
+
+def test_the_tokens_own_organisation_is_not_found_before_its_first_event(service: Running, org: str) -> None:
+    for path in ("/usage", f"/usage/{org}", f"/v1/orgs/{org}"):
+        problem(service.call("GET", path, token(org)), 404, "org-not-found")
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Running]:
+    """A service that makes no organisation by itself."""
+    with Running(auto_create_orgs=False) as running:
+        yield running
+
+
+def test_without_auto_create_only_put_makes_an_organisation(strict: Running, org: str) -> None:
+    admin = token(None, ADMIN)
+    with strict.unchanged():
+        tracked = strict.track(org_id=org, feature="scans")
+        updated = strict.call("POST", "/billing/update", admin, json={"org_id": org, "plan": "free"})
+    assert comparable(tracked)[2] == comparable(updated)[2] == comparable(strict.track(token("x"), org_id=org, feature="a"))[2]
+    problem(tracked, 404, "org-not-found")
+    assert strict.call("PUT", f"/v1/orgs/{org}", admin, json={}).status_code == 201
+    assert strict.track(org_id=org, feature="scans").status_code == 200
