@@ -45,6 +45,7 @@ class Verdict(StrEnum):
     REFUSED = "refused"
     DISABLED = "disabled"
     BAD_QUANTITY = "bad_quantity"
+    TOTAL_TOO_LARGE = "total_too_large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def decide(rule: Rule, used: int, quantity: int) -> Decision:
         return Decision(Verdict.REFUSED, used)
     after = used + recorded
     if after > TOTAL_MAX:
-        return Decision(Verdict.BAD_QUANTITY, used)
+        return Decision(Verdict.TOTAL_TOO_LARGE, used)
     verdict = Verdict.COUNTED if recorded == quantity else Verdict.CAPPED
     overage = 0 if rule.limit is None else max(0, after - max(rule.limit, used))
     return Decision(verdict, after, recorded, overage, crossed(used, after, rule.limit))

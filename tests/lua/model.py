@@ -14,7 +14,7 @@ _RESULT_OF: Final = {
     Verdict.CAPPED: Result.CAPPED,
     Verdict.REFUSED: Result.REFUSED,
     Verdict.DISABLED: Result.DISABLED,
-    Verdict.BAD_QUANTITY: Result.TOTAL_TOO_LARGE,
+    Verdict.TOTAL_TOO_LARGE: Result.TOTAL_TOO_LARGE,
 }
 
 HOUR_MS: Final = 3_600_000
