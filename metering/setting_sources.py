@@ -152,7 +152,7 @@ def secret_at(path: Path, *, bytes_min: int) -> str | Fault:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _link_new(path)
+            keep_new_secret(path)
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         return Fault("JWT_SECRET", "", f"{path} cannot be used ({error})", "Set JWT_SECRET, or make DATA_DIR writable.")
@@ -162,8 +162,8 @@ def secret_at(path: Path, *, bytes_min: int) -> str | Fault:
     return secret
 
 
-def _link_new(path: Path) -> None:
-    """Write a new secret to `path` unless somebody was quicker."""
+def keep_new_secret(path: Path) -> None:
+    """Write a new secret to `path` (mode 0600) unless somebody was quicker."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_urlsafe(48) + "\n")

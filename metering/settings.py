@@ -307,4 +307,10 @@ def _fault(fields: Mapping[str, FieldInfo], found: Found, place: tuple[int | str
     secret = "SecretStr" in repr(field.annotation) or isinstance(field.default, SecretStr)
     text = str(found.values.get(name, ""))
     shown = masked_url(text) if name == "redis_url" else "****" if secret else text
-    return Fault(name.upper(), shown, reason.removeprefix("Value error, ").replace("Input should", "it should"), cure, found.sources.get(name, ""))
+    return Fault(
+        name.upper(),
+        shown,
+        reason.removeprefix("Value error, ").replace("Input should", "it should"),
+        cure,
+        found.sources.get(name, ""),
+    )

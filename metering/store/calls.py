@@ -126,34 +126,32 @@ def _organisation(
             minted, group = True, 0
         else:
             group = groups.setdefault(event.shard & frame.finest, len(groups) + 1)
-        day_ms, bucket = _place(event, frame, now_ms)
+        day_ms, bucket = (
+            (now_ms, EMPTY) if event.timestamp_ms is None else _place(event, event.timestamp_ms, frame, now_ms)
+        )
         day = days.setdefault(frame.day_key(event.feature, day_ms // DAY_MS), len(days) + 1)
         rows += (INTS[group], event.tail, INTS[day], bucket)
+    minted_keys = 2 if minted else 0
     keys.append(frame.head_keys)
     if minted:
         keys += _minted(frame, now_ms)
     keys += days
-    keys += (frame.shards(group) for group in groups)
-    args += (
-        frame.head_args, INTS[len(days)], INTS[len(groups)], INTS[2 if minted else 0], INTS[len(events)],
-        integer(frame.creation_count), frame.creation,
-    )  # fmt: skip
-    args += rows
-    tiers = len(frame.now) + len(frame.before)
-    key_count = frame.head_keys_count + (2 if minted else 0) + len(days) + len(groups) * tiers
+    for group in groups:
+        keys.append(frame.shards(group))
+    args += (frame.head_args, INTS[len(days)], INTS[len(groups)], INTS[minted_keys], INTS[len(events)])
+    args += (integer(frame.creation_count), frame.creation, *rows)
+    key_count = frame.head_keys_count + minted_keys + len(days) + len(groups) * frame.tiers
     return key_count, 11 + frame.creation_count + 7 * len(events)
 
 
-def _place(event: Pending, frame: Frame, now_ms: int) -> tuple[int, bytes]:
-    """The instant whose day holds the event in history, and its bucket; empty: the script's own now.
+def _place(event: Pending, at_ms: int, frame: Frame, now_ms: int) -> tuple[int, bytes]:
+    """The instant whose day holds a timestamped event in history, and its bucket; empty: the script's own now.
 
     An event before the running period counts now and is late; one ahead of its end is clamped to now.
     """
-    at_ms, period = event.timestamp_ms, frame.period
-    if at_ms is None or at_ms >= period.end_ms:
-        return now_ms, EMPTY
+    period = frame.period
     event.late = at_ms < period.start_ms
-    if event.late:
+    if event.late or at_ms >= period.end_ms:
         return now_ms, EMPTY
     return at_ms, bulk(bucket_of(at_ms, period.start_ms).encode())
 

@@ -20,6 +20,10 @@ _DAY_KEYS_MAX: Final = 256
 """History keys kept encoded per frame: today's, one a feature, and some of late events."""
 
 
+_SHARD_KEYS_MAX: Final = 256
+"""Shard keys kept encoded per frame: all of an organisation with up to 50,000 ids a month."""
+
+
 def bulk(value: bytes) -> bytes:
     """One RESP bulk string."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
@@ -67,8 +71,9 @@ class Frame:
     """One organisation as track needs it. `creates` says that it is not stored yet."""
 
     __slots__ = (
-        "before", "claim_text", "creates", "creation", "creation_count", "day_keys", "finest", "head_args", "head_keys",
-        "head_keys_count", "keys", "now", "org", "org_id", "partition", "period", "plan", "rules",
+        "before", "claim_text", "creates", "creation", "creation_count", "day_keys", "finest", "head_args",
+        "head_keys", "head_keys_count", "keys", "now", "org", "org_id", "partition", "period", "plan", "rules",
+        "shard_keys", "tiers",
     )  # fmt: skip
 
     def __init__(self, org: Org, keys: Keys, codec: FieldCodec, *, creates: bool) -> None:
@@ -81,6 +86,8 @@ class Frame:
         self.before = self._tiers(_month_before(org.claim.month), org.claim.tiers_before)
         self.finest = max(mask for _, mask in (*self.now, *self.before))
         self.day_keys: dict[tuple[str, int], bytes] = {}
+        self.shard_keys: dict[int, bytes] = {}
+        self.tiers = len(self.now) + len(self.before)
         self.head_args = self._head_args()
         names = [keys.record(org.org_id), keys.trail(org.org_id)]
         self.creation, self.creation_count = b"", 0
@@ -121,7 +128,13 @@ class Frame:
 
     def shards(self, group: int) -> bytes:
         """The keys of one shard group: its shard in each tier of this month, then of the month before."""
-        return b"".join(bulk(f"{prefix}{group & mask:x}".encode()) for prefix, mask in (*self.now, *self.before))
+        found = self.shard_keys.get(group)
+        if found is None:
+            tiers = (*self.now, *self.before)
+            found = b"".join(bulk(f"{prefix}{group & mask:x}".encode()) for prefix, mask in tiers)
+            if len(self.shard_keys) < _SHARD_KEYS_MAX:
+                self.shard_keys[group] = found
+        return found
 
     def day_key(self, feature: str, day: int) -> bytes:
         """The history key of a feature and UTC day, encoded."""

@@ -39,6 +39,9 @@ _DURABLE: Final = {
 }
 """What the store's configuration must say, so that an acknowledged event is never lost."""
 
+DURABILITY: Final = "durability"
+"""The check of what the store does not tell."""
+
 _US_PER_MS: Final = 1000
 
 
@@ -123,7 +126,7 @@ async def run_gate(
             checks += found
     except StoreError as error:
         checks.append(_unreachable(error))
-    durable = all(check.ok for check in checks if check.name in _DURABLE)
+    durable = all(check.ok for check in checks if check.name in (*_DURABLE, DURABILITY))
     return GateReport(dataset, tuple(checks), lossy=kind is StoreKind.EPHEMERAL or not durable)
 
 
@@ -156,7 +159,7 @@ async def _store_checks(scene: _Scene) -> list[Check]:
     if not checks[0].ok:
         return checks
     scene.config = await _config(scene)
-    checks += _durability(scene)
+    checks += durability_checks(scene.config, scene.settings)
     for ask in _ASKED:
         checks.append(await ask(scene))
     return checks
@@ -186,23 +189,30 @@ async def _config(scene: _Scene) -> Mapping[str, str] | None:
     return {text_of(name): text_of(value) for name, value in raw.items()}
 
 
-def _durability(scene: _Scene) -> list[Check]:
-    """Whether an acknowledged event is on disk, and stays."""
-    lossy_allowed = scene.settings.allow_lossy_ledger
-    if not scene.config:
-        attested = scene.settings.store_durability == "attested"
-        cure = (
-            "Let the user read it (ACL: +config|get), or set STORE_DURABILITY=attested to vouch for "
-            "appendonly yes, appendfsync always and noeviction yourself."
-        )
-        found = "CONFIG GET is barred" + (", the operator vouches for it" if attested else "")
-        return [Check("appendonly", attested, found, cure, fatal=not lossy_allowed)]
-    return [_durable(scene.config, name, wanted, lossy_allowed) for name, wanted in _DURABLE.items()]
+def durability_checks(config: Mapping[str, str] | None, settings: Settings) -> list[Check]:
+    """Whether an acknowledged event is on disk, and stays, by the store's configuration as far as it tells."""
+    config = config or {}
+    lossy_allowed = settings.allow_lossy_ledger
+    checks = [
+        _durable(name, config[name], wanted, lossy_allowed) for name, wanted in _DURABLE.items() if name in config
+    ]
+    hidden = [name for name in _DURABLE if name not in config]
+    return checks + ([_hidden(hidden, settings)] if hidden else [])
 
 
-def _durable(config: Mapping[str, str], name: str, wanted: str, lossy_allowed: bool) -> Check:
+def _hidden(names: list[str], settings: Settings) -> Check:
+    """What the store does not tell has to be vouched for by a person."""
+    attested = settings.store_durability == "attested"
+    found = f"CONFIG GET does not tell {', '.join(names)}" + (", the operator vouches for it" if attested else "")
+    cure = (
+        "Let the user read it (ACL: +config|get), or set STORE_DURABILITY=attested to vouch for "
+        "appendonly yes, appendfsync always and noeviction yourself."
+    )
+    return Check(DURABILITY, attested, found, cure, fatal=not settings.allow_lossy_ledger)
+
+
+def _durable(name: str, found: str, wanted: str, lossy_allowed: bool) -> Check:
     """One line of the store's configuration against what durability takes."""
-    found = config.get(name, "unknown")
     cure = (
         f"redis-cli CONFIG SET {name} {wanted} (and in its configuration file), or start it as: {DURABLE_COMMAND}. "
         "ALLOW_LOSSY_LEDGER=true runs on a store that can lose acknowledged usage."

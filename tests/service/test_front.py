@@ -50,7 +50,7 @@ def test_a_sane_id_of_the_client_is_kept(service: Running, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["counted", "open"])
-@pytest.mark.parametrize("given", ["", "a b", "a" * 65, "a;b", "<script>", 'a"b', "{a}", "\u00e9"])
+@pytest.mark.parametrize("given", ["", "a b", "a" * 65, "a;b", "<script>", 'a"b', "{a}"])
 def test_another_id_of_the_client_is_replaced(service: Running, name: str, given: str) -> None:
     response = send(service, name, **{"X-Request-Id": given})
     assert MINTED.fullmatch(response.headers["x-request-id"])

@@ -1,7 +1,8 @@
 """The start-up gate: one refused setting a test, each on a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
@@ -176,7 +177,7 @@ async def barred(store: StoreServer) -> AsyncIterator[Redis]:
 
 async def test_a_configuration_that_may_not_be_read_is_refused(barred: Redis) -> None:
     report = await _report(barred, kind=StoreKind.EXTERNAL)
-    assert _names(report.failures) == ["appendonly"]
+    assert _names(report.failures) == ["durability"]
     assert "STORE_DURABILITY=attested" in report.failures[0].cure
 
 
@@ -191,6 +192,21 @@ async def test_vouching_does_not_help_a_store_that_tells_it_is_lossy(store: Stor
     store.say("CONFIG", "SET", "appendfsync", "no")
     settings = Settings(jwt_secret=STRONG, store_durability="attested")
     assert _names((await _report(client, settings)).failures) == ["appendfsync"]
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, ["durability"]),
+        ({"maxmemory-policy": "noeviction"}, ["durability"]),
+        ({"appendonly": "no"}, ["appendonly", "durability"]),
+    ],
+)
+def test_what_a_store_half_tells_has_to_be_vouched_for_as_well(config: dict[str, str], names: list[str]) -> None:
+    checks = gate_module.durability_checks(config, SETTINGS)
+    assert [check.name for check in checks if not check.ok] == names
+    vouched = gate_module.durability_checks(config, Settings(store_durability="attested"))
+    assert [check.name for check in vouched if not check.ok] == names[:-1]
 
 
 async def test_an_external_store_needs_a_memory_limit_and_a_user_of_its_own(client: Redis) -> None:
@@ -241,6 +257,27 @@ async def test_services_that_start_together_agree_on_one_data_set(store: StoreSe
     reports = await asyncio.gather(*(_report(client) for client in clients))
     await asyncio.gather(*(client.aclose() for client in clients))
     assert len({(report.admit().id, report.admit().secret) for report in reports}) == 1
+
+
+class LateComer:
+    """A client that looks for the marker a moment before somebody else makes it."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._looked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def hgetall(self, key: str) -> Mapping[Any, Any]:
+        first, self._looked = not self._looked, True
+        return {} if first else await self._client.hgetall(key)
+
+
+async def test_who_comes_late_takes_the_data_set_that_somebody_made_meanwhile(client: Redis) -> None:
+    first = (await _report(client)).admit()
+    late = cast("Redis", LateComer(client))
+    assert (await _report(late)).admit() == first
 
 
 async def test_other_partitions_than_the_data_sets_are_refused_with_the_right_number(client: Redis) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from metering.setting_sources import Fault
+from metering.setting_sources import Fault, keep_new_secret
 from metering.settings import JWT_SECRET_DEFAULT, LogLevel, Settings, SettingsError
 from tests.support.service import ROOT
 
@@ -151,6 +151,7 @@ def test_a_name_with_our_prefix_that_nothing_reads_is_refused(monkeypatch: pytes
     "name",
     [
         "HOSTNAME", "HOME", "PORTS", "DEBUGGER", "REDIS_PORT", "REDIS_HOST", "STRIPE_API_KEY", "DATABASE_URL",
+        "REDIS", "STRIPE", "JWT", "DATA",
         "METERING_PORT", "METERING_SERVICE_HOST", "METERING_PORT_8005_TCP_ADDR", "METERING_SERVICE_PORT_HTTP",
     ],
 )  # fmt: skip
@@ -282,6 +283,12 @@ def test_processes_that_start_together_agree_on_one_secret(tmp_path: Path) -> No
     assert len(said) == 1
     assert len(said.pop().strip()) >= 32
     assert [path.name for path in tmp_path.iterdir()] == ["jwt-secret"]
+
+
+def test_a_secret_that_somebody_kept_first_stays(tmp_path: Path) -> None:
+    (tmp_path / "jwt-secret").write_text("theirs")
+    keep_new_secret(tmp_path / "jwt-secret")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["theirs"]
 
 
 @pytest.mark.parametrize("text", ["short", "", "é" * 40])

@@ -1,0 +1,142 @@
+"""The OpenAPI document: valid, complete, and true."""
+
+from typing import Any
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from starlette.routing import Route as StarletteRoute
+
+from metering.api.document import document, problems_of
+from metering.api.endpoint import router
+from metering.api.models import BillingUpdate, OrgSettings, TrackRequest
+from metering.api.routes import ROUTES
+from metering.auth import ADMIN
+from metering.errors import leaves
+from tests.service.running import Running, token
+
+
+@pytest.fixture(scope="module")
+def served(service: Running) -> dict[str, Any]:
+    """The document as the service shows it."""
+    response = service.call("GET", "/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    shown: dict[str, Any] = response.json()
+    return shown
+
+
+def operations(shown: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(method, path): entry for path, entries in shown["paths"].items() for method, entry in entries.items()}
+
+
+def test_the_document_is_valid_openapi_3_1(served: dict[str, Any]) -> None:
+    assert served["openapi"].startswith("3.1")
+    validate(served)
+
+
+def test_the_document_names_what_the_router_answers_and_nothing_else(served: dict[str, Any]) -> None:
+    listed = router(ROUTES, None, None).routes  # type: ignore[arg-type] - nothing is called
+    answered = {route.path for route in listed if isinstance(route, StarletteRoute)}
+    assert set(served["paths"]) == answered
+    table = {(route.method.lower(), path) for route in ROUTES for path in (route.path, *route.aliases)}
+    assert set(operations(served)) == table
+
+
+def test_literal_paths_come_before_patterns() -> None:
+    paths = [route.path for route in router(ROUTES, None, None).routes if isinstance(route, StarletteRoute)]  # type: ignore[arg-type]
+    assert paths == sorted(paths, key=lambda path: "{" in path)
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_summary(served: dict[str, Any]) -> None:
+    entries = operations(served).values()
+    names = [entry["operationId"] for entry in entries]
+    assert len(names) == len(set(names))
+    assert all(entry["summary"] and entry["tags"] for entry in entries)
+
+
+def test_every_problem_a_route_may_answer_with_is_documented(served: dict[str, Any]) -> None:
+    for route in ROUTES:
+        responses = operations(served)[route.method.lower(), route.path]["responses"]
+        for kind in problems_of(route):
+            content = responses[str(kind.status)]["content"]["application/problem+json"]
+            assert content["examples"][kind.code]["value"]["code"] == kind.code
+
+
+def test_every_problem_there_is_can_be_met_somewhere() -> None:
+    documented = {kind.code for route in ROUTES for kind in problems_of(route)}
+    # No route declares the one that says which methods a path takes.
+    assert documented == {kind.code for kind in leaves()} - {"method-not-allowed"}
+
+
+def test_aliases_are_marked_as_older_names(served: dict[str, Any]) -> None:
+    older = {path for (_, path), entry in operations(served).items() if entry.get("deprecated")}
+    assert older == {alias for route in ROUTES for alias in route.aliases}
+
+
+def test_an_alias_names_its_successor(service: Running, org: str) -> None:
+    service.track(org_id=org, feature="scans")
+    response = service.call("GET", "/api/usage", token(org))
+    assert response.headers["link"] == '</usage>; rel="successor-version"'
+    assert response.headers["deprecation"].startswith("@")
+    assert "deprecation" not in service.call("GET", "/usage", token(org)).headers
+
+
+def validator(shown: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator({**schema, "components": shown["components"]})
+
+
+def test_every_example_fits_its_schema(served: dict[str, Any]) -> None:
+    seen = 0
+    for entry in operations(served).values():
+        contents = [entry["requestBody"]["content"]] if "requestBody" in entry else []
+        contents += [response["content"] for response in entry["responses"].values()]
+        for content in contents:
+            for media in content.values():
+                shown = [media["example"]] if "example" in media else []
+                for example in [*shown, *(named["value"] for named in media.get("examples", {}).values())]:
+                    validator(served, media["schema"]).validate(example)
+                    seen += 1
+    assert seen > 100
+
+
+def test_answers_fit_their_schemas(service: Running, served: dict[str, Any], org: str) -> None:
+    admin = token(org, ADMIN)
+    service.track(org_id=org, feature="scans", quantity=12)
+    calls: list[tuple[str, str, str, dict[str, Any] | None]] = [
+        ("post", "/usage/track", "/usage/track", {"org_id": org, "feature": "scans", "event_id": "e"}),
+        ("get", "/usage", "/usage", None),
+        ("get", "/usage/{org_id}", f"/usage/{org}", None),
+        ("post", "/billing/update", "/billing/update", {"org_id": org, "plan": "enterprise"}),
+        ("put", "/v1/orgs/{org_id}", f"/v1/orgs/{org}", {"limits": {"scans": 3}}),
+        ("get", "/v1/orgs/{org_id}", f"/v1/orgs/{org}", None),
+        ("get", "/v1/orgs", "/v1/orgs", None),
+        ("get", "/v1/plans", "/v1/plans", None),
+        ("get", "/health", "/health", None),
+        ("get", "/health/live", "/health/live", None),
+        ("get", "/health/ready", "/health/ready", None),
+    ]
+    for method, template, path, body in calls:
+        response = service.call(method.upper(), path, admin, **({} if body is None else {"json": body}))
+        media = operations(served)[method, template]["responses"][str(response.status_code)]["content"]
+        validator(served, media["application/json"]["schema"]).validate(response.json())
+
+
+def test_an_answer_with_a_field_the_schema_does_not_have_would_be_seen(served: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/Liveness"}
+    assert validator(served, schema).is_valid({"status": "alive"})
+    assert not validator(served, schema).is_valid({"status": "alive", "more": 1})
+
+
+@pytest.mark.parametrize("model", [TrackRequest, BillingUpdate, OrgSettings])
+def test_what_may_be_left_out_has_no_default_in_the_document_unless_it_is_the_truth(
+    served: dict[str, Any], model: type
+) -> None:
+    fields = served["components"]["schemas"][model.__name__]["properties"]
+    assert {name: field["default"] for name, field in fields.items() if "default" in field} == (
+        {"quantity": 1} if model is TrackRequest else {}
+    )
+
+
+def test_the_document_does_not_depend_on_the_run() -> None:
+    assert orjson.dumps(document(ROUTES, "1")) == orjson.dumps(document(ROUTES, "1"))
