@@ -44,13 +44,17 @@ CLOSING: Final = {"Connection": "close"}
 _QUICK_LENGTH_DIGITS: Final = 4
 """A Content-Length of so few digits is below the bound whatever they are."""
 
-_HUGE: Final = 2**64
-"""Stands for a number too large for a float: an integer that every bound, and the JSON writer, refuses."""
-
 _INTEGER_DIGITS_MAX: Final = 18
 """Integers of up to so many digits are read as such everywhere; longer ones become floats."""
 
 _T = TypeVar("_T")
+
+
+class Huge(int):
+    """Stands for a number beyond a float's range: an integer that every bound, and the JSON writer, refuses."""
+
+
+HUGE: Final = Huge(2**64)
 
 
 class ClientGone(Exception):
@@ -214,7 +218,7 @@ def _no_constant(_: str) -> Any:
 
 def _float(text: str) -> float | int:
     number = float(text)
-    return number if math.isfinite(number) else _HUGE
+    return number if math.isfinite(number) else HUGE
 
 
 def _integer(text: str) -> float | int:

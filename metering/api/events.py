@@ -19,7 +19,7 @@ _QUICK_FIELDS: Final = frozenset(
 QUICK_BYTES_MAX: Final = 1024
 """Metadata of a body this small fits its 8 KiB even if every number in it is written out in full."""
 
-_BOXES: Final = (dict, list)
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def quick_event(value: Any, size: int, default_org_id: str | None) -> UsageEvent | None:
@@ -62,7 +62,7 @@ def _flat(metadata: Any) -> bool:
     if type(metadata) is not dict or len(metadata) > METADATA_KEYS_MAX:
         return False
     for entry in metadata.values():  # noqa: SIM110 - `all()` with a generator costs three times as much here
-        if type(entry) in _BOXES:
+        if type(entry) not in _SCALARS:
             return False
     return True
 

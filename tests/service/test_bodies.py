@@ -155,6 +155,10 @@ FAULTY: dict[str, tuple[Any, list[tuple[str, str]]]] = {
         {"org_id": "a", "feature": "scans", "metadata": {"a": [[[]]]}},
         [("/metadata", "metadata-depth")],
     ),
+    "a number too large in metadata": (
+        b'{"org_id":"a","feature":"scans","metadata":{"a":1e400}}',
+        [("/metadata", "metadata-number")],
+    ),
     "51 keys": (
         {"org_id": "a", "feature": "scans", "metadata": dict.fromkeys(map(str, range(51)))},
         [("/metadata", "metadata-keys")],
@@ -176,7 +180,8 @@ FAULTY: dict[str, tuple[Any, list[tuple[str, str]]]] = {
 @pytest.mark.parametrize(("body", "faults"), FAULTY.values(), ids=FAULTY)
 def test_every_fault_is_told_with_its_pointer(service: Running, body: Any, faults: list[tuple[str, str]]) -> None:
     with service.unchanged():
-        errors = problem(post(service, json.dumps(body).encode()), 422, "validation")["errors"]
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        errors = problem(post(service, sent), 422, "validation")["errors"]
     assert [(fault["pointer"], fault["code"]) for fault in errors] == faults
     assert all(fault["detail"] for fault in errors)
 
