@@ -27,7 +27,9 @@ from metering.api.track import Track
 from metering.auth import Authenticator, JwtVerifier
 from metering.clock import Clock, SystemClock
 from metering.errors import Overloaded
+from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.settings import LogLevel, Settings, SettingsError, StoreKind
+from metering.store.batcher import BatchStats
 from metering.store.connect import connect
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
@@ -37,6 +39,7 @@ from metering.store.orgs import Orgs
 from metering.store.timing import StoreTime
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
+from metering.workers import Loop, Workers
 from plans.catalogue import Catalogue, CatalogueError, parse
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ PACKAGE: Final = "usage-metering"
 log = structlog.get_logger(__name__)
 
 
-MeasuresMaker = Callable[[Settings, "Redis", Keys, Clock], AbstractContextManager[Measures]]
+MeasuresMaker = Callable[[Settings, "Redis", Keys, BatchStats, Build], AbstractContextManager[Measures]]
 """Opens the metrics over an open store."""
 
 
@@ -129,7 +132,9 @@ class App:
             pending_max=settings.pending_max, fake=fake,
         )  # fmt: skip
         stack.push_async_callback(counters.close)
-        measures = stack.enter_context(self._measures(settings, client, keys, clock))
+        build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
+        measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build))
+        await stack.enter_async_context(Workers(Loop("metrics", measures.flush, FLUSH_S)))
         end = stack.enter_context(told_of_the_end())
 
         def gate() -> Awaitable[GateReport]:
@@ -162,7 +167,8 @@ class App:
             metrics_token=None if token is None else token.get_secret_value(),
         )
         tell_each = settings.log_level is LogLevel.DEBUG
-        track = Track(auth, counters, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each)
+        counted = Counted(counters, measures.counted)
+        track = Track(auth, counted, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each)
         return Front(track, router(ROUTES, services, track), ulids, measures.observe, clock)
 
 

@@ -13,15 +13,14 @@ import secrets
 import shutil
 import stat
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Self
 
 from metering.children import alive
-
-Cells: TypeAlias = "memoryview[int] | list[int]"
 
 CELL_BYTES: Final = 8
 """A signed 64-bit cell, aligned: the machine stores it at once, so a reader never sees half a number."""
@@ -47,9 +46,10 @@ class Row(NamedTuple):
 
 
 class Figures:
-    """The cells of one worker, and the sums over all workers of its folder.
+    """The cells of one worker, and the sums over all workers of its folder. A context manager.
 
-    `cells` are those of `rows`, one row after the other. Raises FiguresError when `folder` cannot be used.
+    `cells` are those of `rows`, one row after the other, as 64-bit integers. Raises FiguresError when `folder` cannot
+    be used.
     """
 
     def __init__(self, folder: Path, rows: Sequence[Row]) -> None:
@@ -58,29 +58,30 @@ class Figures:
         size = len(head) + CELL_BYTES * sum(row.width for row in rows)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = _abandoned(folder, head, size)
-            if self._fd is None:
-                self._fd = _fresh(folder, head, size)
-            self._map = mmap.mmap(self._fd, size)
+            self._fd = _abandoned(folder, head, size) or _fresh(folder, head, size)
+            mapped = mmap.mmap(self._fd, size)
         except OSError as error:
             raise FiguresError(folder, error.strerror or str(error)) from error
-        self.cells: Cells = memoryview(self._map)[len(head) :].cast("q")
+        self.cells: memoryview[int] = memoryview(mapped)[len(head) :].cast("q")
+
+    def __enter__(self) -> Self:
+        """The cells can be used at once."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the file to the next worker: `cells` is a copy from now on, which nobody sees."""
+        self.cells = memoryview(array("q", self.cells.tolist()))
+        fcntl.flock(self._fd, fcntl.LOCK_UN)  # the mapping holds a copy of the descriptor, and so the lock
+        os.close(self._fd)
 
     def sums(self) -> dict[Row, list[int]]:
-        """Each row's cells summed over all files. Rows that no file of this version has are there as well."""
+        """Each row's cells summed over all files. Rows that only other versions count are there as well."""
         sums: dict[Row, list[int]] = {}
         for path in self._folder.glob(f"*{_SUFFIX}"):
             for row, cells in _read(path):
                 before = sums.get(row)
                 sums[row] = cells if before is None else [a + b for a, b in zip(before, cells, strict=True)]
         return sums
-
-    def close(self) -> None:
-        """Leave the file to the next worker. What is still counted here afterwards is not seen by anybody."""
-        cells, fd, self._fd = self.cells, self._fd, None
-        if fd is not None:
-            self.cells = list(cells)
-            os.close(fd)
 
 
 def _head(rows: Sequence[Row]) -> bytes:

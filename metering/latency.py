@@ -3,11 +3,12 @@
 The table is fixed when the worker starts, so whatever people type as a path, the number of series stays the same.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from metering.figures import Cells, Row
+from metering.figures import Row
 
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets, dense around the promise: 95 of 100 requests within 0.1 s."""
@@ -35,31 +36,28 @@ class Histogram(NamedTuple):
 
 
 class Latency:
-    """The histograms of one worker, in cells that begin at `start`. `endpoints` are (method, route template)."""
+    """The histograms of one worker. `endpoints` are (method, route template); `rows` is what they need of a file."""
 
     def __init__(self, endpoints: Iterable[tuple[str, str]]) -> None:
         named = dict.fromkeys(endpoints)
         named |= {("HEAD", path): None for method, path in named if method == "GET"}  # a GET answers HEAD as well
-        self._endpoints = [*named, (OTHER, OTHER)]
+        order = [*named, (OTHER, OTHER)]
         self.rows = [
-            Row("|".join((_PREFIX, method, endpoint, status)), _WIDTH)
-            for method, endpoint in self._endpoints
-            for status in _CLASSES
+            Row(f"{_PREFIX}|{method}|{endpoint}|{status}", _WIDTH) for method, endpoint in order for status in _CLASSES
         ]
-        self._at: dict[tuple[str, str], int] = {}
-        self._other = 0
-        self._cells: Cells = [0] * (_WIDTH * len(self.rows))
+        # One row before an endpoint's first: 200 // 100 is then the place of 2xx among its classes.
+        self._at = {endpoint: (number * len(_CLASSES) - 1) * _WIDTH for number, endpoint in enumerate(order)}
+        self._other = self._at[OTHER, OTHER]
+        self._cells = memoryview(array("q", bytes(8 * _WIDTH * len(self.rows))))
 
-    def count_in(self, cells: Cells, start: int = 0) -> None:
-        """Count in `cells` from now on; this table's rows begin at `start`."""
-        # A row before the first: 200 // 100 is then the place of 2xx among the classes.
-        offsets = {e: start + (n * len(_CLASSES) - 1) * _WIDTH for n, e in enumerate(self._endpoints)}
-        self._at, self._other, self._cells = offsets, offsets[OTHER, OTHER], cells
+    def count_in(self, cells: "memoryview[int]") -> None:
+        """Count in these from now on, which are those of `rows`."""
+        self._cells = cells
 
-    def observe(self, method: str, endpoint: str, status: int, seconds: float) -> None:
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Note one request with a status of 100 to 599."""
         cells = self._cells
-        at = self._at.get((method, endpoint), self._other) + status // 100 * _WIDTH
+        at = self._at.get((method, route), self._other) + status // 100 * _WIDTH
         cells[at + bisect_left(BOUNDS_S, seconds)] += 1
         cells[at + _SUM] += int(seconds * _US_PER_S)
 

@@ -16,11 +16,13 @@ from metering.errors import (
     InternalError,
     Invalid,
     MalformedJson,
+    MethodNotAllowed,
     Problem,
     RequestTimeout,
     TooLarge,
     Unauthenticated,
     UnsupportedMediaType,
+    leaves,
 )
 from metering.names import ORG_ID_PATTERN, RESERVED
 
@@ -30,12 +32,12 @@ _PROBLEM_TYPE: Final = "application/problem+json"
 _REQUEST_ID: Final = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 
 _WITH_BODY: Final = (MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType, Invalid)
-_ALWAYS: Final = (HeadersTooLarge, InternalError)
+_ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
 
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "org_id": {"type": "string", "pattern": ORG_ID_PATTERN, "not": {"enum": sorted(RESERVED)}},
     "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
-    "code": {"type": "string", "pattern": "^[a-z][a-z-]*$"},
+    "code": {"type": "string", "enum": sorted(problem.code for problem in leaves())},
 }
 
 
@@ -156,12 +158,22 @@ def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
 
 
 def _bare(schema: Any) -> Any:
-    """Without pydantic's titles, which repeat the names."""
+    """Without pydantic's titles, which repeat the names, and the defaults that only mean "left out".
+
+    Keys that have to fit a pattern are said to: pydantic describes those that do and forgets to forbid the others.
+    """
     if isinstance(schema, list):
         return [_bare(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    bare = {key: _bare(value) for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-    if "properties" in schema:
-        bare["properties"] = {name: _bare(value) for name, value in schema["properties"].items()}
+    named = schema.get("properties", {})
+    bare = {key: _bare(value) for key, value in schema.items() if not _noise(key, value)}
+    if named:
+        bare["properties"] = {name: _bare(field) for name, field in named.items()}
+    if "patternProperties" in schema:
+        bare["additionalProperties"] = False
     return bare
+
+
+def _noise(key: str, value: Any) -> bool:
+    return (key == "title" and isinstance(value, str)) or (key == "default" and value in ("", None, {}))

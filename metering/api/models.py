@@ -6,7 +6,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from metering.moments import TIMESTAMP_PATTERN, parse_ms
+from metering.moments import parse_ms
 from metering.names import FEATURE_PATTERN, ORG_ID_PATTERN, RESERVED, TEXT_CHARS_MAX, TEXT_PATTERN
 from plans.limits import LIMIT_MAX, QUANTITY_MAX
 from plans.periods import zone_known
@@ -117,11 +117,13 @@ Quantity: TypeAlias = Annotated[int, Field(ge=1, le=QUANTITY_MAX), BeforeValidat
 Limit: TypeAlias = Annotated[int, Field(ge=0, le=LIMIT_MAX), BeforeValidator(_whole)]
 Moment: TypeAlias = Annotated[
     str,
-    Field(pattern=TIMESTAMP_PATTERN, json_schema_extra={"format": "date-time"}),
+    Field(json_schema_extra={"format": "date-time"}),
     AfterValidator(_moment),
 ]
 Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(_small), WithJsonSchema(_METADATA_SCHEMA)]
-Zone: TypeAlias = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_zone)]
+Zone: TypeAlias = Annotated[
+    str, Field(max_length=64, json_schema_extra={"format": "iana-time-zone"}), AfterValidator(_zone)
+]
 OnLimitName: TypeAlias = Literal["overage", "block", "cap"]
 ResetName: TypeAlias = Literal["calendar", "anniversary"]
 
@@ -133,12 +135,8 @@ class Request(BaseModel):
 
 
 def _unset(default: Any, about: str, **more: Any) -> Any:
-    """A field that may be left out, where leaving out is not the same as any value one could send."""
-
-    def forget_default(schema: dict[str, Any]) -> None:
-        schema.pop("default", None)
-
-    return Field(default, description=about, json_schema_extra=forget_default, **more)
+    """A field that may be left out. Its default says that it was, is no value one could send, and is not documented."""
+    return Field(default, description=about, **more)
 
 
 class PageQuery(Request):

@@ -1,6 +1,7 @@
 """For those who run the service: is it well, should traffic come here, what do its metrics say."""
 
 import hmac
+import os
 from typing import Final
 
 from metering.api.route import Call, Reply, json_reply
@@ -49,7 +50,7 @@ async def get_metrics(call: Call) -> Reply:
     """The metrics, for the scraper."""
     _check_scraper(call)
     page, kind = await call.services.measures.exposition(call.headers.get(b"accept", b"").decode("latin-1"))
-    return Reply(page, kind=kind.encode())
+    return Reply(page, kind=kind.encode(), headers={"X-Worker-Pid": str(os.getpid())})
 
 
 def _check_scraper(call: Call) -> None:

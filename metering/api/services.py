@@ -34,6 +34,14 @@ class Measures(Protocol):
         """Note one request. `route` is a template of the table, or `other`."""
         ...
 
+    def counted(self, org_id: str, units: int) -> None:
+        """Note an event that counted."""
+        ...
+
+    def flush(self) -> Awaitable[None]:
+        """Bring what only this worker knows to where all see it; called every few seconds."""
+        ...
+
     def exposition(self, accept: str) -> Awaitable[tuple[bytes, str]]:
         """The page and its content type, as the scraper's Accept header prefers."""
         ...

@@ -239,7 +239,7 @@ class Batcher:
             if reply[at] == STALE:
                 self._on_stale(frame, events, reply[at + 1])
             elif reply[at] == CORRUPT:
-                self._park(frame.org_id, events)
+                self._park(frame.org_id, events, "a key of another type, or a figure that is no number")
             else:
                 self._on_group(frame, events, reply, at)
             at += 3 * len(events)
@@ -280,8 +280,7 @@ class Batcher:
         if isinstance(problem, StorageUnavailable | Overloaded) or problem.code == "ledger-full":
             return self._fail(_events(call), problem)
         if len(call.groups) == 1:
-            log.error("org_parked", words=words, org=call.groups[0][0].org_id)
-            return self._park(call.groups[0][0].org_id, call.groups[0][1])
+            return self._park(call.groups[0][0].org_id, call.groups[0][1], words)
         for group in call.groups:  # one of them is bad; ids make it safe to ask the others again
             if self._lane.ready:
                 self._send([group])
@@ -326,8 +325,9 @@ class Batcher:
         self._queue.extendleft(reversed(events))
         self._schedule()
 
-    def _park(self, org_id: str, events: list[Pending]) -> None:
+    def _park(self, org_id: str, events: list[Pending], words: str) -> None:
         """Refuse an organisation whose data has a shape no script wrote; the others are not affected."""
+        log.error("org_parked", org=org_id, words=words)
         self._parked[org_id] = self._loop.time() + PARK_S
         self._frames.pop(org_id, None)
         self.stats.parked += 1
@@ -368,6 +368,8 @@ class Batcher:
         try:
             async with self._resolvers:
                 frame = await self._resolve_frame(org_id, full)
+        except OrgCorrupt as problem:
+            return self._park(org_id, self._resolving.pop(org_id), problem.detail)
         except Problem as problem:
             if isinstance(problem, StorageUnavailable | Overloaded):
                 return self._again(self._resolving.pop(org_id), _PAUSE_S)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.exceptions import ResponseError
+
 from metering.errors import ClockUnsafe, OrgCorrupt, PlanUnknown, VersionConflict
 from metering.store.claim import shards_of
 from metering.store.connect import StoreError, problem_of
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _SKEW_MAX_MS: Final = 60_000
 """As the scripts: further apart, nothing is written."""
+
+_PIPELINE_PREFACE: Final = "of pipeline caused error: ('"
 
 _TURNS: Final = 8
 """Compare-and-set turns before giving up: each lost turn means that somebody else made progress."""
@@ -75,9 +79,13 @@ class Orgs:
             await self._write_roll(org, roll)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
-    async def newcomer(self, org_id: str) -> Org:
-        """An organisation on the default plan that is not stored yet: what track creates it from."""
-        return newcomer(org_id, self._catalogue.default_plan, await self._server_now(), self._catalogue)
+    async def newcomer(self, org_id: str, change: OrgChange | None = None) -> Org:
+        """An organisation that is not stored yet, on the plan of `change` or the default one."""
+        asked = change or OrgChange()
+        law = self._catalogue.plans[asked.plan or self._catalogue.default_plan]
+        now_ms = await self._server_now()
+        reset, timezone = asked.reset or law.reset, asked.timezone or "UTC"
+        return newcomer(org_id, law, now_ms, self._catalogue.version, reset=reset, timezone=timezone)
 
     async def update(self, org_id: str, change: OrgChange, *, actor: str, create: bool) -> tuple[Org | None, bool]:
         """Apply `change`; returns the organisation and whether it was created.
@@ -91,7 +99,7 @@ class Orgs:
             before = await self.present(org_id)
             if before is None and not create:
                 return None, False
-            after = self._changed(before or await self.newcomer(org_id), change)
+            after = self._changed(before or await self.newcomer(org_id, change), change)
             if before == after:
                 return after, False
             if await self._write_change(before, after, actor):
@@ -160,7 +168,7 @@ class Orgs:
         try:
             return await call
         except StoreError as error:
-            raise problem_of(error) from error
+            raise problem_of(_as_told(error)) from error
 
     # ── rolling ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -218,9 +226,12 @@ class Orgs:
             timezone=change.timezone or org.profile.timezone,
             stripe_customer_id=change.stripe_customer_id or org.profile.stripe_customer_id,
         )
-        rules = {name: u.rule for name, u in org.features.items()} if law is None else rules_with(law, overrides)
-        features = with_rules(org, rules)
-        return replace(org, plan=plan, profile=profile, features=features)
+        changed = replace(org, plan=plan, profile=profile)
+        if (plan, profile.overrides) == (org.plan, org.profile.overrides):
+            return changed  # the limits stay as they are, also where a newer catalogue set them
+        features = org.features if law is None else with_rules(org, rules_with(law, overrides))
+        # Limits out of this catalogue, and a claim that says so: a worker with a newer one sets them right.
+        return replace(changed, features=features, claim=replace(org.claim, catalogue=self._catalogue.version))
 
     async def _write_change(self, before: Org | None, after: Org, actor: str) -> bool:
         """Run change_plan.lua; False when the stored claim was another one."""
@@ -267,6 +278,12 @@ class Orgs:
 
     def _clock_key(self, partition: int) -> list[str]:
         return [] if self._time.test_offset_ms is None else [self._keys.shared("clock", partition)]
+
+
+def _as_told(error: Exception) -> Exception:
+    """A pipeline's error in the server's own words: the driver's preface hides the first, which says what it is."""
+    _, _, words = str(error).partition(_PIPELINE_PREFACE)
+    return ResponseError(words) if words and type(error) is ResponseError else error
 
 
 def _flat(fields: Mapping[str, object]) -> list[Any]:

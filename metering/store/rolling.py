@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from metering.store.claim import Claim, tier_for
 from metering.store.fields import new_data_key
 from metering.store.org import FeatureUsage, Org, Profile
-from plans.catalogue import Catalogue, rules_with
+from plans.catalogue import Catalogue, Plan, rules_with
 from plans.limits import Rule
-from plans.periods import Period, month_span_utc, month_utc, period_at, previous_month
+from plans.periods import Period, Reset, month_span_utc, month_utc, period_at, previous_month
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,14 @@ def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, id
     return Roll(renewed, period, rules, dropped_fields(org, rules))
 
 
-def newcomer(org_id: str, plan: str, now_ms: int, catalogue: Catalogue) -> Org:
-    """An organisation as it begins: on `plan`, in the period that holds now, with a data key of its own."""
-    law = catalogue.plans[plan]
-    profile = Profile(law.reset, "UTC", now_ms, new_data_key(), now_ms, now_ms)
-    period = period_at(now_ms, reset=law.reset, anchor_ms=now_ms, timezone="UTC")
+def newcomer(org_id: str, law: Plan, now_ms: int, catalogue: int, *, reset: Reset, timezone: str) -> Org:
+    """An organisation as it begins: on the plan `law`, in the period that holds now, with a data key of its own."""
+    profile = Profile(reset, timezone, now_ms, new_data_key(), now_ms, now_ms)
+    period = period_at(now_ms, reset=reset, anchor_ms=now_ms, timezone=timezone)
     # Random, so that two workers that create the same organisation at once never hold equal claims.
     revision = secrets.randbelow(2**31)
-    claim = Claim(_valid_until(period, now_ms), month_utc(now_ms), tier_for(0), "", revision, catalogue.version)
-    return Org(org_id, plan, period, claim, {name: FeatureUsage(r) for name, r in law.rules.items()}, profile)
+    claim = Claim(_valid_until(period, now_ms), month_utc(now_ms), tier_for(0), "", revision, catalogue)
+    return Org(org_id, law.name, period, claim, {name: FeatureUsage(rule) for name, rule in law.rules.items()}, profile)
 
 
 def dropped_fields(org: Org, rules: Mapping[str, Rule]) -> tuple[str, ...]:

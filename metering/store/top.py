@@ -7,12 +7,13 @@ units, then by who had them first: an organisation leaves only when enough other
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any, Final
 
-from metering.store.connect import StoreError, problem_of
 from metering.store.keys import Keys
+from metering.store.totals import replies_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -96,7 +97,7 @@ class Sketch:
 
     def _evict(self) -> None:
         """Keep the highest `size`, less what the next one has: it and all below are gone, each at that cost."""
-        least = nlargest(self._size + 1, self.units.values())[-1]
+        least = sorted(self.units.values(), reverse=True)[self._size]
         self.units = {org_id: units - least for org_id, units in self.units.items() if units > least}
         self.error += least
 
@@ -154,15 +155,17 @@ class TopOrgs:
         found: dict[str, OrgUnits] = {}
         for at in range(0, len(listed), _RECORDS_MAX):
             some = listed[at : at + _RECORDS_MAX]
-            pipe: Any = self._client.pipeline(transaction=False)
-            for name in some:
-                pipe.hgetall(self._keys.record(name))
-            for name, record in zip(some, await _asked(pipe), strict=True):
-                try:
+            for name, record in zip(some, await self._records(some), strict=True):
+                with suppress(KeyError, ValueError):
                     found[name] = units_of(name, record)
-                except (AttributeError, KeyError, ValueError):  # gone, or corrupt and parked elsewhere
-                    continue
         return found
+
+    async def _records(self, names: list[str]) -> list[Mapping[bytes, bytes]]:
+        """Their records; empty for one that is gone, or is no hash (track parks it and says so)."""
+        pipe: Any = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(self._keys.record(name))
+        return [record or {} for record in await replies_of(pipe)]
 
     async def _write(self, scores: Mapping[str, float | None]) -> None:
         """Raise scores, drop those without one, and keep each partition's set short."""
@@ -179,15 +182,4 @@ class TopOrgs:
             if gone:
                 pipe.zrem(key, *gone)
             pipe.zremrangebyrank(key, 0, -self.kept - 1)
-        for reply in await _asked(pipe):
-            if isinstance(reply, Exception):
-                raise problem_of(reply) from reply
-
-
-async def _asked(pipe: Any) -> list[Any]:
-    """The replies, a refusal of one command as an exception in its place. Raises the 503 problems."""
-    try:
-        replies: list[Any] = await pipe.execute(raise_on_error=False)
-    except StoreError as error:
-        raise problem_of(error) from error
-    return replies
+        await replies_of(pipe)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from metering.errors import OrgCorrupt
 from metering.store.connect import StoreError, problem_of
 from metering.store.keys import Keys
 
@@ -54,13 +55,28 @@ async def read_totals(client: "Redis", keys: Keys, *, top: int) -> Totals:
         pipe.hgetall(keys.shared("plans", partition))
         pipe.zcard(keys.shared("orgs", partition))
         pipe.zrange(keys.shared("top", partition), 0, top - 1, desc=True, withscores=True)
-    try:
-        replies = await pipe.execute()
-    except StoreError as error:
-        raise problem_of(error) from error
+    replies = await replies_of(pipe)
     found = Totals()
     for at in range(0, len(replies), _READS):
         totals, plans, orgs, members = replies[at : at + _READS]
         found.add(totals, plans, orgs)
         found.top |= {name.decode(): score for name, score in members}
     return found
+
+
+async def replies_of(pipe: Any) -> list[Any]:
+    """Run a pipeline; where a key has the wrong type, its reply is None. Raises the 503 problems.
+
+    The driver's own check for refusals hides what the server said first, which tells them apart.
+    """
+    try:
+        replies: list[Any] = await pipe.execute(raise_on_error=False)
+    except StoreError as error:
+        raise problem_of(error) from error
+    for at, reply in enumerate(replies):
+        if isinstance(reply, Exception):
+            problem = problem_of(reply)
+            if not isinstance(problem, OrgCorrupt):
+                raise problem from reply
+            replies[at] = None
+    return replies

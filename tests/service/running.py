@@ -36,6 +36,12 @@ class Recorder:
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         self.seen.append((method, route, status, seconds))
 
+    def counted(self, org_id: str, units: int) -> None:
+        pass
+
+    async def flush(self) -> None:
+        pass
+
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         return f"accepted {accept!r}\n".encode(), "text/plain; version=0.0.4"
 

@@ -122,7 +122,10 @@ async def test_a_token_that_does_not_hold_is_refused(text: str) -> None:
 
 ACCEPTED: Final = {
     "plain": (signed(), Caller("svc", "org-1", frozenset({USAGE_READ}))),
-    "expired within the leeway": (signed({"exp": NOW_S - LEEWAY_S + 1}), Caller("svc", "org-1", frozenset({USAGE_READ}))),
+    "expired within the leeway": (
+        signed({"exp": NOW_S - LEEWAY_S + 1}),
+        Caller("svc", "org-1", frozenset({USAGE_READ})),
+    ),
     "iat within the leeway": (signed({"iat": NOW_S + LEEWAY_S}), Caller("svc", "org-1", frozenset({USAGE_READ}))),
     "fractional exp": (signed({"exp": NOW_S + 0.5}), Caller("svc", "org-1", frozenset({USAGE_READ}))),
     "aud among others": (signed({"aud": ["x", AUDIENCE]}), Caller("svc", "org-1", frozenset({USAGE_READ}))),
@@ -244,7 +247,9 @@ def test_a_scope_gives_itself_and_admin_gives_all() -> None:
 
 
 @pytest.mark.parametrize("path", ["/usage/track", "/billing/update"])
-@pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer x.y.z", "Bearer " + "a" * 9000, "Bearer " + "a" * 60_000])
+@pytest.mark.parametrize(
+    "header", [None, "Basic eDp5", "Bearer x.y.z", "Bearer " + "a" * 9000, "Bearer " + "a" * 60_000]
+)
 def test_over_http_a_bad_header_is_401_and_writes_nothing(service: Running, path: str, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
     with service.unchanged():

@@ -139,7 +139,7 @@ FAULTY: dict[str, tuple[Any, list[tuple[str, str]]]] = {
             ("/feature", "string-pattern-mismatch"),
             ("/quantity", "greater-than-equal"),
             ("/event_id", "string-too-short"),
-            ("/timestamp", "string-pattern-mismatch"),
+            ("/timestamp", "timestamp"),
             ("/x", "unknown-field"),
         ],
     ),
@@ -168,11 +168,17 @@ FAULTY: dict[str, tuple[Any, list[tuple[str, str]]]] = {
         [("/metadata", "metadata-size")],
     ),
     "metadata that is none": ({"org_id": "a", "feature": "scans", "metadata": []}, [("/metadata", "dict-type")]),
-    "event_id too long": ({"org_id": "a", "feature": "scans", "event_id": "x" * 256}, [("/event_id", "string-too-long")]),
-    "no such day": ({"org_id": "a", "feature": "scans", "timestamp": "2024-02-30T00:00:00Z"}, [("/timestamp", "timestamp")]),
+    "event_id too long": (
+        {"org_id": "a", "feature": "scans", "event_id": "x" * 256},
+        [("/event_id", "string-too-long")],
+    ),
+    "no such day": (
+        {"org_id": "a", "feature": "scans", "timestamp": "2024-02-30T00:00:00Z"},
+        [("/timestamp", "timestamp")],
+    ),
     "no offset": (
         {"org_id": "a", "feature": "scans", "timestamp": "2024-02-03T00:00:00"},
-        [("/timestamp", "string-pattern-mismatch")],
+        [("/timestamp", "timestamp")],
     ),
 }
 
@@ -264,7 +270,9 @@ def test_after_a_small_excess_the_connection_goes_on(service: Running) -> None:
 
 def test_an_endless_body_is_answered_after_128_kib_and_cut_off(service: Running) -> None:
     bearer = token(None, ADMIN)
-    head = f"POST /usage/track HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        f"POST /usage/track HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", service.port), timeout=5) as line:
         line.sendall(head.encode())
         line.sendall((b"1000\r\n" + b" " * 4096 + b"\r\n") * 32)
@@ -278,7 +286,9 @@ def test_an_endless_body_is_answered_after_128_kib_and_cut_off(service: Running)
     assert sent < 20_000_000
 
 
-@pytest.mark.parametrize("body", [MALFORMED["5,000 deep"], MALFORMED["64 KiB of zeros"], b'{"a":"' + b"\\u003a" * 10_000])
+@pytest.mark.parametrize(
+    "body", [MALFORMED["5,000 deep"], MALFORMED["64 KiB of zeros"], b'{"a":"' + b"\\u003a" * 10_000]
+)
 def test_the_worst_body_costs_little(body: bytes) -> None:
     began = time.process_time()
     with pytest.raises(MalformedJson):

@@ -13,13 +13,39 @@ from metering.errors import Invalid, MalformedJson
 from metering.usage import UsageEvent
 
 FEATURE: Final = "api_requests"
-FIELDS: Final = ("org_id", "feature", "quantity", "metadata", "event_id", "source", "timestamp", "actor", "endpoint", "x")
+FIELDS: Final = (
+    "org_id",
+    "feature",
+    "quantity",
+    "metadata",
+    "event_id",
+    "source",
+    "timestamp",
+    "actor",
+    "endpoint",
+    "x",
+)
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | floats | st.text(max_size=8) | st.just(HUGE)
 numbers = st.sampled_from([0, 1, -1, 10**12, 10**12 + 1, 5.0, 5.5, 2**53, 2.0**53, 1e12, True, "5", None, 2**63, HUGE])
 names = st.sampled_from(
-    ["a", "scans", "org-1", "track", "A.b_c", "-a", "a b", "a\n", "", "a" * 64, "a" * 65, "\u0430", "history", "x\u202e"]
+    [
+        "a",
+        "scans",
+        "org-1",
+        "track",
+        "A.b_c",
+        "-a",
+        "a b",
+        "a\n",
+        "",
+        "a" * 64,
+        "a" * 65,
+        "\u0430",
+        "history",
+        "x\u202e",
+    ]
 )
 moments = st.sampled_from(
     [
@@ -38,7 +64,9 @@ moments = st.sampled_from(
     ]
 )
 boxes = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
 )
 metadata = st.dictionaries(st.text(max_size=6), boxes, max_size=5) | st.sampled_from(
     [dict.fromkeys(map(str, range(50)), 1), dict.fromkeys(map(str, range(51)), 1), {"a": "x" * 8200}, {"a": [[[]]]}]
@@ -94,7 +122,9 @@ def _size(value: Any) -> int:
             "source": st.just("svc"),
             "actor": st.just("user-7"),
             "timestamp": st.just("2024-01-15T10:30:00Z"),
-            "metadata": st.dictionaries(st.text("abc", max_size=3), scalars.filter(lambda one: one is not HUGE), max_size=5),
+            "metadata": st.dictionaries(
+                st.text("abc", max_size=3), scalars.filter(lambda one: one is not HUGE), max_size=5
+            ),
         },
     )
 )

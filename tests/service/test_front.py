@@ -156,7 +156,9 @@ def test_a_request_with_two_meanings_has_none(service: Running, rest: str) -> No
 
 def test_a_refusal_before_an_endless_body_ends_the_connection(service: Running) -> None:
     for head in ("POST /usage/track", "POST /billing/update", "POST /nowhere", "GET /health"):
-        answer = raw(service, f"{head} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode())
+        answer = raw(
+            service, f"{head} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode()
+        )
         assert b"connection: close" in answer, head
 
 

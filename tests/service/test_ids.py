@@ -95,14 +95,28 @@ def test_a_good_organisation_id_is_taken_and_found_again(service: Running, org_i
     assert service.call("GET", f"/usage/{org_id}", token(None, ADMIN)).json()["org_id"] == org_id
 
 
-@pytest.mark.parametrize("name", ["", "Scans", "1scan", "_scan", "sc ans", "scans\n", "a" * 65, "sc:ans", "s\u00e7ans", "{a}"])
+@pytest.mark.parametrize(
+    "name", ["", "Scans", "1scan", "_scan", "sc ans", "scans\n", "a" * 65, "sc:ans", "s\u00e7ans", "{a}"]
+)
 def test_what_cannot_name_a_feature(service: Running, org: str, name: str) -> None:
     assert not is_feature(name)
     with service.unchanged():
         problem(service.track(org_id=org, feature=name), 422, "validation")
 
 
-BAD_TEXT: Final = ["", "a\n", "a\x1b[31m", "\x00", "a\x7f", "a\x85b", "a\u2028b", "a\u202eb", "a\u2066b", "\ufeffa", "x" * 256]
+BAD_TEXT: Final = [
+    "",
+    "a\n",
+    "a\x1b[31m",
+    "\x00",
+    "a\x7f",
+    "a\x85b",
+    "a\u2028b",
+    "a\u202eb",
+    "a\u2066b",
+    "\ufeffa",
+    "x" * 256,
+]
 
 
 @pytest.mark.parametrize("field", ["event_id", "source", "actor"])
@@ -115,7 +129,9 @@ def test_ids_of_callers_hold_no_control_characters(service: Running, org: str, f
     assert fault["pointer"] == f"/{field}"
 
 
-@pytest.mark.parametrize("text", [" ", "evt 9", "\u00e9", "\U0001f600" * 255, "a:b{c}*", "x" * 255, "\u05d0", "%0a", "'\"\\"])
+@pytest.mark.parametrize(
+    "text", [" ", "evt 9", "\u00e9", "\U0001f600" * 255, "a:b{c}*", "x" * 255, "\u05d0", "%0a", "'\"\\"]
+)
 def test_ids_of_callers_may_be_any_other_text(service: Running, org: str, text: str) -> None:
     body = service.track(org_id=org, feature="scans", event_id=text, source=text, actor=text).json()
     again = service.track(org_id=org, feature="scans", event_id=text, source=text).json()

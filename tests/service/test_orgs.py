@@ -50,7 +50,12 @@ def test_an_organisation_looks_as_in_s2(service: Running, org: str) -> None:
     service.track(org_id=org, feature="scans", quantity=5)
     body = view(service, org)
     assert list(body)[:7] == S2_ORG
-    assert (body["org_id"], body["plan"], body["stripe_customer_id"], body["payment_overdue"]) == (org, "free", None, False)
+    assert (body["org_id"], body["plan"], body["stripe_customer_id"], body["payment_overdue"]) == (
+        org,
+        "free",
+        None,
+        False,
+    )
     assert set(body["features"]) == {"scans", "wallet_checks", "api_requests"}
     scans = body["features"]["scans"]
     assert list(scans)[:4] == S2_FEATURE
@@ -227,7 +232,12 @@ def test_an_unknown_plan_names_the_nearest_and_all(service: Running, org: str) -
 
 @pytest.mark.parametrize(
     ("scopes", "shown"),
-    [((USAGE_READ,), None), ((USAGE_READ, BILLING_READ), "cus_9"), ((USAGE_READ, BILLING_WRITE), "cus_9"), ((ADMIN,), "cus_9")],
+    [
+        ((USAGE_READ,), None),
+        ((USAGE_READ, BILLING_READ), "cus_9"),
+        ((USAGE_READ, BILLING_WRITE), "cus_9"),
+        ((ADMIN,), "cus_9"),
+    ],
 )
 def test_stripes_id_is_for_those_who_have_to_do_with_billing(
     service: Running, org: str, scopes: tuple[str, ...], shown: str | None

@@ -116,11 +116,21 @@ def _answering(service: ServiceProcess) -> set[int]:
 def test_a_half_sent_request_does_not_hold_the_end_past_fifteen_seconds(service: ServiceProcess) -> None:
     with _half_sent(service):
         assert service.terminate() == 0
+    assert "the app was closed" in service.output()
 
 
 def test_a_request_in_flight_is_finished_before_the_end(service: ServiceProcess) -> None:
     with _half_sent(service) as line:
         os.kill(service.pid, signal.SIGTERM)
+        wait_until(lambda: _refused(service), timeout_s=END_S, what="new connections are refused")
+        line.sendall(b"56789")
+        assert line.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        assert service.wait() == 0
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_parent_alone(service: ServiceProcess) -> None:
+    with _half_sent(service) as line:
+        os.killpg(service.pid, signal.SIGINT)
         wait_until(lambda: _refused(service), timeout_s=END_S, what="new connections are refused")
         line.sendall(b"56789")
         assert line.recv(4096).startswith(b"HTTP/1.1 200 OK")

@@ -216,7 +216,11 @@ def test_without_auto_create_only_put_makes_an_organisation(strict: Running, org
     with strict.unchanged():
         tracked = strict.track(org_id=org, feature="scans")
         updated = strict.call("POST", "/billing/update", admin, json={"org_id": org, "plan": "free"})
-    assert comparable(tracked)[2] == comparable(updated)[2] == comparable(strict.track(token("x"), org_id=org, feature="a"))[2]
+    assert (
+        comparable(tracked)[2]
+        == comparable(updated)[2]
+        == comparable(strict.track(token("x"), org_id=org, feature="a"))[2]
+    )
     problem(tracked, 404, "org-not-found")
     assert strict.call("PUT", f"/v1/orgs/{org}", admin, json={}).status_code == 201
     assert strict.track(org_id=org, feature="scans").status_code == 200

@@ -1,6 +1,7 @@
 """A small app for tests of the processes around the real one: it counts in the store, or hangs."""
 
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -42,6 +43,8 @@ class TinyApp:
             refuse = os.environ.get("TINY_REFUSES")
             await send({"type": f"lifespan.startup.{'failed' if refuse else 'complete'}"})
         await self._client.aclose()
+        sys.stdout.write("the app was closed\n")
+        sys.stdout.flush()
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -34,6 +34,14 @@ local profile_values, profile_drops = section(10 + n1 + n2, n3), section(10 + n1
 local entry = section(10 + n1 + n2 + n3 + n4, #ARGV - (9 + n1 + n2 + n3 + n4))
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
 
+-- A key of another type ends the script here, while nothing is written.
+call('HLEN', profile)
+call('XLEN', trail)
+call('ZCARD', orgs)
+call('HLEN', plans)
+call('ZCARD', due)
+call('HLEN', totals)
+
 if #record_drops > 0 then call('HDEL', record, unpack(record_drops)) end
 call('HSET', record, 'k', claim, 'plan', plan, unpack(record_values))
 if #profile_drops > 0 then call('HDEL', profile, unpack(profile_drops)) end

@@ -30,23 +30,27 @@ if now >= valid_until or now >= end_ms then return {-1, now} end
 if closes and (start_ms < tonumber(old.pe) or now < start_ms) then return {-1, now} end
 
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
-local closed, drop, unsealed, used_any = {}, {}, {}, false
+local closed, drop, unsealed = {}, {}, {}
 if closes then
   for field, value in pairs(old) do
     local kind, feature = sub(field, 1, 2), sub(field, 3)
-    if kind == 'u:' then
-      used_any = true
-      closed[#closed + 1] = 'b:' .. feature
-      closed[#closed + 1] = tonumber(value) + tonumber(old['b:' .. feature] or 0)
-    end
+    if kind == 'u:' then closed[#closed + 1] = feature end
     if kind == 'x:' and tonumber(value) > tonumber(old['s:' .. feature] or 0) then unsealed[#unsealed + 1] = feature end
     if kind == 'u:' or kind == 'x:' or kind == 's:' then drop[#drop + 1] = field end
   end
 end
 
-if used_any then
+-- A key of another type ends the script here, while nothing is written.
+call('HLEN', archive)
+call('XLEN', trail)
+call('ZCARD', due)
+call('ZCARD', dirty)
+call('HLEN', totals)
+
+if #closed > 0 then
   call('HSET', archive, 'closed', now, unpack(flat))
-  call('HSET', record, unpack(closed))
+  -- Units of all closed periods may pass what a Lua number holds exactly: the store adds them.
+  for i = 1, #closed do call('HINCRBY', record, 'b:' .. closed[i], old['u:' .. closed[i]]) end
   call('XADD', trail, '*', 'type', 'period_closed', 'plan', old.plan, 'period', old.ps, 'until', old.pe, 'at', now)
   call('HINCRBY', totals, 'e:period_closed', 1)
 end

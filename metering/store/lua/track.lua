@@ -146,6 +146,43 @@ local function lookup(e0, events, shard0, groups, tiers, tiers_now)
   return hits
 end
 
+-- Whether one of these replies is an error: a key that is about to be written has another type.
+local function wrong(...)
+  for _, reply in ipairs({...}) do
+    if type(reply) == 'table' then return true end
+  end
+  return false
+end
+
+-- Whether a history key has another type. The one that is written first needs no look: where it fails, nothing is
+-- written yet.
+local function history_wrong(units, day0)
+  for place in next, units, next(units) do
+    local day = tonumber(sub(place, 1, find(place, ':', 1, true) - 1))
+    if wrong(read('HLEN', KEYS[day0 + day - 1])) then return true end
+  end
+  return false
+end
+
+local function creation_wrong(new0, trail)
+  return wrong(read('HLEN', KEYS[new0]), read('ZCARD', KEYS[new0 + 1]), read('HLEN', KEYS[new0 + 2]),
+    read('ZCARD', KEYS[new0 + 3]), read('XLEN', trail))
+end
+
+-- Reads the overage so far into each counter that has more now; whether what it writes to is wrong.
+local function overage_wrong(record, counters, trail, dirty)
+  for feature, c in pairs(counters) do
+    if c and c.overage > 0 then
+      local x = call('HMGET', record, 'x:' .. feature, 's:' .. feature)
+      c.accrued, c.sealed = tonumber(x[1] or 0), tonumber(x[2] or 0)
+      if not (c.accrued and c.sealed) then return true end
+      if c.accrued == c.sealed and wrong(read('ZCARD', dirty)) then return true end
+      if c.accrued == 0 and wrong(read('XLEN', trail)) then return true end
+    end
+  end
+  return false
+end
+
 local function write_history(key, bucket, units, overage)
   if call('HINCRBY', key, bucket, units) == units then call('EXPIRE', key, history_keep_s, 'NX') end
   if overage > 0 then call('HINCRBY', key, 'x' .. bucket, overage) end
@@ -183,8 +220,8 @@ local function write_marks(crossings, sealed, start_ms, mark)
   end
 end
 
--- Everything of one organisation. Reads and decisions first; from `-- writes` on nothing may fail but history,
--- which comes first, so that a history key of a wrong type leaves no trace of the organisation.
+-- Everything of one organisation. Reads and decisions first; from `-- writes` on nothing may fail but the first
+-- write, to history, so that a key of a wrong type leaves no trace of the organisation.
 local function organisation(crossings, dirty, totals, clock_ok)
   local claim, start_ms, plan = ARGV[a], tonumber(ARGV[a + 1]), ARGV[a + 2]
   local nd, ng, nm = tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
@@ -306,17 +343,10 @@ local function organisation(crossings, dirty, totals, clock_ok)
     end
   end
   if not counted then return end
-  if overages then -- overage so far, read while nothing is written
-    for feature, c in pairs(counters) do
-      if c and c.overage > 0 then
-        local x = call('HMGET', record, 'x:' .. feature, 's:' .. feature)
-        c.accrued, c.sealed = tonumber(x[1] or 0), tonumber(x[2] or 0)
-        if not (c.accrued and c.sealed) then
-          o = start
-          return answer_all(ne, 10, 0)
-        end
-      end
-    end
+  if overages and overage_wrong(record, counters, trail, dirty) or marks and wrong(read('XLEN', crossings))
+    or not stored and creation_wrong(new0, trail) or units and history_wrong(units, day0) then
+    o = start
+    return answer_all(ne, 10, 0)
   end
 
   -- writes: history first

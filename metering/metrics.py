@@ -1,0 +1,230 @@
+"""Every metric, declared once, and the page that shows them.
+
+Figures of the business come from the store at every scrape, so they are the same from every worker and replica and
+never go back: add up nothing over instances, take `max without (instance)`. Figures of the service are the workers'
+own, kept in files that outlive them and summed over all workers of one service: `sum` them over instances.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Self
+
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+
+from metering.errors import Problem
+from metering.figures import Figures, FiguresError, Row, shared_folder
+from metering.latency import BOUNDS_S, Latency, histograms
+from metering.settings import Settings
+from metering.store.batcher import BatchStats
+from metering.store.counters import Counters
+from metering.store.gate import GateRefusedError
+from metering.store.keys import Keys
+from metering.store.top import OrgUnits, TopOrgs
+from metering.store.totals import Totals, read_totals
+from metering.usage import Outcome, UsageEvent
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+DEADLINE_S: Final = 2.0
+"""For the store to answer a scrape: a hundred times what it takes, and well inside Prometheus' ten seconds."""
+
+FLUSH_S: Final = 3.0
+"""Between two flushes: how late an organisation may enter the top, and a worker's batches the sums of the others."""
+
+BATCHES: Final[Mapping[str, str]] = {
+    "calls": "Script calls sent to the store.",
+    "events": "Usage events the store answered.",
+    "retries": "Times an event was asked again: its answer was lost, or what this worker knew was out of date.",
+    "shed": "Events refused because too many were waiting.",
+    "parked": "Times an organisation was set aside because its data is corrupt.",
+}
+"""What metering.store.batcher.BatchStats counts."""
+
+_US_PER_S: Final = 1_000_000
+_LES: Final = (*map(repr, BOUNDS_S), "+Inf")
+_BATCH_ROWS: Final = {name: Row(f"batch|{name}", 1) for name in BATCHES}
+
+_WHO: Final = "METRICS_TOP_ORGS organisations have one: those with the most units."
+
+Sums = Mapping[Row, list[int]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What is known before the first request: the release, each (method, route template), the store's durability."""
+
+    release: str
+    endpoints: tuple[tuple[str, str], ...]
+    lossy: bool
+
+
+class Metrics:
+    """The metrics of one worker: `observe` and `counted` as it works, `flush` every FLUSH_S, `exposition` to show them.
+
+    A context manager: entering opens the figures and raises GateRefusedError when their folder cannot be used.
+    """
+
+    def __init__(self, settings: Settings, client: "Redis", keys: Keys, stats: BatchStats, build: Build) -> None:
+        self._folder = settings.metrics_dir
+        self._client, self._keys, self._stats, self._build = client, keys, stats, build
+        self._top = TopOrgs(client, keys, settings.metrics_top_orgs)
+        self._latency = Latency(build.endpoints)
+        self.observe = self._latency.observe
+        """Takes method, route template, status and seconds of each request."""
+        self.counted = self._top.note
+        """Takes organisation and units of each event that counted."""
+
+    def __enter__(self) -> Self:
+        """Open the figures, or go on in those of a worker that ended."""
+        rows = [*_BATCH_ROWS.values(), *self._latency.rows]
+        with ExitStack() as stack:
+            try:
+                folder = self._folder or stack.enter_context(shared_folder())
+                self._figures = stack.enter_context(Figures(folder, rows))
+            except FiguresError as error:
+                raise GateRefusedError(f"metrics: {error}\n    {error.cure}") from error
+            self._stack = stack.pop_all()
+        self._before = self._figures.cells[: len(BATCHES)].tolist()
+        self._latency.count_in(self._figures.cells[len(BATCHES) :])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the figures to the next worker; what is still observed is seen by nobody."""
+        self._note_batches()
+        self._stack.close()
+        self._latency.count_in(self._figures.cells[len(BATCHES) :])
+
+    async def flush(self) -> None:
+        """Bring what only this worker knows to where all see it. Raises the 503 problems."""
+        self._note_batches()
+        await self._top.flush()
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The page and its content type: OpenMetrics where `accept` asks for it, else Prometheus' text format."""
+        business = await self._business()
+        self._note_batches()
+        page = _Page([*_service(self._build, self._figures.sums(), up=bool(business)), *business])
+        try:
+            encode, kind = choose_encoder(accept)
+        except TypeError:  # a version that is none
+            encode, kind = choose_encoder("")
+        return encode(page), kind
+
+    async def _business(self) -> list[Metric]:
+        """The figures of the store; none when it does not give them in time, for zeros would be a lie."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                totals = await read_totals(self._client, self._keys, top=self._top.kept)
+                return list(_business(totals, await self._top.units(totals.top)))
+        except (Problem, TimeoutError) as error:
+            log.warning("scrape without the store", error=repr(error))
+            return []
+
+    def _note_batches(self) -> None:
+        """Show what the batcher counted, on top of what the file held before."""
+        for cell, name in enumerate(BATCHES):
+            self._figures.cells[cell] = self._before[cell] + getattr(self._stats, name)
+
+
+class Counted:
+    """Counters that say of every event that counted whose it was and how much."""
+
+    def __init__(self, counters: Counters, counted: Callable[[str, int], None]) -> None:
+        self._track = counters.track
+        self._counted = counted
+
+    async def track(self, event: UsageEvent) -> Outcome:
+        """As `Counters.track`."""
+        outcome = await self._track(event)
+        if outcome.recorded:
+            self._counted(event.org_id, outcome.recorded)
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Families in the shape that the encoders take."""
+
+    families: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+
+# ── the service ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _service(build: Build, sums: Sums, *, up: bool) -> Iterator[Metric]:
+    """What the workers know of themselves."""
+    yield _gauge("metering_store_up", "Whether the store answered this scrape in time.", [((), up)])
+    about = "Whether the store may lose acknowledged events in a crash."
+    yield _gauge("metering_lossy_ledger", about, [((), build.lossy)])
+    about = "The release that runs, as a label; always 1."
+    yield _gauge("metering_build_info", about, [((build.release,), 1)], "version")
+    for name, about in BATCHES.items():
+        yield _counter(f"metering_batch_{name}", about, [((), sums[_BATCH_ROWS[name]][0])])
+    yield _durations(sums)
+
+
+def _durations(sums: Sums) -> Metric:
+    family = HistogramMetricFamily(
+        "scorpius_usage_api_duration_seconds",
+        "Time from a request's head to the end of its answer, by route template and class of status.",
+        labels=("method", "endpoint", "status"),
+    )
+    for series in histograms(sums):
+        buckets = list(zip(_LES, accumulate(series.buckets), strict=True))
+        family.add_metric((series.method, series.endpoint, series.status), buckets, series.sum_us / _US_PER_S)
+    return family
+
+
+# ── the business ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _business(totals: Totals, top: list[OrgUnits]) -> Iterator[Metric]:
+    """What the store knows of its organisations."""
+    yield _gauge("scorpius_total_organizations", "Organisations there are.", [((), totals.orgs)])
+    plans = [((plan,), orgs) for plan, orgs in totals.plans.items()]
+    yield _gauge("scorpius_plan_distribution", "Organisations on each plan.", plans, "plan")
+    events = [((kind,), number) for kind, number in totals.events.items()]
+    about = "Billing events ever (not usage events), by type."
+    yield _counter("scorpius_billing_events", about, events, "event_type")
+    units = [((feature, plan), number) for (plan, feature), number in totals.units.items()]
+    about = "Units (not events) ever used by all organisations, by the plan they were on when they used them."
+    yield _counter("scorpius_feature_usage", about, units, "feature", "plan")
+    sums = [((org.org_id,), org.total) for org in top]
+    about = "Units ever used by each organisation with a series, all features together. " + _WHO
+    yield _counter("scorpius_org_usage", about, sums, "org_id")
+    each = [((org.org_id, *place), number) for org in top for place, number in org.units.items()]
+    about = (
+        "Units ever used by each organisation with a series, by the plan it was on when it used them: a plan change "
+        "begins another series and leaves this one where it is. " + _WHO
+    )
+    yield _counter("scorpius_usage", about, each, "org_id", "feature", "plan")
+
+
+Series = Iterable[tuple[tuple[str, ...], int]]
+"""Of each series the values of its labels, and its own."""
+
+
+def _gauge(name: str, about: str, series: Series, *labels: str) -> Metric:
+    family = GaugeMetricFamily(name, about, labels=labels)
+    for names, value in sorted(series):
+        family.add_metric(names, value)
+    return family
+
+
+def _counter(name: str, about: str, series: Series, *labels: str) -> Metric:
+    """A counter; the encoders put `_total` after its name."""
+    family = CounterMetricFamily(name, about, labels=labels)
+    for names, value in sorted(series):
+        family.add_metric(names, value)
+    return family

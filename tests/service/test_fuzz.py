@@ -1,0 +1,81 @@
+"""Everything the document allows, and much it does not, sent to the service: no surprise ever comes back."""
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Final
+
+import pytest
+import schemathesis
+from hypothesis import settings
+from hypothesis import strategies as st
+from schemathesis.checks import CHECKS
+from schemathesis.generation import GenerationMode
+
+from metering.api.document import document
+from metering.api.routes import ROUTES
+from metering.auth import ADMIN
+from tests.service.running import Running, token
+
+EXAMPLES: Final = 60
+"""Generated for each operation, besides those that cover the schema's borders one by one."""
+
+KNOWN: Final = "org-123"
+
+now = datetime.now(UTC)
+schemathesis.openapi.format(
+    "iana-time-zone", st.sampled_from(["UTC", "Europe/Paris", "America/St_Johns", "Asia/Tokyo"])
+)
+schemathesis.openapi.format(
+    "date-time", st.integers(0, 30).map(lambda days: (now - timedelta(days=days)).isoformat().replace("+00:00", "Z"))
+)
+schema = schemathesis.openapi.from_dict(document(ROUTES, "fuzzed"))
+
+SEMANTIC: Final = {"feature-unknown", "metadata-size", "out-of-range", "timestamp"}
+"""Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
+
+Tally = defaultdict[str, Counter[int]]
+
+
+@pytest.fixture(scope="module")
+def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
+    """Statuses by operation. At the end every operation must have succeeded at least once."""
+    seen: Tally = defaultdict(Counter)
+    yield seen
+    cases = sum(sum(statuses.values()) for statuses in seen.values())
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        sys.stdout.write(f"\nfuzzed: {cases} cases over {len(seen)} operations\n")
+    never = [operation for operation, statuses in seen.items() if not any(200 <= status < 300 for status in statuses)]
+    assert not never, f"never answered with 2xx: {never}"
+
+
+@pytest.fixture(scope="module")
+def fuzzed(service: Running) -> Running:
+    """The service, with one organisation that the generator is told of."""
+    service.track(org_id=KNOWN, feature="scans")
+    return service
+
+
+turns = count()
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES)
+def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case, fuzzed: Running, tally: Tally) -> None:
+    wanted = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
+    if wanted and "org_id" in case.path_parameters and next(turns) % 2:
+        case.path_parameters["org_id"] = KNOWN
+    response = case.call_and_validate(
+        base_url=f"http://127.0.0.1:{fuzzed.port}",
+        headers={"Authorization": f"Bearer {token(KNOWN, ADMIN)}"},
+        excluded_checks=CHECKS.get_by_names(["positive_data_acceptance"]),
+    )
+    tally[case.operation.label][response.status_code] += 1
+    assert "x-request-id" in response.headers
+    if wanted and response.status_code in {400, 413, 415, 422}:
+        told = response.json()
+        assert {fault["code"] for fault in told["errors"]} <= SEMANTIC, told
