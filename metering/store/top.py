@@ -2,7 +2,7 @@
 
 Each worker sketches who uses much; every few seconds it reads the lifetime totals of those few and notes them in one
 sorted set a partition. Everybody reads the same sets, so every replica shows the same organisations. The order is by
-units, then by who had them first: an organisation leaves only when enough others have more.
+units, then by who had as many first: an organisation leaves only when enough others are above it.
 """
 
 from collections import Counter, defaultdict
@@ -78,15 +78,14 @@ def units_of(org_id: str, record: Mapping[bytes, bytes]) -> OrgUnits:
 class Sketch:
     """Who uses much of a stream, in bounded memory: Space-Saving, evicting in batches.
 
-    Whoever has more than `total / size` units is in `units`, with a number that is too low by `error` at most.
+    Whoever has more than one in `size` of all units is in `units`, with a number too low by less than that.
     """
 
-    __slots__ = ("_room", "_size", "error", "units")
+    __slots__ = ("_room", "_size", "units")
 
     def __init__(self, size: int) -> None:
         self._size, self._room = size, 4 * size
         self.units: dict[str, int] = {}
-        self.error = 0
 
     def add(self, org_id: str, units: int) -> None:
         """Count `units` more."""
@@ -99,7 +98,6 @@ class Sketch:
         """Keep the highest `size`, less what the next one has: it and all below are gone, each at that cost."""
         least = sorted(self.units.values(), reverse=True)[self._size]
         self.units = {org_id: units - least for org_id, units in self.units.items() if units > least}
-        self.error += least
 
     def highest(self) -> dict[str, int]:
         """The highest `size` and their units."""
@@ -165,7 +163,7 @@ class TopOrgs:
         pipe: Any = self._client.pipeline(transaction=False)
         for name in names:
             pipe.hgetall(self._keys.record(name))
-        return [record or {} for record in await replies_of(pipe)]
+        return [record or {} for record in await replies_of(pipe, spare=True)]
 
     async def _write(self, scores: Mapping[str, float | None]) -> None:
         """Raise scores, drop those without one, and keep each partition's set short."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from metering.errors import OrgCorrupt
+from metering.errors import InternalError, OrgCorrupt
 from metering.store.connect import StoreError, problem_of
 from metering.store.keys import Keys
 
@@ -47,7 +47,7 @@ class Totals:
 async def read_totals(client: "Redis", keys: Keys, *, top: int) -> Totals:
     """The totals as they stand now, with the `top` (1 or more) highest organisations of each partition.
 
-    One pipeline, four small reads a partition. Raises the 503 problems.
+    One pipeline, four small reads a partition. Raises the 503 problems, and InternalError for totals out of shape.
     """
     pipe: Any = client.pipeline(transaction=False)
     for partition in range(keys.partitions):
@@ -57,15 +57,18 @@ async def read_totals(client: "Redis", keys: Keys, *, top: int) -> Totals:
         pipe.zrange(keys.shared("top", partition), 0, top - 1, desc=True, withscores=True)
     replies = await replies_of(pipe)
     found = Totals()
-    for at in range(0, len(replies), _READS):
-        totals, plans, orgs, members = replies[at : at + _READS]
-        found.add(totals, plans, orgs)
-        found.top |= {name.decode(): score for name, score in members}
+    try:
+        for at in range(0, len(replies), _READS):
+            totals, plans, orgs, members = replies[at : at + _READS]
+            found.add(totals, plans, orgs)
+            found.top |= {name.decode(): score for name, score in members}
+    except ValueError as error:
+        raise InternalError("the totals hold what no script wrote") from error
     return found
 
 
-async def replies_of(pipe: Any) -> list[Any]:
-    """Run a pipeline; where a key has the wrong type, its reply is None. Raises the 503 problems.
+async def replies_of(pipe: Any, *, spare: bool = False) -> list[Any]:
+    """Run a pipeline. Raises the 503 problems; with `spare` a key of the wrong type answers None instead.
 
     The driver's own check for refusals hides what the server said first, which tells them apart.
     """
@@ -76,7 +79,7 @@ async def replies_of(pipe: Any) -> list[Any]:
     for at, reply in enumerate(replies):
         if isinstance(reply, Exception):
             problem = problem_of(reply)
-            if not isinstance(problem, OrgCorrupt):
+            if not spare or not isinstance(problem, OrgCorrupt):
                 raise problem from reply
             replies[at] = None
     return replies

@@ -30,7 +30,7 @@ class Run:
     """One finished run of the command line in a folder of its own."""
 
     def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
-        environment = clean_environment(DATA_DIR=str(folder / "var"), **settings)
+        environment = clean_environment(**{"DATA_DIR": str(folder / "var"), **settings})
         command = (sys.executable, "-m", "metering.cli", *arguments)
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         self.code, self.output, self.errors = done.returncode, done.stdout, done.stderr

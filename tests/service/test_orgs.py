@@ -20,7 +20,7 @@ S2_ORG: Final = [
 S2_FEATURE: Final = ["current", "limit", "reset_date", "last_updated"]
 INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z")
 
-PLANS: Final = {
+PLANS: Final[dict[str, dict[str, int | None]]] = {
     "free": {"scans": 10, "wallet_checks": 100, "api_requests": 1000},
     "professional": {"scans": 1000, "wallet_checks": 10_000, "api_requests": 50_000},
     "enterprise": {"scans": None, "wallet_checks": None, "api_requests": None},

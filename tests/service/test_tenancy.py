@@ -71,7 +71,7 @@ def test_every_route_has_a_row_and_every_row_a_route() -> None:
     assert set(ROWS) == set(TABLE), "Add the new route to ROWS: how it is called, and what it may be called about."
 
 
-def chosen(wanted: Callable[[Route, Row], bool]) -> Any:
+def chosen(wanted: Callable[[Route, Row], bool]) -> pytest.MarkDecorator:
     """The rows of interest as parameters."""
     keys = [key for key in TABLE if key in ROWS and wanted(TABLE[key], ROWS[key])]
     return pytest.mark.parametrize("key", keys, ids=[" ".join(key) for key in keys])

@@ -1,0 +1,158 @@
+"""The README as a newcomer meets it: a fresh copy, an empty home, its commands as they stand."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from metering.settings import Settings
+from tests.house.repo import ROOT, files
+from tests.support.servers import free_port
+from tests.support.service import call
+from tests.support.wait import wait_until
+
+README: Final = (ROOT / "README.md").read_text()
+PORT: Final = str(free_port())
+
+START_S: Final = 90.0
+"""What is promised: healthy within 90 s, installation included."""
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the README in one language, the port replaced by a free one."""
+    return [found.replace("8005", PORT) for found in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)]
+
+
+class Newcomer:
+    """A copy of the project, a home with nothing in it, and a shell that keeps what it exports."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place / "usage-metering"
+        for path in files():
+            target = self.place / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        home = place / "home"
+        home.mkdir()
+        kept = {
+            name: value for name, value in os.environ.items() if name in ("PATH", "LANG") or name.startswith("PIP_")
+        }
+        self.environment = {**kept, "HOME": str(home), "PIP_NO_CACHE_DIR": "1"}
+        self.exports: list[str] = []
+        self.log = place / "log"
+        self._service: subprocess.Popen[bytes] | None = None
+
+    def make_run(self) -> None:
+        """`make run` in the background, on the free port."""
+        with self.log.open("wb") as log:
+            self._service = subprocess.Popen(
+                ["make", "run", f"ARGS=--port {PORT}"], cwd=self.place, env=self.environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        wait_until(self._healthy, timeout_s=START_S, what="make run is healthy")
+
+    def _healthy(self) -> bool:
+        assert self._service is not None
+        assert self._service.poll() is None, self.log.read_text()
+        try:
+            return call(f"http://127.0.0.1:{PORT}/health")[1]["status"] == "healthy"
+        except OSError:
+            return False
+
+    def type(self, command: str) -> str:
+        """Run one command as it stands; what it printed. An `export` is kept for the next ones."""
+        script = "set -e\n" + "\n".join([*self.exports, command])
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=self.place, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if command.startswith("export "):
+            self.exports.append(command)
+        return done.stdout
+
+    def end(self) -> int:
+        """Ctrl-C."""
+        assert self._service is not None
+        if self._service.poll() is None:
+            os.killpg(self._service.pid, signal.SIGINT)
+        return self._service.wait(20)
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
+    """A newcomer whose `make run` is healthy."""
+    somebody = Newcomer(tmp_path_factory.mktemp("newcomer"))
+    try:
+        somebody.make_run()
+        yield somebody
+    finally:
+        somebody.end()
+
+
+def commands() -> list[str]:
+    """Every command of the README in order; continued lines are one."""
+    text = "\n".join(blocks("sh")).replace("\\\n", "")
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def shown_answer() -> dict[str, Any]:
+    """The JSON that the README shows for the first event."""
+    found: dict[str, Any] = json.loads(blocks("json")[0])
+    return found
+
+
+def test_readme_commands_are_those_this_test_knows_how_to_run() -> None:
+    """A new command in the README needs its check here, or it would be claimed and not run."""
+    kinds = [shlex.split(command)[0] for command in commands()]
+    assert kinds == ["make", "export", "curl", "curl", "curl", "curl", "make", *[".venv/bin/metering"] * 3]
+
+
+def test_make_run_serves_a_fresh_copy_and_the_first_answer_is_the_one_shown(newcomer: Newcomer) -> None:
+    """`make run`, then the README's commands: the first event's answer is the README's but for the dates."""
+    export, track, update, view, metrics = commands()[1:6]
+    newcomer.type(export)
+    answer, shown = json.loads(newcomer.type(track)), shown_answer()
+    assert list(answer) == list(shown)
+    dates = ("reset_date", "period")
+    assert {k: v for k, v in answer.items() if k not in dates} == {k: v for k, v in shown.items() if k not in dates}
+    assert json.loads(newcomer.type(track))["duplicate"] is True
+    assert "event-conflict" in newcomer.type(track.replace('"quantity":5', '"quantity":6'))
+    over = json.loads(newcomer.type(track.replace("evt-1", "evt-2").replace('"quantity":5', '"quantity":6')))
+    assert (over["allowed"], over["current_usage"], over["overage"], over["remaining"]) == (True, 11, 1, 0)
+    assert json.loads(newcomer.type(update))["features"]["scans"]["limit"] == 1000
+    assert json.loads(newcomer.type(view))["features"]["scans"]["current"] == 11
+    series = 'scorpius_org_usage_total{org_id="org-123"} 11.0'
+    wait_until(lambda: series in newcomer.type(metrics), timeout_s=20, what=f"{series} in the metrics")
+
+
+@pytest.mark.parametrize("number", range(7, 10))
+def test_every_other_command_of_the_readme_works(newcomer: Newcomer, number: int) -> None:
+    """The command exits 0 and prints something."""
+    assert newcomer.type(commands()[number]).strip()
+
+
+def test_the_three_lines_that_a_start_prints_work_as_they_are(newcomer: Newcomer) -> None:
+    """The curl lines of `make run`'s own output, pasted."""
+    lines = [line.strip() for line in newcomer.log.read_text().splitlines() if line.strip().startswith("curl ")]
+    assert len(lines) == 3
+    for line in lines:
+        assert "error" not in newcomer.type(line.replace("curl ", "curl -sf ", 1)).lower()
+
+
+def test_settings_table_names_every_setting_with_its_default() -> None:
+    """The README's table and the settings are the same list."""
+    rows = dict(re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", README, re.MULTILINE))
+    shown: dict[str, str] = {}
+    for names, defaults in rows.items():
+        found, values = re.findall(r"`(\w+)`", names), [v.strip(" `") for v in defaults.split(",")]
+        shown |= dict(zip(found, values * len(found) if len(values) == 1 else values, strict=False))
+    expected = {name.upper() for name in Settings.model_fields} - {"STORE_KIND"}
+    assert set(shown) == expected
