@@ -8,7 +8,7 @@ reverse. Importing this module does nothing. It serves as
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -29,29 +29,25 @@ from metering.clock import Clock, SystemClock
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.settings import LogLevel, Settings, SettingsError, StoreKind
-from metering.store.batcher import BatchStats
-from metering.store.connect import connect
+from metering.store.connect import PATIENT, connect
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.keys import Keys
-from metering.store.orgs import Orgs
+from metering.store.orgs import SWEEP_S, Orgs
 from metering.store.timing import StoreTime
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
 from metering.workers import Loop, Workers
 from plans.catalogue import Catalogue, CatalogueError, parse
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
 PACKAGE: Final = "usage-metering"
 
 log = structlog.get_logger(__name__)
 
 
-MeasuresMaker = Callable[[Settings, "Redis", Keys, BatchStats, Build], AbstractContextManager[Measures]]
-"""Opens the metrics over an open store."""
+MeasuresMaker = Callable[..., AbstractContextManager[Measures]]
+"""Opens the metrics over an open store; takes what `Metrics` takes."""
 
 
 def create_app(
@@ -124,7 +120,9 @@ class App:
 
         keys, time, codec = Keys(dataset.partitions), StoreTime(clock), FieldCodec()
         fake = kind is StoreKind.EPHEMERAL
-        orgs = Orgs(client, keys, self._catalogue, time, codec, fake=fake)
+        patient = connect(settings.store_url(), retries=PATIENT)
+        stack.push_async_callback(patient.aclose)
+        orgs = Orgs(patient, keys, self._catalogue, time, codec, fake=fake)
         counters = Counters(
             client, keys, orgs, time, codec,
             secret=dataset.secret, auto_create=settings.auto_create_orgs, late_reject=settings.late_policy == "reject",
@@ -134,13 +132,14 @@ class App:
         stack.push_async_callback(counters.close)
         build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build))
-        await stack.enter_async_context(Workers(Loop("metrics", measures.flush, FLUSH_S)))
+        loops = (Loop("metrics", measures.flush, FLUSH_S), Loop("sweep", orgs.sweep, SWEEP_S))
+        await stack.enter_async_context(Workers(*loops))
         end = stack.enter_context(told_of_the_end())
 
         def gate() -> Awaitable[GateReport]:
             return run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue, write=False)
 
-        vitals = StoreVitals(client, gate, report, counters, end, settings)
+        vitals = StoreVitals(client.ping, gate, report, counters, end, settings)
         return self._wired(orgs, counters, measures, vitals)
 
     def _wired(self, orgs: Orgs, counters: Counters, measures: Measures, vitals: StoreVitals) -> Front:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
@@ -16,9 +16,6 @@ from metering.settings import Settings
 from metering.store.connect import StoreError
 from metering.store.counters import Counters
 from metering.store.gate import GateReport
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -62,18 +59,21 @@ def told_of_the_end() -> Iterator[End]:
 
 
 class StoreVitals:
-    """`gate` runs the start-up checks again without writing; `opened` is what they said at the start."""
+    """`ping` raises a StoreError where the store does not answer; `gate` runs the start-up checks again without writing.
+
+    `opened` is what they said at the start.
+    """
 
     def __init__(
         self,
-        client: "Redis",
+        ping: Callable[[], Awaitable[object]],
         gate: Callable[[], Awaitable[GateReport]],
         opened: GateReport,
         counters: Counters,
         end: End,
         settings: Settings,
     ) -> None:
-        self._client = client
+        self._ping = ping
         self._gate = gate
         self._opened = opened
         self._counters = counters
@@ -114,7 +114,7 @@ class StoreVitals:
 
     async def _answers(self) -> bool:
         try:
-            await self._client.ping()
+            await self._ping()
         except StoreError:
             return False
         return True

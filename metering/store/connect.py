@@ -5,7 +5,7 @@ from typing import Final
 from redis import RedisError, exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import RedisClusterException, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
@@ -29,6 +29,13 @@ CONNECT_TIMEOUT_S: Final = 0.5
 
 IDLE_CHECK_S: Final = 15
 """A connection idle this long is checked with PING first: firewalls drop idle ones silently, often at 60 s."""
+
+RETRY_BASE_S: Final = 0.05
+RETRY_CAP_S: Final = 0.5
+"""Waits between retries grow from the first to the second, with full jitter."""
+
+PATIENT: Final = 12
+"""Retries for calls that are safe to repeat (reads, compare-and-set): about two seconds, the length of a restart."""
 
 RETRY_AFTER_S: Final = 1
 
@@ -62,7 +69,7 @@ def connect(
         socket_timeout=reply_timeout_s,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         health_check_interval=IDLE_CHECK_S,
-        retry=Retry(NoBackoff(), retries),
+        retry=Retry(ExponentialWithJitterBackoff(base=RETRY_BASE_S, cap=RETRY_CAP_S), retries),
         client_name=name,
         decode_responses=False,
         # RESP2: the shapes of its replies are the same on every server from 7.0 on and with every driver.

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _SKEW_MAX_MS: Final = 60_000
 """As the scripts: further apart, nothing is written."""
 
+SWEEP_S: Final = 60.0
+"""Between two sweeps: a closed period of an idle organisation is archived within minutes of its end."""
+
+SWEEP_MAX: Final = 100
+"""Organisations of one partition a sweep: at most some thousand calls, a few seconds of a quiet connection."""
+
 _PIPELINE_PREFACE: Final = "of pipeline caused error: ('"
 
 _TURNS: Final = 8
@@ -122,16 +128,14 @@ class Orgs:
         following = f"{self._keys.partition(last)}.{last}" if more else None
         return [org for org in orgs if org is not None], following
 
-    async def sweep(self, limit: int) -> int:
-        """Roll up to `limit` organisations per partition whose claim ran out; returns how many. For idle ones."""
-        now_ms, rolled = await self._server_now(), 0
+    async def sweep(self) -> None:
+        """Roll organisations whose claim ran out and that sent nothing since, up to SWEEP_MAX a partition."""
+        now_ms = await self._server_now()
         for partition in range(self._keys.partitions):
             key = self._keys.shared("due", partition)
-            names = await self._ask(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=limit))
+            names = await self._ask(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=SWEEP_MAX))
             for name in names:
                 await self.present(name.decode())
-            rolled += len(names)
-        return rolled
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 

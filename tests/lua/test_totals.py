@@ -1,5 +1,7 @@
 """The sums that the scripts keep for the metrics, read as the metrics read them."""
 
+from collections import Counter
+
 import pytest
 
 from metering.errors import InternalError, OrgCorrupt, StorageUnavailable
@@ -89,8 +91,8 @@ async def test_the_price_does_not_depend_on_the_number_of_organisations(store: S
             if number in {0, 59}:
                 await ledger.client.config_resetstat()
                 await totals_of(ledger)
-                prices.append(await commands(ledger) - {"info": 1, "config|resetstat": 1})
-        assert prices == [{"hgetall": 8, "zcard": 4, "zrange": 4}] * 2
+                prices.append(await commands(ledger) - Counter(["config|resetstat"]))
+        assert prices == [{"hgetall": 8, "zcard": 4, "zrevrange": 4}] * 2
 
 
 async def test_an_empty_store_has_empty_totals(store: StoreServer) -> None:

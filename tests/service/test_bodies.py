@@ -89,7 +89,7 @@ MALFORMED = {
     "key twice, spaced": b'{"feature" :"scans","quantity" :1,"quantity":1}',
     "key twice beside a string of colons": b'{"feature":"scans","actor":":::","quantity":1,"quantity":1}',
     "key twice hidden by an escaped colon": b'{"feature":"scans","actor":"\\u003a","quantity":1,"quantity":1}',
-    "key twice hidden by an escaped colon in capitals": b'{"feature":"scans","actor":"\\u003A","quantity":1,"quantity":1}',
+    "key twice hidden by \\u003A": b'{"feature":"scans","actor":"\\u003A","quantity":1,"quantity":1}',
     "key twice, first value dropped with its colons": b'{"feature":"scans","actor":"a:b","actor":"cd"}',
     "key twice in metadata": b'{"feature":"scans","metadata":{"a":{"b":1,"b":2}}}',
     "5,000 deep": b'{"feature":"scans","metadata":' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
