@@ -134,17 +134,21 @@ def _read(path: Path) -> Iterator[tuple[Row, list[int]]]:
 
 
 @contextmanager
-def shared_folder() -> Iterator[Path]:
-    """A private temporary folder that the workers of one `uvicorn` share, removed when the last of them ends.
+def shared_folder(base: Path | None = None) -> Iterator[Path]:
+    """A private folder that the workers of one `uvicorn` share, removed when the last of them ends.
 
-    Workers know each other by the process that started them all; a server without workers has it for itself. Other
-    supervisors (which fork) name a folder in METRICS_DIR instead. Raises FiguresError.
+    It lies in `base`, by default where temporary files do. Workers know each other by the process that started them
+    all; a server without workers has it for itself. Other supervisors (which fork) name a folder in METRICS_DIR
+    instead. Raises FiguresError.
     """
-    parent = parent_process()
-    base = Path(tempfile.gettempdir())
-    _sweep(base)
-    folder = base / f"{_FOLDER}-{os.getuid()}-{os.getpid() if parent is None else parent.pid}"
-    fd = _joined(folder)
+    try:
+        place = base or Path(tempfile.gettempdir())
+        _sweep(place)
+        parent = parent_process()
+        folder = place / f"{_FOLDER}-{os.getuid()}-{os.getpid() if parent is None else parent.pid}"
+        fd = _joined(folder)
+    except OSError as error:
+        raise FiguresError(base or Path("the temporary folder"), error.strerror or str(error)) from error
     try:
         yield folder
     finally:

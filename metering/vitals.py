@@ -59,9 +59,9 @@ def told_of_the_end() -> Iterator[End]:
 
 
 class StoreVitals:
-    """`ping` raises a StoreError where the store does not answer; `gate` runs the start-up checks again without writing.
+    """`ping` raises a StoreError where the store does not answer.
 
-    `opened` is what they said at the start.
+    `gate` runs the start-up checks again without writing; `opened` is what they said at the start.
     """
 
     def __init__(

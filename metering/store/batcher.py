@@ -47,16 +47,11 @@ _PAUSE_S: Final = 0.05
 
 _SWEEP_S: Final = 0.25
 _MOMENTARY: Final = (
-    "BUSY",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "READONLY",
-    "TRYAGAIN",
-    "UNKILLABLE",
-    "MOVED",
-    "ASK",
+    *"BUSY CLUSTERDOWN LOADING MASTERDOWN READONLY TRYAGAIN UNKILLABLE MOVED ASK".split(),
+    *"NOAUTH NOPERM WRONGPASS CROSSSLOT".split(),
 )
+"""First words of refusals that are the server's state or its operator's doing, and no organisation's data."""
+
 _RETRY: Final = {"Retry-After": "1"}
 
 STALE, CORRUPT = 7, 10
@@ -103,6 +98,7 @@ class Batcher:
         self._frames: dict[str, Frame] = {}
         self._resolving: dict[str, list[Pending]] = {}
         self._resolvers = asyncio.Semaphore(RESOLVES_MAX)
+        self._paused: deque[list[Pending]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._parked: dict[str, float] = {}
         self._in_flight: set[Call] = set()
@@ -158,7 +154,7 @@ class Batcher:
 
     def _waiting(self) -> Iterable[Pending]:
         yield from self._queue
-        for events in self._resolving.values():
+        for events in (*self._resolving.values(), *self._paused):
             yield from events
         for call in self._in_flight:
             yield from _events(call)
@@ -223,7 +219,7 @@ class Batcher:
         elif isinstance(reply, hiredis.ReplyError):
             self._on_refusal(call, str(reply))
         else:
-            self._again(_events(call), 0)
+            self._again(_events(call))
         if self._queue:
             self._schedule()
 
@@ -233,7 +229,7 @@ class Batcher:
             return self._fail(_events(call), ClockUnsafe(headers={"Retry-After": "5"}))
         self._time.learn(now_ms)
         if reply[1] == OTHER_DAY:
-            return self._again(_events(call), 0)
+            return self._again(_events(call))
         at = 1
         for frame, events in call.groups:
             if reply[at] == STALE:
@@ -260,7 +256,7 @@ class Batcher:
         if reason == EARLY:
             return self._fail(events, ClockUnsafe(headers=_RETRY))
         if reason == MINUTE:
-            return self._again(events, 0)
+            return self._again(events)
         if self._frames.get(frame.org_id) is frame:
             del self._frames[frame.org_id]
         alive = self._alive(events)
@@ -273,9 +269,9 @@ class Batcher:
         if words.startswith("NOSCRIPT"):
             if self._lane.ready:
                 self._lane.call(self._script_load, _ignore)
-            return self._again(_events(call), 0)
+            return self._again(_events(call))
         if words.startswith(_MOMENTARY):
-            return self._again(_events(call), _PAUSE_S)
+            return self._later(_events(call))
         problem = problem_of(ResponseError(words))
         if isinstance(problem, StorageUnavailable | Overloaded) or problem.code == "ledger-full":
             return self._fail(_events(call), problem)
@@ -285,7 +281,7 @@ class Batcher:
             if self._lane.ready:
                 self._send([group])
             else:
-                self._again(group[1], 0)
+                self._again(group[1])
         return None
 
     # ── settling ─────────────────────────────────────────────────────────────────────────────────────────
@@ -301,25 +297,26 @@ class Batcher:
             if not event.future.done():
                 event.future.set_exception(problem)
 
-    def _alive(self, events: Iterable[Pending]) -> list[Pending]:
+    def _alive(self, events: Iterable[Pending], *, turns: int = 1) -> list[Pending]:
         """Count a turn; events without budget or turns left are answered, the others returned."""
         alive: list[Pending] = []
         spent: list[Pending] = []
         now = self._loop.time()
         for event in events:
-            event.attempts += 1
+            event.attempts += turns
             (alive if event.attempts < ATTEMPTS_MAX and now < event.deadline else spent).append(event)
         self.stats.retries += len(alive)
         self._fail(spent, StorageUnavailable(headers=_RETRY))
         return alive
 
-    def _again(self, events: Iterable[Pending], pause_s: float) -> None:
-        """Ask again for events that may or may not be counted: the script recognises them."""
-        alive = self._alive(events)
-        if pause_s:
-            self._loop.call_later(pause_s, self._put_back, alive)
-        else:
-            self._put_back(alive)
+    def _again(self, events: Iterable[Pending]) -> None:
+        """Ask again at once for events that may or may not be counted: the script recognises them."""
+        self._put_back(self._alive(events))
+
+    def _later(self, events: Iterable[Pending]) -> None:
+        """Ask again after a pause, as often as the events' budget allows: the store says that it will pass."""
+        self._paused.append(self._alive(events, turns=0))
+        self._loop.call_later(_PAUSE_S, lambda: self._put_back(self._paused.popleft()))
 
     def _put_back(self, events: list[Pending]) -> None:
         self._queue.extendleft(reversed(events))
@@ -341,13 +338,16 @@ class Batcher:
         return until is not None
 
     def _sweep(self) -> None:
-        """Answer events that waited out their budget while no connection could be had."""
+        """Answer events that waited out their budget for a connection, a pause or their organisation."""
         self._sweeper = None
         now = self._loop.time()
-        spent = [event for event in self._queue if event.deadline <= now]
-        if spent:
-            self._queue = deque(event for event in self._queue if event.deadline > now)
-            self._fail(spent, StorageUnavailable(headers=_RETRY))
+        for waiting in (self._queue, *self._resolving.values(), *self._paused):
+            spent = [event for event in waiting if event.deadline <= now]
+            if spent:
+                alive = [event for event in waiting if event.deadline > now]
+                waiting.clear()
+                waiting.extend(alive)
+                self._fail(spent, StorageUnavailable(headers=_RETRY))
         if self._pending:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
@@ -372,7 +372,7 @@ class Batcher:
             return self._park(org_id, self._resolving.pop(org_id), problem.detail)
         except Problem as problem:
             if isinstance(problem, StorageUnavailable | Overloaded):
-                return self._again(self._resolving.pop(org_id), _PAUSE_S)
+                return self._later(self._resolving.pop(org_id))
             return self._fail(self._resolving.pop(org_id), problem)
         except BaseException:
             self._fail(self._resolving.pop(org_id), StorageUnavailable(headers=_RETRY))

@@ -6,6 +6,7 @@ back), with no part negative. Whole data sets are walked key by key, so that a k
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -66,15 +67,26 @@ async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Repor
     orgs: dict[str, _Org] = defaultdict(_Org)
     shared: dict[str, dict[str, Any]] = defaultdict(dict)
     async for raw in client.scan_iter(count=1000):
-        await _gather(client, raw.decode(), orgs, shared, report)
+        await _gather(client, raw.decode(), keys, orgs, shared, report)
     for name, org in orgs.items():
-        _check_org(name, org, keys, report, history_from_ms)
-        _check_dirty(name, org, shared[f"p{keys.partition(name):02x}"].get("dirty", {}), keys, report)
+        with _readable(keys.record(name), report):
+            _check_org(name, org, keys, report, history_from_ms)
+            _check_dirty(name, org, shared[f"p{keys.partition(name):02x}"].get("dirty", {}), keys, report)
     for tag, members in shared.items():
         inside = {n: o for n, o in orgs.items() if f"p{keys.partition(n):02x}" == tag}
-        _check_partition(tag, members, inside, report)
+        with _readable(f"{{{tag}}}", report):
+            _check_partition(tag, members, inside, report)
     report.orgs = len(orgs)
     return report
+
+
+@contextmanager
+def _readable(key: str, report: Report) -> Iterator[None]:
+    """A figure that is missing or no number is a violation too, and ends the checks of its owner alone."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        report.claim(False, key, "every figure can be read", repr(error))
 
 
 async def check_org(client: Client, keys: Keys, org_id: str, features: tuple[str, ...]) -> Report:
@@ -105,7 +117,7 @@ async def check_org(client: Client, keys: Keys, org_id: str, features: tuple[str
 
 
 async def _gather(
-    client: Client, key: str, orgs: dict[str, _Org], shared: dict[str, dict[str, Any]], report: Report
+    client: Client, key: str, keys: Keys, orgs: dict[str, _Org], shared: dict[str, dict[str, Any]], report: Report
 ) -> None:
     """Put one key where it belongs; a key of no known shape, type or expiry is a violation."""
     report.keys += 1
@@ -117,7 +129,9 @@ async def _gather(
     kind, ttl_ms = (await client.type(key)).decode(), await client.pttl(key)
     report.claim(kind == shape.kind, key, f"is a {shape.kind}", kind)
     report.claim((ttl_ms >= 0) == (shape.expiry is Expiry.TTL), key, f"expires by {shape.expiry}", f"{ttl_ms} ms left")
-    if kind != shape.kind:
+    home = "org" not in parts or int(parts["p"], 16) == keys.partition(parts["org"])
+    report.claim(home, key, "lies in the partition of its organisation", parts)
+    if kind != shape.kind or not home:
         return
     if shape.name in ("record", "archive", "history"):
         values = _text(await client.hgetall(key))
@@ -234,6 +248,8 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
     report.claim(plans == by_plan, f"{key}:plans", "plans = organisations by plan", (plans, by_plan))
     report.claim(set(members.get("orgs", {})) == set(orgs), f"{key}:orgs", "index = organisations", len(orgs))
+    strangers = {member.split("|")[0] for member in members.get("dirty", {})} - set(orgs)
+    report.claim(not strangers, f"{key}:dirty", "dirty organisations exist", strangers)
     due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}
     report.claim(members.get("due", {}) == due, f"{key}:due", "due = end of each claim", len(due))
 

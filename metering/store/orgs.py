@@ -7,6 +7,7 @@ second effect.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -135,7 +136,8 @@ class Orgs:
             key = self._keys.shared("due", partition)
             names = await self._ask(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=SWEEP_MAX))
             for name in names:
-                await self.present(name.decode())
+                with suppress(OrgCorrupt):  # refused wherever it is asked for; the others are swept
+                    await self.present(name.decode())
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 

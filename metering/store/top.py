@@ -97,7 +97,7 @@ class Sketch:
     def _evict(self) -> None:
         """Keep the highest `size`, less what the next one has: it and all below are gone, each at that cost."""
         least = sorted(self.units.values(), reverse=True)[self._size]
-        self.units = {org_id: units - least for org_id, units in self.units.items() if units >= least}
+        self.units = {org_id: units - least for org_id, units in self.units.items() if units > least}
 
     def highest(self) -> dict[str, int]:
         """The highest `size` and their units."""

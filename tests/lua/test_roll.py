@@ -269,15 +269,32 @@ async def test_the_sweep_rolls_idle_organisations_and_only_those(store: StoreSer
     async with calm(store.url, partitions=4) as ledger:
         for number in range(12):
             await ledger.callers[0].counters.track(event(f"org-{number}", 3))
-        assert await ledger.callers[0].orgs.sweep(100) == 0
+        before = await ledger.dump()
+        await ledger.callers[0].orgs.sweep()
+        assert await ledger.dump() == before
         await move_to(ledger, await next_year(ledger, FEBRUARY))
-        assert await ledger.callers[0].orgs.sweep(2) == 8
-        await ledger.callers[0].orgs.sweep(100)
-        assert await ledger.callers[0].orgs.sweep(100) == 0
-        due = [score for n in range(4) for _, score in await ledger.client.zrange(
-            ledger.keys.shared("due", n), 0, -1, withscores=True)]  # fmt: skip
-        assert set(due) == {float(await next_year(ledger, "03-01T00:00:00"))}
+        await ledger.callers[0].orgs.sweep()
+        assert await due(ledger) == {await next_year(ledger, "03-01T00:00:00")}
         await lawful(ledger)
+
+
+async def test_the_sweep_passes_over_an_organisation_whose_data_is_corrupt(store: StoreServer) -> None:
+    async with calm(store.url, partitions=1) as ledger:
+        for org_id in ("a-bad", "good"):
+            await ledger.callers[0].counters.track(event(org_id, 3))
+        await ledger.client.hset(ledger.keys.record("a-bad"), "u:scans", "many")
+        await move_to(ledger, await next_year(ledger, FEBRUARY))
+        await ledger.callers[0].orgs.sweep()
+        assert await due(ledger) == {await next_year(ledger, f"{month}-01T00:00:00") for month in ("02", "03")}
+
+
+async def due(ledger: Ledger) -> set[int]:
+    """When the claims of the ledger's organisations run out."""
+    found = set()
+    for partition in range(ledger.keys.partitions):
+        key = ledger.keys.shared("due", partition)
+        found |= {int(score) for _, score in await ledger.client.zrange(key, 0, -1, withscores=True)}
+    return found
 
 
 async def test_the_end_of_a_month_inside_a_period_renews_the_claim_and_nothing_else(store: StoreServer) -> None:
@@ -323,8 +340,8 @@ NEWER: Final = (
     CATALOGUE.replace("version = 1", "version = 2")
     .replace("scans = { limit = 10,", "scans = { limit = 12,")
     .replace('closed = { title = "Closed", unit = "call" }\n', 'fresh = { title = "Fresh", unit = "call" }\n')
-    .replace('closed = { limit = 5, on_limit = "block", enabled = false }\n', 'fresh = { limit = 3 }\n')
-    .replace('closed = { limit = 5, on_limit = "overage" }\n', 'fresh = { limit = 4 }\n')
+    .replace('closed = { limit = 5, on_limit = "block", enabled = false }\n', "fresh = { limit = 3 }\n")
+    .replace('closed = { limit = 5, on_limit = "overage" }\n', "fresh = { limit = 4 }\n")
 )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from metering.store.fields import FieldCodec
-from metering.store.frames import Frame
+from metering.store.frames import Frame, day_text
 from metering.store.orgs import OrgChange
 from metering.usage import Result
 from plans.periods import Period
@@ -29,7 +29,9 @@ class Scene:
     caller: Caller
     frame: Frame
 
-    async def ask(self, quantity: str = "1", *, feature: str = "scans", digest: int = 7, content: int = 70) -> list[int]:
+    async def ask(
+        self, quantity: str = "1", *, feature: str = "scans", digest: int = 7, content: int = 70
+    ) -> list[int]:
         """The reply to one event of acme."""
         one = waiting("acme", quantity, digest=digest, content=content, feature=feature)
         return await ask(self.ledger, self.caller, (self.frame, [one]))
@@ -292,8 +294,6 @@ async def test_a_total_is_exact_up_to_2_to_the_53_less_1_and_one_more_is_refused
 async def give(ledger: Ledger, org_id: str, feature: str, units: int) -> None:
     """Units that no event brought, in every place where an event's units are."""
     keys, now_ms = ledger.keys, await ledger.now_ms()
-    from metering.store.frames import day_text  # noqa: PLC0415
-
     await ledger.client.hset(keys.record(org_id), f"u:{feature}", units)
     day = keys.history(org_id, feature, day_text(now_ms // DAY_MS))
     await ledger.client.hset(day, f"{now_ms // 3_600_000 % 24:02d}", units)

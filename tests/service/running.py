@@ -20,7 +20,7 @@ from metering.store.connect import normalise_url
 from tests.support.servers import StoreServer
 from tests.support.wait import wait_until
 
-SECRET: Final = "a-secret-of-tests-with-more-than-32-bytes"
+SECRET: Final = "a-secret-of-tests-long-enough-for-every-hash-that-could-be-tried-on-it"
 OWN: Final = (USAGE_WRITE, USAGE_READ, BILLING_READ, BILLING_WRITE)
 """Every scope of a customer."""
 

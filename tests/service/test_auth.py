@@ -1,6 +1,7 @@
 """Which tokens hold (row 54), and for how long they are believed."""
 
 import base64
+import hmac
 import json
 import time
 from typing import Any, Final
@@ -58,6 +59,13 @@ def raw(header: dict[str, Any], claims: object, signature: bytes = b"") -> str:
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
+def by_hand(header: dict[str, Any], claims: object) -> str:
+    """The same, properly signed."""
+    text = raw(header, claims).rpartition(".")[0]
+    digest = hmac.digest(SECRET.encode(), text.encode(), "sha256")
+    return f"{text}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
 def tampered() -> str:
     head, _, tail = signed().split(".")
     return f"{head}.{raw({}, GOOD | {'org_id': 'org-2'}).split('.')[1]}.{tail}"
@@ -74,8 +82,8 @@ REFUSED: Final = {
     "alg none": raw({"alg": "none", "typ": "JWT"}, GOOD),
     "alg None": raw({"alg": "None", "typ": "JWT"}, GOOD),
     "no alg": raw({"typ": "JWT"}, GOOD),
-    "HS512": signed(algorithm="HS512", key=SECRET * 2),
-    "HS384": signed(algorithm="HS384", key=SECRET * 2),
+    "HS512": signed(algorithm="HS512"),
+    "HS384": signed(algorithm="HS384"),
     "another key": signed(key="another-secret-of-more-than-32-bytes!!"),
     "no signature": signed().rsplit(".", 1)[0] + ".",
     "claims swapped": tampered(),
@@ -92,7 +100,7 @@ REFUSED: Final = {
     "wrong iss": signed({"iss": "https://evil.example"}),
     "no iss": signed(drop="iss"),
     "crit": signed(header={"crit": ["exp"]}),
-    "crit known to the library": signed(header={"crit": ["b64"], "b64": True}),
+    "crit known to the library": by_hand({"alg": "HS256", "crit": ["b64"], "b64": True}, GOOD),
     "detached": signed(header={"b64": False}),
     "typ of another kind": signed(header={"typ": "dpop+jwt"}),
     "org_id with a colon": signed({"org_id": "a:b"}),
@@ -121,6 +129,7 @@ async def test_a_token_that_does_not_hold_is_refused(text: str) -> None:
 
 
 ACCEPTED: Final = {
+    "by hand": (by_hand({"alg": "HS256"}, GOOD), Caller("svc", "org-1", frozenset({USAGE_READ}))),
     "plain": (signed(), Caller("svc", "org-1", frozenset({USAGE_READ}))),
     "expired within the leeway": (
         signed({"exp": NOW_S - LEEWAY_S + 1}),
@@ -179,7 +188,7 @@ async def test_the_scheme_may_be_written_in_any_case() -> None:
 async def test_two_megabytes_of_token_are_not_even_decoded() -> None:
     began = time.process_time()
     with pytest.raises(Unauthenticated):
-        await authenticator(HandClock(NOW_MS)).identify(b"Bearer " + b"a" * 2_000_000)
+        await authenticator(HandClock(NOW_MS)).identify(b"Bearer " + b"YWFh" * 500_000 + b".YQ.YQ")
     assert time.process_time() - began < 0.02
 
 

@@ -170,6 +170,15 @@ def test_the_doctor_prints_each_failing_line_with_its_cure_and_exits_with_one(
     assert re.findall(r"^ok    (scripts|clocks|store|catalogue file): ", run.output, re.MULTILINE)
 
 
+def test_the_doctor_reads_the_catalogue_as_well(tmp_path: Path) -> None:
+    missing = Run(tmp_path, "doctor", PLANS_FILE="none.toml")
+    (tmp_path / "bad.toml").write_text("version = 0\n")
+    bad = Run(tmp_path, "doctor", PLANS_FILE="bad.toml")
+    assert (missing.code, bad.code) == (1, 1)
+    assert "FAIL  PLANS_FILE: " in missing.output
+    assert "FAIL  catalogue file: bad.toml: version: " in bad.output
+
+
 def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None:
     run = Run(tmp_path, "doctor", "--json", REDIS_URL=store.url, DEBUG="true")
     checks = {check["name"]: check["ok"] for check in json.loads(run.output)["checks"]}

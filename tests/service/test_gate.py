@@ -382,3 +382,13 @@ async def test_every_refusal_is_told_at_once_with_its_cure(store: StoreServer, c
 
 async def test_the_store_takes_every_script(client: Redis) -> None:
     assert (await gate_module.scripts_check(client)).ok
+
+
+async def test_a_user_that_may_not_load_scripts_is_told(store: StoreServer) -> None:
+    store.say("ACL", "SETUSER", "metering", "on", ">pw", "~{*", "+@all", "-@scripting", "-acl")
+    async with connect(store.url.replace("unix://", "unix://metering:pw@")) as client:
+        check = await gate_module.scripts_check(client)
+        report = await _report(client, Settings(jwt_secret=STRONG, debug=True), kind=StoreKind.EXTERNAL)
+    store.say("ACL", "DELUSER", "metering")
+    assert (check.ok, check.fatal) == (False, True)
+    assert _names(report.warnings) == ["maxmemory"]

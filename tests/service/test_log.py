@@ -12,8 +12,11 @@ import pytest
 import structlog
 
 from metering import log
+from metering.api.guard import visible
 from metering.app import secrets_of
+from metering.auth import Caller
 from metering.clock import HandClock
+from metering.errors import OrgNotFound
 from metering.log import MASK
 from metering.settings import Settings
 from tests.service.running import token
@@ -305,3 +308,15 @@ def test_paths_and_bodies_are_not_logged(told: tuple[str, str]) -> None:
         "other",
     }
     assert "scans" not in printed
+
+
+def test_who_asks_for_a_foreign_organisation_is_told(lines: Lines) -> None:
+    with pytest.raises(OrgNotFound):
+        visible(Caller("spy", "org-1", frozenset()), "org-2")
+    assert {name: lines.last[name] for name in ("level", "event", "subject", "org_id", "asked")} == {
+        "level": "warning",
+        "event": "foreign organisation",
+        "subject": "spy",
+        "org_id": "org-1",
+        "asked": "org-2",
+    }

@@ -1,14 +1,19 @@
 """Health, readiness, metrics and pages."""
 
+import asyncio
 import re
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 
 from metering.errors import leaves
-from metering.vitals import End, told_of_the_end
+from metering.settings import Settings
+from metering.store.gate import Check, GateReport
+from metering.store.keys import DATASET
+from metering.vitals import End, StoreVitals, told_of_the_end
 from tests.service.running import Running, problem, token
 from tests.support.servers import StoreServer
 from tests.support.wait import wait_until
@@ -184,3 +189,45 @@ def test_every_problem_has_a_page_with_its_cure(service: Running) -> None:
         assert page.status_code == 200
         assert kind.code in page.text
     problem(service.call("GET", "/problems/unheard-of"), 404, "not-found")
+
+
+def test_another_data_set_in_the_same_store_is_not_served(fragile: Running) -> None:
+    fragile.store.hset(DATASET, "id", "somebody-elses")
+    ready = fragile.call("GET", "/health/ready")
+    assert (ready.status_code, ready.json()["reasons"]) == (503, ["data set"])
+
+
+class Looks:
+    """A gate that counts how often it is asked and waits until it may answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self) -> GateReport:
+        self.asked += 1
+        await self.may_answer.wait()
+        return GateReport(None, (Check("appendfsync", ok=False, found="no"),), lossy=True)
+
+
+def vitals(gate: Looks, end: End) -> StoreVitals:
+    nobody: Any = None
+    return StoreVitals(nobody, gate, GateReport(None, (), lossy=False), nobody, end, Settings())
+
+
+async def test_told_to_end_it_is_not_ready_whatever_the_store_says() -> None:
+    gate = Looks()
+    assert await vitals(gate, End(told=True)).unready() == ["shutting down"]
+    assert gate.asked == 0
+
+
+async def test_however_many_ask_the_store_is_asked_once() -> None:
+    gate = Looks()
+    asked = vitals(gate, End())
+    probes = [asyncio.create_task(asked.unready()) for _ in range(20)]
+    await asyncio.sleep(0)
+    gate.may_answer.set()
+    assert await asyncio.gather(*probes) == [["appendfsync"]] * 20
+    assert gate.asked == 1
+    assert await asked.unready() == ["appendfsync"]
+    assert gate.asked == 2

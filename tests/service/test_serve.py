@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,12 @@ def _count(service: ServiceProcess) -> int:
 
 def _until_gone(pids: list[int]) -> None:
     assert pids
-    wait_until(lambda: all(map(gone, pids)), timeout_s=END_S, what=f"processes {pids} end")
+    try:
+        wait_until(lambda: all(map(gone, pids)), timeout_s=END_S, what=f"processes {pids} end")
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # a test that fails leaves nothing behind either
 
 
 def test_a_killed_parent_leaves_neither_store_nor_worker(service: ServiceProcess) -> None:

@@ -2,10 +2,12 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from metering.auth import ADMIN, USAGE_READ, USAGE_WRITE
+from metering.settings import Settings
 from tests.service.running import Running, problem, token
 
 S2_ORDER = ["org_id", "feature", "current_usage", "limit", "remaining", "reset_date"]
@@ -163,3 +165,24 @@ def test_the_caller_needs_the_scope_to_write(service: Running, org: str) -> None
         body = problem(response, 403, "forbidden")
     assert body["scope"] == USAGE_WRITE
     assert 'scope="usage:write"' in response.headers["www-authenticate"]
+
+
+def test_an_earlier_event_may_be_refused_instead(org: str) -> None:
+    with Running(late_policy="reject") as strict:
+        period = strict.track(org_id=org, feature="scans").json()["period"]
+        before = period["start"].replace("T00:00:00Z", "T00:00:00.001+00:01")
+        with strict.unchanged():
+            problem(strict.track(org_id=org, feature="scans", timestamp=before), 422, "timestamp-out-of-range")
+
+
+def test_a_feature_that_the_plan_leaves_out_is_disabled(org: str, tmp_path: Path) -> None:
+    text, _ = Settings().plans_text()
+    file = tmp_path / "plans.toml"
+    file.write_text(text.replace("scans = { limit = 10 }", "scans = { limit = 10, enabled = false }"))
+    with Running(plans_file=file) as other:
+        other.track(org_id=org, feature="wallet_checks")
+        with other.unchanged():
+            body = problem(other.track(org_id=org, feature="scans"), 403, "feature-disabled")
+        shown = other.call("GET", f"/usage/{org}", token(org)).json()["features"]["scans"]
+    assert (body["feature"], body["upgrade"]) == ("scans", {"plan": "professional"})
+    assert (shown["enabled"], shown["current"]) == (False, 0)

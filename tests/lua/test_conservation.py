@@ -1,0 +1,194 @@
+"""The conservation law fires: one figure is spoilt at a time, and the walk names the law and the place."""
+
+import ast
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from metering.store import conservation
+from metering.store.conservation import check_org, walk
+from metering.store.orgs import OrgChange
+from tests.lua.ledger import Ledger
+from tests.lua.scenes import calm, event, lawful, move_to, next_year
+from tests.support.servers import StoreServer
+
+RECORD: Final = "{p00}:o:acme"
+
+
+@dataclass(slots=True)
+class DataSet:
+    """A lawful data set: acme with a closed January and overage in both months, beta on another plan."""
+
+    ledger: Ledger
+    january_ms: int
+    february_ms: int
+
+    @property
+    def archive(self) -> str:
+        """The key of acme's January."""
+        return f"{{p00}}:u:acme:{self.january_ms}"
+
+    @property
+    def day(self) -> str:
+        """The key of acme's scans of the first of February."""
+        return self.ledger.keys.history("acme", "scans", f"{self.year}0201")
+
+    @property
+    def year(self) -> str:
+        """The year of it all."""
+        return str(1970 + self.february_ms // (365 * 86_400_000 + 21_600_000))
+
+
+@asynccontextmanager
+async def data_set(url: str) -> AsyncIterator[DataSet]:
+    """Make it, and see that it is lawful."""
+    async with calm(url, partitions=1) as ledger:
+        caller = ledger.callers[0]
+        for quantity, feature in ((13, "scans"), (2, "checks")):
+            await caller.counters.track(event("acme", quantity, f"e{quantity}", feature))
+        org = await caller.orgs.get("acme")
+        assert org is not None
+        await move_to(ledger, await next_year(ledger, "02-01T10:00:00"))
+        await caller.counters.track(event("acme", 12, "e12"))
+        await caller.counters.track(event("beta", 1))
+        await caller.orgs.update("beta", OrgChange(plan="pro"), actor="test", create=False)
+        await lawful(ledger)
+        yield DataSet(ledger, org.period.start_ms, org.period.end_ms)
+
+
+SPOILT: Final = (
+    ("SET stray 1", "every key has a declared shape", "stray"),
+    ("SET {p00}:h:acme:scans:20300101 1", "is a hash", "{p00}:h:acme:scans:20300101"),
+    ("EXPIRE {p00}:o:acme 1000", "expires by org", RECORD),
+    ("EXPIRE <archive> 1000", "expires by org", "<archive>"),
+    ("PERSIST <day>", "expires by ttl", "<day>"),
+    ("EXPIRE {p00}:totals 1000", "expires by never", "{p00}:totals"),
+    ("DEL {p00}:o:acme", "an organisation has a record", RECORD),
+    ("RENAME <archive> {p00}:u:acme:7", "an archive is named by its start", "{p00}:u:acme:7"),
+    ("HSET <archive> pe <february>1", "periods do not overlap", RECORD),
+    ("HINCRBY <archive> u:checks 1", "used = sum of history", "<archive>#checks"),
+    ("HINCRBY {p00}:o:acme b:scans 1", "closed units = sum of archives", RECORD),
+    ("HDEL {p00}:o:acme b:scans", "closed units = sum of archives", RECORD),
+    ("DEL <archive>", "closed units = sum of archives", RECORD),
+    ("HINCRBY {p00}:o:acme u:scans 1", "used = sum of history", f"{RECORD}#scans"),
+    ("HINCRBY {p00}:o:acme u:scans -1", "used = sum of history", f"{RECORD}#scans"),
+    ("HINCRBY <day> 10 1", "used = sum of history", f"{RECORD}#scans"),
+    ("DEL <day>", "used = sum of history", f"{RECORD}#scans"),
+    ("HSET {p00}:o:acme u:calls 3", "used = sum of history", f"{RECORD}#calls"),
+    ("HINCRBY {p00}:o:acme x:scans 1", "overage = sum of its history", f"{RECORD}#scans"),
+    ("HINCRBY <day> x10 -1", "overage = sum of its history", f"{RECORD}#scans"),
+    ("HSET {p00}:o:acme x:scans 13", "0 <= sealed <= overage <= used", f"{RECORD}#scans"),
+    ("HSET {p00}:o:acme s:scans 3", "0 <= sealed <= overage <= used", f"{RECORD}#scans"),
+    ("HSET {p00}:o:acme s:scans -1", "0 <= sealed <= overage <= used", f"{RECORD}#scans"),
+    ("RENAME <day> {p00}:h:acme:scans:20200101", "history lies in a known period", "{p00}:h:acme:scans:20200101"),
+    ("ZREM {p00}:dirty acme|scans", "dirty = overage not sealed", RECORD),
+    ("ZADD {p00}:dirty 1 acme|checks", "dirty = overage not sealed", RECORD),
+    ("HSET <archive> s:scans 3", "dirty = overage not sealed", RECORD),
+    ("ZADD {p00}:dirty 1 gone|checks", "dirty organisations exist", "{p00}:dirty"),
+    ("HINCRBY {p00}:totals u:free:scans 1", "totals = units of all organisations", "{p00}:totals"),
+    ("DEL {p00}:totals", "totals = units of all organisations", "{p00}:totals"),
+    ("HINCRBY {p00}:plans free 1", "plans = organisations by plan", "{p00}:plans"),
+    ("HSET {p00}:o:acme plan pro", "plans = organisations by plan", "{p00}:plans"),
+    ("ZADD {p00}:orgs 0 gone", "index = organisations", "{p00}:orgs"),
+    ("ZREM {p00}:orgs beta", "index = organisations", "{p00}:orgs"),
+    ("ZADD {p00}:due 7 acme", "due = end of each claim", "{p00}:due"),
+    ("ZREM {p00}:due beta", "due = end of each claim", "{p00}:due"),
+    ("DEL {p00}:totals {p00}:plans {p00}:orgs {p00}:due {p00}:dirty", "index = organisations", "{p00}:orgs"),
+    ("RENAME {p00}:p:acme {p01}:p:acme", "lies in the partition of its organisation", "{p01}:p:acme"),
+    ("HSET {p00}:o:acme u:scans many", "every figure can be read", RECORD),
+    ("HDEL {p00}:o:acme ps", "every figure can be read", RECORD),
+    ("HSET {p00}:totals u:free:scans many", "every figure can be read", "{p00}"),
+)
+
+
+@pytest.mark.parametrize(("command", "law", "place"), SPOILT, ids=[command for command, _, _ in SPOILT])
+async def test_a_spoilt_figure_breaks_its_law_at_its_place(
+    store: StoreServer, command: str, law: str, place: str
+) -> None:
+    async with data_set(store.url) as data:
+        names = {"<archive>": data.archive, "<day>": data.day, "<february>": str(data.february_ms)}
+        for name, value in names.items():
+            command, place = command.replace(name, value), place.replace(name, value)
+        await data.ledger.client.execute_command(*command.split(" "))
+        found = [(violation.law, violation.key) for violation in (await data.ledger.walk()).violations]
+        assert (law, place) in found
+
+
+def test_every_law_has_a_figure_that_breaks_it() -> None:
+    """The laws are read out of the module itself, so that a new one without a row fails here."""
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(conservation))) if isinstance(node, ast.Call)]
+    claims = [call.args[2] for call in calls if ast.unparse(call.func) == "report.claim"]
+    plain = {claim.value for claim in claims if isinstance(claim, ast.Constant)}
+    assert len(claims) > 15
+    assert plain - {law for _, law, _ in SPOILT} == set()
+
+
+async def test_a_walk_tells_keys_organisations_and_units(store: StoreServer) -> None:
+    async with data_set(store.url) as data:
+        report = await data.ledger.walk()
+        assert (report.orgs, report.units) == (2, 13 + 2 + 12 + 1)
+        assert report.keys == await data.ledger.client.dbsize()
+
+
+async def test_one_unreadable_organisation_does_not_hide_what_another_breaks(store: StoreServer) -> None:
+    async with data_set(store.url) as data:
+        client = data.ledger.client
+        await client.hset(RECORD, "u:scans", "many")
+        await client.hincrby("{p00}:o:beta", "u:scans", 1)
+        found = {(violation.law, violation.key) for violation in (await data.ledger.walk()).violations}
+        assert ("used = sum of history", "{p00}:o:beta#scans") in found
+
+
+async def test_history_that_retention_took_is_not_missed(store: StoreServer) -> None:
+    async with data_set(store.url) as data:
+        [january] = [key async for key in data.ledger.client.scan_iter(match=f"*:h:acme:checks:{data.year}01*")]
+        await data.ledger.client.delete(january)
+        assert (await data.ledger.walk()).violations
+        kept = await walk(data.ledger.client, data.ledger.keys, history_from_ms=data.february_ms)
+        assert kept.violations == []
+
+
+# ── one organisation, while others write ─────────────────────────────────────────────────────────────────
+
+
+async def checked(data: DataSet, org_id: str = "acme") -> list[str]:
+    """The laws that the running period of an organisation breaks."""
+    features = tuple(data.ledger.catalogue.features)
+    report = await check_org(data.ledger.client, data.ledger.keys, org_id, features)
+    return [violation.law for violation in report.violations]
+
+
+async def test_a_lawful_organisation_passes_alone(store: StoreServer) -> None:
+    async with data_set(store.url) as data:
+        assert await checked(data) == []
+        assert await checked(data, "nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "law"),
+    [
+        ("u:scans", 13, "used = sum of history"),
+        ("x:scans", 3, "overage = sum of its history"),
+        ("s:scans", 3, "0 <= sealed <= overage <= used"),
+        ("u:calls", 1, "used = sum of history"),
+    ],
+)
+async def test_a_spoilt_organisation_is_found_alone(store: StoreServer, field: str, value: Any, law: str) -> None:
+    async with data_set(store.url) as data:
+        await data.ledger.client.hset(RECORD, field, value)
+        assert await checked(data) == [law]
+
+
+async def test_an_organisation_is_found_lawful_while_it_is_written_to(store: StoreServer) -> None:
+    """Record and history are read at one instant."""
+    async with data_set(store.url) as data:
+        track = data.ledger.callers[0].counters.track
+        for turn in range(20):
+            tracks = [asyncio.create_task(track(event("acme", 3, f"t{turn}.{n}"))) for n in range(10)]
+            assert await checked(data) == []
+            await asyncio.gather(*tracks)

@@ -1,0 +1,309 @@
+"""The page of metrics: what it says, in which format, and what becomes of it when the store is away."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from redis.asyncio import Redis
+
+from metering.metrics import BATCHES, DEADLINE_S, Build, Counted, Metrics
+from metering.settings import Settings
+from metering.store.batcher import BatchStats
+from metering.store.connect import connect
+from metering.store.gate import GateRefusedError
+from metering.store.keys import Keys
+from metering.store.orgs import OrgChange
+from tests.lua.ledger import Ledger
+from tests.lua.scenes import calm, event
+from tests.service.exposition import Page, backwards, faults, open_metrics, own_faults
+from tests.support.fixtures import client, store, store_session
+from tests.support.servers import StoreServer, free_port
+
+__all__ = ["client", "store", "store_session"]
+
+ENDPOINTS: Final = (("POST", "/usage/track"), ("GET", "/metrics"))
+BUILD: Final = Build("1.2.3", ENDPOINTS, lossy=False)
+OPEN_METRICS: Final = "application/openmetrics-text;version=1.0.0"
+
+BUSINESS: Final = {
+    "scorpius_usage": ("org_id", "feature", "plan"),
+    "scorpius_org_usage": ("org_id",),
+    "scorpius_feature_usage": ("feature", "plan"),
+    "scorpius_billing_events": ("event_type",),
+    "scorpius_total_organizations": (),
+    "scorpius_plan_distribution": ("plan",),
+}
+"""Names and labels as they have been promised; the histogram is the service's own."""
+
+
+def metrics(folder: Path, client: Any, keys: Keys, *, stats: BatchStats | None = None, **settings: Any) -> Metrics:
+    return Metrics(Settings(metrics_dir=folder, **settings), client, keys, stats or BatchStats(), BUILD)
+
+
+async def page_of(shown: Metrics) -> Page:
+    text, _ = await shown.exposition("")
+    return Page(text.decode())
+
+
+class Scene:
+    """A ledger of four partitions and the metrics of the worker that counts in it."""
+
+    def __init__(self, ledger: Ledger, shown: Metrics) -> None:
+        self.ledger, self.metrics = ledger, shown
+        self.counters = Counted(ledger.callers[0].counters, shown.counted)
+
+    async def track(self, org_id: str, quantity: int = 1, feature: str = "scans", event_id: str | None = None) -> None:
+        await self.counters.track(event(org_id, quantity, event_id, feature))
+
+    async def plan(self, org_id: str, plan: str) -> None:
+        await self.ledger.callers[0].orgs.update(org_id, OrgChange(plan=plan), actor="test", create=True)
+
+    async def page(self) -> Page:
+        """What a scrape shows after a flush."""
+        await self.metrics.flush()
+        return await page_of(self.metrics)
+
+
+@asynccontextmanager
+async def scene(store: StoreServer, folder: Path, **settings: Any) -> AsyncIterator[Scene]:
+    async with calm(store.url, partitions=4, callers=1) as ledger:
+        stats = ledger.callers[0].counters.stats
+        with metrics(folder, ledger.client, ledger.keys, stats=stats, **settings) as shown:
+            yield Scene(ledger, shown)
+
+
+# ── what it says ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_promised_names_have_the_promised_labels(store: StoreServer, tmp_path: Path) -> None:
+    async with scene(store, tmp_path) as play:
+        await play.track("acme", 11)
+        play.metrics.observe("POST", "/usage/track", 200, 0.003)
+        found = {family.name: family.samples for family in (await play.page()).families}
+        assert BUSINESS.keys() <= found.keys()
+        for name, labels in BUSINESS.items():
+            assert {tuple(sample.labels) for sample in found[name]} == {tuple(sorted(labels))}
+        duration = found["scorpius_usage_api_duration_seconds"]
+        assert {frozenset(s.labels) - {"le"} for s in duration} == {frozenset(("method", "endpoint", "status"))}
+
+
+async def test_figures_of_the_business_are_those_of_the_store(store: StoreServer, tmp_path: Path) -> None:
+    async with scene(store, tmp_path) as play:
+        for number in range(5):
+            await play.track(f"org-{number}", 8 + number)
+            await play.track(f"org-{number}", 2, "calls")
+        await play.plan("org-9", "pro")
+        page = await play.page()
+        assert page.by("scorpius_org_usage_total", "org_id") == {(f"org-{n}",): 10 + n for n in range(5)}
+        assert page.by("scorpius_usage_total", "org_id") == page.by("scorpius_org_usage_total", "org_id")
+        features = page.by("scorpius_feature_usage_total", "feature", "plan")
+        assert features == page.by("scorpius_usage_total", "feature", "plan")
+        assert features == {("scans", "free"): 50, ("calls", "free"): 10}
+        assert page.by("scorpius_plan_distribution", "plan") == {("free",): 5, ("pro",): 1}
+        assert page["scorpius_total_organizations"] == 6
+        assert page.by("scorpius_billing_events_total", "event_type") == {("org_created",): 6, ("overage_started",): 2}
+
+
+async def test_only_what_counted_is_noted(store: StoreServer, tmp_path: Path) -> None:
+    async with scene(store, tmp_path) as play:
+        noted: list[tuple[str, int]] = []
+        counted = Counted(play.ledger.callers[0].counters, lambda org_id, units: noted.append((org_id, units)))
+        await counted.track(event("acme", 4, "e1"))
+        await counted.track(event("acme", 4, "e1"))  # a duplicate
+        await counted.track(event("acme", 5, "e1"))  # a conflict
+        await counted.track(event("acme", 11, "e2", "checks"))  # refused
+        await counted.track(event("acme", 13, "e3", "calls"))  # capped
+        assert noted == [("acme", 4), ("acme", 10)]
+
+
+async def test_the_number_of_series_does_not_depend_on_the_number_of_organisations(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    async with scene(store, tmp_path, metrics_top_orgs=5) as play:
+        sizes = []
+        for first, last in ((0, 10), (10, 1000)):
+            await asyncio.gather(*(play.track(f"org-{number}", 11) for number in range(first, last)))
+            sizes.append(len((await play.page()).samples))
+        assert sizes[0] == sizes[1]
+        assert len((await play.page()).by("scorpius_org_usage_total", "org_id")) == 5
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a{b}", "é", "scorpius_total 1\n#"])
+async def test_any_name_in_the_store_is_one_label(client: Redis, tmp_path: Path, name: str) -> None:
+    keys = Keys(2)
+    key = keys.record(name)
+    await client.hset(key, mapping={"plan": name, "u:scans": 7})
+    await client.zadd(keys.shared("top", keys.partition(name)), {name: 7.5})
+    with metrics(tmp_path, client, keys) as shown:
+        page = await page_of(shown)
+        assert page.by("scorpius_usage_total", "org_id", "plan") == {(name, name): 7}
+        open_page, _ = await shown.exposition(OPEN_METRICS)
+        (family,) = [f for f in open_metrics(open_page.decode()) if f.name == "scorpius_usage"]
+        assert [sample.labels["org_id"] for sample in family.samples] == [name]
+
+
+async def test_durations_are_cumulative_in_seconds(client: Redis, tmp_path: Path) -> None:
+    with metrics(tmp_path, client, Keys(2)) as shown:
+        for seconds in (0.0004, 0.004, 0.3, 9.0):
+            shown.observe("POST", "/usage/track", 200, seconds)
+        page = await page_of(shown)
+        name = "scorpius_usage_api_duration_seconds"
+        assert page.by(f"{name}_count", "method", "endpoint", "status") == {("POST", "/usage/track", "2xx"): 4}
+        assert page.total(f"{name}_sum") == pytest.approx(9.3044)
+        buckets = page.by(f"{name}_bucket", "le")
+        assert [buckets[le,] for le in ("0.001", "0.0025", "0.005", "0.25", "0.5", "2.5", "+Inf")] == [
+            1, 1, 2, 2, 3, 3, 4,
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_the_release_and_the_stores_durability_are_shown(client: Redis, tmp_path: Path, lossy: bool) -> None:
+    build = Build("1.2.3", ENDPOINTS, lossy=lossy)
+    with Metrics(Settings(metrics_dir=tmp_path), client, Keys(2), BatchStats(), build) as shown:
+        page = await page_of(shown)
+        assert page["metering_build_info", ("version", "1.2.3")] == 1
+        assert page["metering_lossy_ledger"] == lossy
+        assert page["metering_store_up"] == 1
+
+
+# ── workers together ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_workers_counted_is_one_sum_that_outlives_them(client: Redis, tmp_path: Path) -> None:
+    assert set(BATCHES) == set(BatchStats.__dataclass_fields__)
+    stats = [BatchStats(*range(number, number + len(BATCHES))) for number in (10, 20, 40)]
+    with metrics(tmp_path, client, Keys(2), stats=stats[0]) as one:
+        one.observe("GET", "/metrics", 200, 0.1)
+        with metrics(tmp_path, client, Keys(2), stats=stats[1]) as two:
+            two.observe("GET", "/metrics", 200, 0.1)
+            await one.flush()
+            both = await page_of(two)
+        with metrics(tmp_path, client, Keys(2), stats=stats[2]) as three:
+            three.observe("GET", "/metrics", 200, 0.1)
+            after = await page_of(three)
+    assert [both[f"metering_batch_{name}_total"] for name in BATCHES] == [30 + 2 * n for n in range(len(BATCHES))]
+    assert [after[f"metering_batch_{name}_total"] for name in BATCHES] == [70 + 3 * n for n in range(len(BATCHES))]
+    assert after.total("scorpius_usage_api_duration_seconds_count") == 3
+    assert backwards(both, after) == []
+
+
+async def test_without_a_folder_named_the_figures_are_kept_all_the_same(
+    client: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Metrics(Settings(), client, Keys(2), BatchStats(calls=7), BUILD) as shown:
+        assert (await page_of(shown))["metering_batch_calls_total"] >= 7
+
+
+async def test_a_folder_that_cannot_be_used_is_a_refusal_with_its_cure(client: Redis, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(GateRefusedError, match="METRICS_DIR"), metrics(tmp_path / "x", client, Keys(2)):
+        pass
+
+
+# ── formats ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("state", ["empty", "used", "away"])
+async def test_the_page_has_no_fault_in_any_state(store: StoreServer, tmp_path: Path, state: str) -> None:
+    async with scene(store, tmp_path) as play:
+        if state == "used":
+            await play.track("acme", 11)
+            play.metrics.observe("POST", "/usage/track", 200, 0.003)
+            play.metrics.observe("PATCH", "/nowhere", 404, 0.003)
+        if state == "away":
+            store.stop()
+        text, _ = await play.metrics.exposition("")
+        assert faults(text.decode()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("# TYPE a_total gauge\n# HELP a_total x\na_total 1", "a_total: ends like a counter"),
+        ("# TYPE a gauge\na 1", "a: no HELP"),
+        ("# HELP a x\na 1", "a: no TYPE"),
+        ("# TYPE a_ms gauge\n# HELP a_ms x\na_ms 1", "a_ms: not a name in base units"),
+        ("# TYPE a gauge\n# HELP a x\na 1\na 2", "stands twice: a"),
+        ("# TYPE a_total counter\n# HELP a_total x\na_total 1\na_created 1", "a_created"),
+    ],
+)
+def test_a_fault_of_a_page_is_seen(line: str, fault: str) -> None:
+    assert any(fault in found for found in own_faults(line + "\n"))
+
+
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        ("text/html", TEXT),
+        (OPEN_METRICS, "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4", "appl"),
+        ("application/openmetrics-text;version=x.y", TEXT),
+        ("text/plain;version=one", TEXT),
+        (";;==,,", TEXT),
+    ],
+)
+async def test_the_format_is_the_one_that_is_asked_for(client: Redis, tmp_path: Path, accept: str, kind: str) -> None:
+    with metrics(tmp_path, client, Keys(2)) as shown:
+        text, found = await shown.exposition(accept)
+        assert found.startswith(kind)
+        assert text.endswith(b"# EOF\n") == found.startswith("application/openmetrics-text")
+
+
+async def test_both_formats_say_the_same(store: StoreServer, tmp_path: Path) -> None:
+    async with scene(store, tmp_path) as play:
+        await play.track("acme", 11)
+        play.metrics.observe("POST", "/usage/track", 200, 0.003)
+        plain = await play.page()
+        text, _ = await play.metrics.exposition(OPEN_METRICS)
+        samples = [sample for family in open_metrics(text.decode()) for sample in family.samples]
+        assert {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples} == plain.samples
+
+
+# ── without the store ────────────────────────────────────────────────────────────────────────────────────
+
+
+def told_of_the_service_alone(page: Page) -> bool:
+    """Whether the page shows the service's own figures and, rather than zeros, none of the business."""
+    names = {family.name for family in page.families}
+    return page["metering_store_up"] == 0 and not names & BUSINESS.keys() and "metering_batch_calls" in names
+
+
+async def test_a_store_that_is_away_hides_the_business_and_nothing_else(tmp_path: Path) -> None:
+    async with connect(f"redis://127.0.0.1:{free_port()}") as client:
+        with metrics(tmp_path, client, Keys(2)) as shown:
+            shown.observe("GET", "/metrics", 503, 0.1)
+            page = await page_of(shown)
+            assert told_of_the_service_alone(page)
+            assert page.total("scorpius_usage_api_duration_seconds_count") == 1
+
+
+async def test_a_store_that_hangs_is_waited_for_no_longer_than_the_deadline(store: StoreServer, tmp_path: Path) -> None:
+    async with connect(store.url, reply_timeout_s=None) as patient:
+        await patient.hset("{p00}:totals", "u:free:scans", 7)
+        with metrics(tmp_path, patient, Keys(2)) as shown:
+            assert (await page_of(shown)).total("scorpius_feature_usage_total") == 7
+            os.kill(store.pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(DEADLINE_S + 2):
+                    assert told_of_the_service_alone(await page_of(shown))
+            finally:
+                os.kill(store.pid, signal.SIGCONT)
+            page = await page_of(shown)
+            assert page.total("scorpius_feature_usage_total") == 7
+            assert page["metering_store_up"] == 1
+
+
+async def test_totals_out_of_shape_hide_the_business_and_nothing_else(client: Redis, tmp_path: Path) -> None:
+    await client.set("{p00}:totals", "x")
+    with metrics(tmp_path, client, Keys(2)) as shown:
+        assert told_of_the_service_alone(await page_of(shown))
