@@ -98,11 +98,13 @@ async def test_a_connection_that_the_driver_opened_is_driven_from_here(kind: str
 async def test_the_driver_keeps_its_socket_where_the_lane_looks_for_it(tcp: bool) -> None:
     with StoreServer(tcp=tcp) as server:
         async with connect(server.url) as client:
-            connection: Any = client.connection_pool.make_connection()
+            pool: Any = client.connection_pool
+            connection = pool.make_connection()
             await connection.connect()
-            assert isinstance(connection._writer, asyncio.StreamWriter)
-            assert isinstance(connection._writer.transport, asyncio.Transport)
-            assert not connection._writer.transport.is_closing()
+            writer = connection._writer  # noqa: SLF001 - the very attribute that this test pins
+            assert isinstance(writer, asyncio.StreamWriter)
+            assert isinstance(writer.transport, asyncio.Transport)
+            assert not writer.transport.is_closing()
             await connection.disconnect(nowait=True)
 
 
@@ -110,21 +112,19 @@ async def test_a_wrong_password_never_makes_a_lane_ready_and_a_right_one_later_d
     with StoreServer() as server:
         server.say("CONFIG", "SET", "requirepass", "s3cret")
         async with asking(server.url.replace("://", "://:wrong@"), ready=False) as asker:
-            log: list[str] = []
             async with connect(server.url.replace("://", "://:s3cret@")) as client:
-                await await_until(
-                    lambda: rejected(client, log), timeout_s=WAIT_S, what="the lane tried several times"
-                )
+                await await_until(lambda: rejected(client), timeout_s=WAIT_S, what="the lane tried several times")
                 assert not asker.lane.ready
                 await client.config_set("requirepass", "wrong")
             await asker.ready()
             assert await asker.ask("PING") == b"PONG"
 
 
-async def rejected(client: Any, log: list[str]) -> bool:
+async def rejected(client: Any) -> bool:
     """Whether the server has refused at least two connections by now."""
     info = await client.info("errorstats")
-    return sum(figures["count"] for name, figures in info.items() if "WRONGPASS" in name) >= 2
+    refused: int = sum(figures["count"] for name, figures in info.items() if "WRONGPASS" in name)
+    return refused >= 2
 
 
 # ── replies ──────────────────────────────────────────────────────────────────────────────────────────────

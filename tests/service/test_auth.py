@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import jwt
 import pytest
+from pydantic import SecretStr
 
 from metering.auth import (
     ADMIN,
@@ -22,8 +23,10 @@ from metering.auth import (
     JwtVerifier,
     Verified,
 )
-from metering.clock import HandClock
+from metering.clock import HandClock, SystemClock
 from metering.errors import Unauthenticated
+from metering.settings import JWT_SECRET_DEFAULT, Settings
+from metering.tokens import mint
 from tests.service.running import SECRET, Running, problem, token
 
 NOW_MS: Final = 1_700_000_000_000
@@ -270,3 +273,11 @@ def test_over_http_a_bad_header_is_401_and_writes_nothing(service: Running, path
 def test_an_expired_token_is_401_over_http(service: Running, org: str) -> None:
     stale = token(org, exp=int(time.time()) - 60)
     assert "expired" in problem(service.track(stale, feature="scans"), 401, "unauthenticated")["detail"]
+
+
+def test_the_documented_secret_works_where_debug_lets_it_pass(org: str) -> None:
+    with Running(jwt_secret=JWT_SECRET_DEFAULT) as lax:
+        weak = Settings(jwt_secret=SecretStr(JWT_SECRET_DEFAULT))
+        bearer = mint(weak, SystemClock(), org=org, scopes=(ADMIN,), ttl_s=60)
+        assert lax.track(bearer, feature="scans").status_code == 200
+        problem(lax.track(token(org), feature="scans"), 401, "unauthenticated")

@@ -4,11 +4,12 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count, pairwise
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.request import Request, urlopen
 
 import pytest
@@ -25,6 +26,8 @@ __all__ = ["store", "store_session"]
 
 SCRAPES: Final = 50
 CUSTOMERS: Final = 3
+ORGS: Final = 30
+TOP_ORGS: Final = 5
 FEATURES: Final = ("scans", "wallet_checks", "api_requests")
 REST_S: Final = 20.0
 """Workers bring what only they know to where all see it every few seconds."""
@@ -69,12 +72,12 @@ class Customers:
             if self._stop.is_set():
                 return
             units = chance.randint(1, 9)
-            body = {"org_id": f"org-{chance.randint(0, 30)}", "feature": chance.choice(FEATURES), "quantity": units}
+            body = {"org_id": f"org-{chance.randrange(ORGS)}", "feature": chance.choice(FEATURES), "quantity": units}
             self._post(body | {"event_id": f"e-{number}-{event}"})
             with self._lock:
                 self.units += units
 
-    def _post(self, body: dict[str, object]) -> None:
+    def _post(self, body: Mapping[str, object]) -> None:
         def accepted() -> bool:
             try:
                 status, _ = call(f"{self._service.url}/usage/track", body, token=self._token)
@@ -87,43 +90,71 @@ class Customers:
         wait_until(accepted, timeout_s=30, what=f"{body} is accepted")
 
 
-@pytest.fixture
-def service(store: StoreServer) -> Iterator[ServiceProcess]:
-    """Two workers on an empty store."""
-    with ServiceProcess("--workers", "2", settings={"REDIS_URL": store.url, "LOG_LEVEL": "ERROR"}) as service:
-        wait_until(lambda: len(service.workers()) == 2, timeout_s=20, what="two workers")
+@contextmanager
+def two_workers(store: StoreServer, top_orgs: int) -> Iterator[ServiceProcess]:
+    """Two workers that both answer, on an empty store."""
+    settings = {"REDIS_URL": store.url, "METRICS_TOP_ORGS": str(top_orgs), "DEBUG": "true", "LOG_LEVEL": "ERROR"}
+    with ServiceProcess("--workers", "2", settings=settings) as service:
+        _pages_until(service, lambda pages: len({page.worker for page in pages}) == 2)
         yield service
 
 
-@contextmanager
-def truth(server: StoreServer) -> Iterator["redis.Redis"]:
-    """The store itself, in the database that the service uses."""
-    with redis.Redis.from_url(normalise_url(server.url, database=2)) as client:
-        yield client
+@pytest.fixture
+def service(store: StoreServer) -> Iterator[ServiceProcess]:
+    """Two workers that show every organisation of these tests, so that none leaves for another."""
+    with two_workers(store, ORGS) as service:
+        yield service
 
 
-def units_stored(server: StoreServer) -> dict[tuple[str, str], int]:
-    """Units by organisation and feature, out of every record."""
-    found = {}
-    with truth(server) as client:
+def _pages_until(service: ServiceProcess, enough: Callable[[list[Page]], bool]) -> list[Page]:
+    """Scrape until these are pages enough; all of them, in order."""
+    pages: list[Page] = []
+
+    def another() -> bool:
+        pages.append(scraped(service))
+        return enough(pages)
+
+    wait_until(another, timeout_s=REST_S, what="pages enough")
+    return pages
+
+
+def pages_of(service: ServiceProcess) -> list[Page]:
+    """Fifty pages or more: until the organisations have their series."""
+    return _pages_until(service, lambda pages: len(pages) >= SCRAPES and bool(shown(pages[-1])))
+
+
+def went_back(pages: list[Page]) -> list[list[str]]:
+    """Between which pages a counter went back, and which."""
+    return [found for before, after in pairwise(pages) if (found := backwards(before, after))]
+
+
+def shown(page: Page) -> dict[str, float]:
+    """The organisations that have a series, and their units."""
+    return {org_id: units for (org_id,), units in page.by("scorpius_org_usage_total", "org_id").items()}
+
+
+def stored_units(server: StoreServer) -> dict[tuple[str, ...], int]:
+    """Units by organisation and feature, out of every record of the database that the service uses."""
+    found: dict[tuple[str, ...], int] = {}
+    client: Any = redis.Redis.from_url(normalise_url(server.url, database=2), decode_responses=True)
+    with client:
         for key in client.scan_iter(match="*:o:*", count=1000):
             for name, value in client.hgetall(key).items():
-                if name.startswith(b"u:"):
-                    found[key.decode().split(":")[2], name.decode()[2:]] = int(value)
+                if name.startswith("u:"):
+                    found[key.split(":")[2], name[2:]] = int(value)
     return found
 
 
 def at_rest(service: ServiceProcess) -> list[Page]:
     """A page of each of the two workers, once they say the same of everything but scrapes."""
-    pages: dict[str, Page] = {}
 
-    def agreed() -> bool:
-        page = scraped(service)
-        pages[page.worker] = page
-        return len(pages) > 1 and len({frozenset(_lasting(page)) for page in pages.values()}) == 1
+    def last(pages: list[Page]) -> dict[str, Page]:
+        return {page.worker: page for page in pages}
 
-    wait_until(agreed, timeout_s=REST_S, what="two workers that say the same")
-    return list(pages.values())
+    def agreed(pages: list[Page]) -> bool:
+        return len(last(pages)) > 1 and len({frozenset(_lasting(page)) for page in last(pages).values()}) == 1
+
+    return list(last(_pages_until(service, agreed)).values())
 
 
 def _lasting(page: Page) -> list[tuple[object, float]]:
@@ -131,35 +162,25 @@ def _lasting(page: Page) -> list[tuple[object, float]]:
     return [(key, value) for key, value in page.samples.items() if ("endpoint", "/metrics") not in key[1]]
 
 
-def test_fifty_scrapes_under_traffic_never_go_back_and_end_at_the_truth(
-    service: ServiceProcess, store: StoreServer
-) -> None:
+def observed(service: ServiceProcess) -> float:
+    """How many events the histogram says were posted."""
+    counts = scraped(service).by("scorpius_usage_api_duration_seconds_count", "method", "endpoint")
+    return counts["POST", "/usage/track"]
+
+
+def test_scrapes_under_traffic_never_go_back_and_end_at_the_truth(service: ServiceProcess, store: StoreServer) -> None:
     with Customers(service) as customers:
-        pages = [scraped(service) for _ in range(SCRAPES)]
+        pages = pages_of(service)
     assert len({page.worker for page in pages}) >= 2
-    assert [backwards(before, after) for before, after in pairwise(pages)] == [[]] * (SCRAPES - 1)
+    assert went_back(pages) == []
     assert pages[0].total("scorpius_feature_usage_total") < pages[-1].total("scorpius_feature_usage_total")
 
-    stored = units_stored(store)
-    wait_until(
-        lambda: (
-            scraped(service).by("scorpius_usage_api_duration_seconds_count", "endpoint")["/usage/track",]
-            == customers.posts
-        ),
-        timeout_s=REST_S,
-        what="every answer is observed",
-    )
+    stored = stored_units(store)
+    wait_until(lambda: observed(service) == customers.posts, timeout_s=REST_S, what="every answer is observed")
     for page in at_rest(service):
+        assert faults(page.text) == []
         assert page.total("scorpius_feature_usage_total") == customers.units == sum(stored.values())
-        for name in ("scorpius_feature_usage_total", "scorpius_usage_total"):
-            assert faults(page.text) == [], name
-        shown = page.by("scorpius_usage_total", "org_id", "feature")
-        assert shown.items() <= stored.items()
-        lowest = min(page.by("scorpius_org_usage_total", "org_id").values())
-        assert len({org_id for org_id, _ in shown}) == 20
-        others = {org_id for org_id, _ in stored} - {org_id for org_id, _ in shown}
-        sums = {name: sum(units for (org_id, _), units in stored.items() if org_id == name) for name in others}
-        assert max(sums.values()) <= lowest
+        assert page.by("scorpius_usage_total", "org_id", "feature") == stored
         assert page["scorpius_total_organizations"] == len({org_id for org_id, _ in stored})
         assert page["metering_batch_events_total"] >= customers.posts
 
@@ -167,12 +188,27 @@ def test_fifty_scrapes_under_traffic_never_go_back_and_end_at_the_truth(
 def test_a_worker_killed_under_traffic_takes_no_counter_back(service: ServiceProcess, store: StoreServer) -> None:
     victim = service.workers()[0]
     with Customers(service) as customers:
-        pages = [scraped(service) for _ in range(SCRAPES // 2)]
+        pages = pages_of(service)
         os.kill(victim, signal.SIGKILL)
-        pages += [scraped(service) for _ in range(SCRAPES // 2)]
-    assert [backwards(before, after) for before, after in pairwise(pages)] == [[]] * (SCRAPES - 1)
-    wait_until(lambda: len({victim, *service.workers()}) == 3, timeout_s=20, what="another worker")
+        pages += pages_of(service)
+    assert went_back(pages) == []
     for page in at_rest(service):
         assert page.worker != str(victim)
-        assert page.total("scorpius_feature_usage_total") == customers.units == sum(units_stored(store).values())
+        assert page.total("scorpius_feature_usage_total") == customers.units == sum(stored_units(store).values())
         assert backwards(pages[-1], page) == []
+
+
+def test_at_rest_those_with_the_most_are_shown_with_what_the_store_holds(store: StoreServer) -> None:
+    with two_workers(store, TOP_ORGS) as service:
+        with Customers(service) as customers:
+            wait_until(lambda: customers.posts > 300, timeout_s=60, what="300 events")
+        stored = stored_units(store)
+        totals = Counter[str]()
+        for (org_id, _), units in stored.items():
+            totals[org_id] += units
+        highest = sorted(totals.values())[-TOP_ORGS:]
+        wait_until(lambda: sorted(shown(scraped(service)).values()) == highest, timeout_s=REST_S, what="the highest")
+        for page in at_rest(service):
+            assert shown(page).items() <= totals.items()
+            assert sorted(shown(page).values()) == highest
+            assert page.by("scorpius_usage_total", "org_id", "feature").items() <= stored.items()

@@ -10,7 +10,10 @@ from types import TracebackType
 from typing import Final, Self
 
 CALL: Final = b"EVALSHA"
-"""Only script calls meet a fault: greetings and the loading of scripts pass."""
+"""Script calls meet a fault; greetings and the loading of scripts pass."""
+
+READ: Final = b"HGETALL"
+"""What an organisation is read with."""
 
 
 class Proxy:
@@ -31,6 +34,9 @@ class Proxy:
         """The next call is passed on up to this byte only, then the connection is cut."""
         self.delay_s = 0.0
         """Replies come so much later."""
+        self.hold_after: bytes | None = None
+        """The next read is passed on up to and with these bytes, the rest on `release`."""
+        self.held: tuple[asyncio.StreamWriter, bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -41,6 +47,13 @@ class Proxy:
         """Send bytes that nobody asked for down every connection."""
         for line in self._lines:
             line.caller.write(reply)
+
+    def release(self) -> None:
+        """Pass on what was held."""
+        assert self.held is not None, "nothing is held"
+        writer, data = self.held
+        writer.write(data)
+        self.held = None
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -105,6 +118,9 @@ class _Line:
                 self._server.write_eof()
                 self.caller.close()
                 return
+        if READ in data and proxy.hold_after is not None:
+            head, mark, tail = data.partition(proxy.hold_after)
+            data, proxy.held, proxy.hold_after = head + mark, (self._server, tail), None
         self._server.write(data)
 
     def reply(self, data: bytes) -> None:
