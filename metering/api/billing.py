@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from metering.api.bodies import Faults, fault, invalid
@@ -48,8 +49,7 @@ async def _updated(call: Call, org_id: str, body: OrgSettings, *, create: bool) 
     """The organisation after the change, and whether it is new. Raises OrgNotFound where it is not to be created."""
     catalogue, orgs = call.services.catalogue, call.services.orgs
     _check_names(body, catalogue)
-    before = await orgs.get(org_id) if _sets_overrides(body) else None
-    change = change_of(body, before, catalogue)
+    change = change_of(body)
     org, created = await orgs.update(org_id, change, actor=call.caller.subject, create=create)
     if org is None:
         raise OrgNotFound
@@ -75,27 +75,19 @@ def _unknown(place: str, name: str, catalogue: Catalogue) -> dict[str, str]:
     return fault(f"/{place}/{name}", "feature-unknown", f"no feature '{name}'; {hint}")
 
 
-def _sets_overrides(body: OrgSettings) -> bool:
-    return not body.model_fields_set.isdisjoint({"limits", "on_limit"})
-
-
-def change_of(body: OrgSettings, before: Org | None, catalogue: Catalogue) -> OrgChange:
+def change_of(body: OrgSettings) -> OrgChange:
     """The change a body asks for. What it leaves out stays; overrides go with the plan they were made for."""
-    overrides = None
-    if _sets_overrides(body):
-        plan = before.plan if before is not None else catalogue.default_plan
-        kept = before.profile.overrides if before is not None and body.plan in {"", plan} else {}
-        overrides = merged(kept, body)
+    sets_overrides = not body.model_fields_set.isdisjoint({"limits", "on_limit"})
     return OrgChange(
         plan=body.plan or None,
-        overrides=overrides,
+        overrides=partial(merged, body=body) if sets_overrides else None,
         reset=Reset(body.reset) if body.reset else None,
         timezone=body.timezone or None,
         stripe_customer_id=body.stripe_customer_id or None,
     )
 
 
-def merged(kept: Mapping[str, Override], body: OrgSettings) -> dict[str, Override]:
+def merged(kept: Mapping[str, Override], *, body: OrgSettings) -> dict[str, Override]:
     """The overrides after a change: `limits` and `on_limit` each replace all of their kind, if given."""
     overrides = dict(kept)
     if "limits" in body.model_fields_set:

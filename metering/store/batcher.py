@@ -20,6 +20,7 @@ from metering.store.connect import problem_of
 from metering.store.frames import Frame
 from metering.store.lane import Lane
 from metering.store.timing import StoreTime
+from plans.periods import AHEAD_MAX_MS
 
 BUDGET_S: Final = 3.0
 """How long an event may wait for the store: a restart of two seconds passes unseen, a client is not kept longer."""
@@ -192,7 +193,8 @@ class Batcher:
             if frame is None:
                 self._resolve(event.org_id, [event], None)
             elif event.timestamp_ms is not None and self._refuses(event.timestamp_ms, frame):
-                self._fail([event], TimestampOutOfRange("the event lies before the running period"))
+                oldest_ms, newest_ms = frame.period.start_ms, self._time.now_ms() + AHEAD_MAX_MS
+                self._fail([event], TimestampOutOfRange("too late", oldest_ms=oldest_ms, newest_ms=newest_ms))
             elif event.org_id in groups:
                 groups[event.org_id][1].append(event)
             else:

@@ -34,7 +34,7 @@ RETRY_BASE_S: Final = 0.05
 RETRY_CAP_S: Final = 0.5
 """Waits between retries grow from the first to the second, with full jitter."""
 
-PATIENT: Final = 12
+PATIENT: Final = 6
 """Retries for calls that are safe to repeat (reads, compare-and-set): about two seconds, the length of a restart."""
 
 RETRY_AFTER_S: Final = 1

