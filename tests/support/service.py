@@ -123,7 +123,8 @@ class ServiceProcess:
         self._environment = clean_environment(DATA_DIR=str(self.data_dir), **(settings or {}))
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = Path(tempfile.mkstemp(prefix="service-", suffix=".log")[1])
+        with tempfile.NamedTemporaryFile(prefix="service-", suffix=".log", delete=False) as log:
+            self._log = Path(log.name)
 
     def start(self, *, healthy: bool = True) -> Self:
         """Start it; with `healthy` wait until it answers. Raises AssertionError with its output."""
