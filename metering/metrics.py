@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -25,11 +25,8 @@ from metering.store.counters import Counters
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
 from metering.store.top import OrgUnits, TopOrgs
-from metering.store.totals import Totals, read_totals
+from metering.store.totals import Client, Totals, read_totals
 from metering.usage import Outcome, UsageEvent
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 DEADLINE_S: Final = 2.0
 """For the store to answer a scrape: a hundred times what it takes, and well inside Prometheus' ten seconds."""
@@ -72,7 +69,7 @@ class Metrics:
     A context manager: entering opens the figures and raises GateRefusedError when their folder cannot be used.
     """
 
-    def __init__(self, settings: Settings, client: "Redis", keys: Keys, stats: BatchStats, build: Build) -> None:
+    def __init__(self, settings: Settings, client: Client, keys: Keys, stats: BatchStats, build: Build) -> None:
         self._folder = settings.metrics_dir
         self._client, self._keys, self._stats, self._build = client, keys, stats, build
         self._top = TopOrgs(client, keys, settings.metrics_top_orgs)

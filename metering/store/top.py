@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from metering.store.keys import Keys
-from metering.store.totals import replies_of
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from metering.store.totals import Client, replies_of
 
 _CANDIDATES: Final = 4
 """Organisations sketched, and looked at in the store, for each that is shown."""
@@ -57,8 +54,8 @@ class OrgUnits:
 def units_of(org_id: str, record: Mapping[bytes, bytes]) -> OrgUnits:
     """Read a record. Raises ValueError or KeyError for a shape that no script wrote.
 
-    Units of closed periods and of the running one belong to the present plan, less those that a plan change left
-    to the plans before it (`p:<plan>:<feature>`): so the series of a former plan stays where it was.
+    Units of closed periods and of the running one count for the present plan; what a plan change moved from it to the
+    plan before (`p:<plan>:<feature>`, together 0) stays there, so the series of a former plan keeps what it showed.
     """
     units: Counter[tuple[str, str]] = Counter()
     plan, counted_ms = record[b"plan"].decode(), 0
@@ -67,9 +64,8 @@ def units_of(org_id: str, record: Mapping[bytes, bytes]) -> OrgUnits:
         if kind in {"u", "b"}:
             units[rest, plan] += int(value)
         elif kind == "p":
-            former, _, feature = rest.partition(":")
-            units[feature, former] += int(value)
-            units[feature, plan] -= int(value)
+            moved_to, _, feature = rest.partition(":")
+            units[feature, moved_to] += int(value)
         elif kind == "t":
             counted_ms = max(counted_ms, int(value))
     return OrgUnits(org_id, units, counted_ms)
@@ -113,7 +109,7 @@ class Sketch:
 class TopOrgs:
     """The `shown` organisations with the most units. 0 shows none. Errors of the store are the 503 problems."""
 
-    def __init__(self, client: "Redis", keys: Keys, shown: int) -> None:
+    def __init__(self, client: Client, keys: Keys, shown: int) -> None:
         self._client = client
         self._keys = keys
         self._shown = shown

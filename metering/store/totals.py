@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from metering.errors import InternalError, OrgCorrupt
 from metering.store.connect import StoreError, problem_of
@@ -11,6 +11,9 @@ from metering.store.keys import Keys
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+Client: TypeAlias = "Redis"
+"""A client of the store, for parts that hand it on and do not know its library."""
 
 _READS: Final = 4
 """Commands of one partition: totals, plans, number of organisations, the highest of them."""
@@ -44,7 +47,7 @@ class Totals:
         self.orgs += orgs
 
 
-async def read_totals(client: "Redis", keys: Keys, *, top: int) -> Totals:
+async def read_totals(client: Client, keys: Keys, *, top: int) -> Totals:
     """The totals as they stand now, with the `top` (1 or more) highest organisations of each partition.
 
     One pipeline, four small reads a partition. Raises the 503 problems, and InternalError for totals out of shape.

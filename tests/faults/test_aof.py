@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from metering.store.conservation import Report, walk
 from metering.store.connect import connect
+from metering.store.conservation import Report, walk
 from metering.store.keys import Keys
 from metering.store.orgs import OrgChange
 from metering.usage import UsageEvent
@@ -104,7 +104,7 @@ def cuts(content: bytes) -> list[int]:
     borders = [match.start() for match in re.finditer(rb"\*1\r\n\$5\r\nMULTI|\*1\r\n\$4\r\nEXEC", content)]
     commands = [match.start() for match in re.finditer(rb"\*\d+\r\n\$\d+\r\n(?:HSET|HINCRBY|SADD|ZADD|XADD)", content)]
     structural = [at + step for at in drawn.sample(borders, 8) for step in (-1, 0, 1)]
-    structural += drawn.sample(commands, CUTS // 2 - len(structural) - 2) + [0, len(content)]
+    structural += [*drawn.sample(commands, CUTS // 2 - len(structural) - 2), 0, len(content)]
     return structural + [drawn.randrange(len(content)) for _ in range(CUTS - len(structural))]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
@@ -22,6 +23,8 @@ from tests.lua.scenes import calm, event, keys_of, lawful, move_to, next_year
 from tests.support.servers import StoreServer
 
 TAG: Final = "{p00}"
+
+Overrides = Callable[[Mapping[str, Override]], Mapping[str, Override]]
 
 
 async def update(ledger: Ledger, change: OrgChange, *, create: bool = True, caller: int = 0) -> Org:
@@ -240,6 +243,32 @@ async def test_overrides_are_kept_replaced_or_dropped_with_the_plan_they_were_ma
         law = ledger.catalogue.plans[change.plan or "free"]
         rules = {name: expected.get(name, Override()).over(rule) for name, rule in law.rules.items()}
         assert {name: usage.rule for name, usage in org.features.items()} == rules
+
+
+def with_limit(feature: str, limit: int) -> Overrides:
+    """Another limit for one feature, whatever the others have."""
+    return lambda kept: {**kept, feature: Override(limit=limit)}
+
+
+async def test_overrides_that_are_made_from_those_that_are_kept_lose_none_of_another_worker(
+    store: StoreServer,
+) -> None:
+    async with calm(store.url, callers=6) as ledger:
+        await track(ledger, 3)
+        names = ("scans", "checks", "calls", "open", "closed")
+        changes = [OrgChange(overrides=with_limit(name, 7)) for name in names] + [OrgChange(timezone="Europe/Paris")]
+        await asyncio.gather(*(update(ledger, change, caller=number) for number, change in enumerate(changes)))
+        org = await ledger.callers[0].orgs.get("acme")
+        assert org is not None
+        assert org.profile.overrides == {name: Override(limit=7) for name in names}
+        assert {usage.rule.limit for usage in org.features.values()} == {7}
+
+
+async def test_no_overrides_of_the_plan_before_are_kept_to_make_others_from(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        await update(ledger, OrgChange(plan="free", overrides=KEPT))
+        org = await update(ledger, OrgChange(plan="pro", overrides=with_limit("calls", 7)))
+        assert org.profile.overrides == {"calls": Override(limit=7)}
 
 
 async def test_a_disabled_feature_is_off_for_the_next_event_and_on_again_later(store: StoreServer) -> None:

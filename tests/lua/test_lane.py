@@ -211,10 +211,13 @@ async def test_an_idle_connection_is_not_given_up(store: StoreServer) -> None:
 @pytest.mark.parametrize("noise", [b"+PONG\r\n", b"?what\r\n", b":1\r\n:2\r\n"])
 async def test_a_connection_out_of_step_is_dropped(store: StoreServer, noise: bytes) -> None:
     """A reply nobody waits for, or bytes that are no reply: nothing that follows could be trusted."""
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
     async with Proxy(store.address) as proxy, asking(proxy.url) as asker:
         proxy.say(noise)
         await asker.ready(greetings=2)
         assert await asker.ask("PING") == b"PONG"
+    assert faults == []
 
 
 async def test_a_frozen_server_is_met_again_when_it_thaws() -> None:

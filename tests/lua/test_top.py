@@ -2,16 +2,18 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metering.errors import StorageUnavailable
 from metering.store.connect import connect
 from metering.store.keys import Keys
+from metering.store.orgs import OrgChange
 from metering.store.top import OrgUnits, Sketch, TopOrgs, units_of
 from metering.store.totals import read_totals
 from tests.lua.ledger import Ledger
@@ -94,8 +96,8 @@ def test_units_of_closed_periods_and_of_this_one_are_one_sum() -> None:
     assert units_of("acme", record).units == {("scans", "free"): 43, ("checks", "free"): 7}
 
 
-def test_units_of_a_former_plan_stay_with_it() -> None:
-    record = {b"plan": b"pro", b"u:scans": b"30", b"b:scans": b"100", b"p:free:scans": b"50", b"p:pro:scans": b"20"}
+def test_units_moved_to_a_former_plan_stay_with_it() -> None:
+    record = {b"plan": b"pro", b"u:scans": b"30", b"b:scans": b"100", b"p:free:scans": b"50", b"p:pro:scans": b"-50"}
     org = units_of("acme", record)
     assert org.units == {("scans", "free"): 50, ("scans", "pro"): 80}
     assert org.total == 130
@@ -318,6 +320,51 @@ async def test_a_store_that_is_away_is_told(store: StoreServer) -> None:
     async with connect(f"redis://127.0.0.1:{free_port()}") as client:
         with pytest.raises(StorageUnavailable):
             await TopOrgs(client, Keys(4), 2).units({"acme": 1.0})
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["scans", "checks"]), st.integers(1, 6)),
+        st.sampled_from(["free", "pro", "next period"]),
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+@settings(max_examples=40)
+def test_a_plan_change_takes_nothing_from_what_was_used_before_it(
+    store_session: StoreServer, steps: list[tuple[str, int] | str]
+) -> None:
+    async def play() -> None:
+        async with connect(store_session.url) as client:
+            await client.flushall()
+        async with calm(store_session.url, partitions=1, callers=1) as ledger:
+            before: Mapping[tuple[str, str], int] = {}
+            for step in [("scans", 1), *steps]:
+                await advance(ledger, step)
+                record = await ledger.client.hgetall(ledger.keys.record("acme"))
+                after = units_of("acme", record).units
+                assert all(after[place] >= units for place, units in before.items())
+                before = after
+            totals = await read_totals(ledger.client, ledger.keys, top=1)
+            assert +Counter(before) == Counter({(f, plan): units for (plan, f), units in totals.units.items()})
+
+    asyncio.run(play())
+
+
+async def advance(ledger: Ledger, step: tuple[str, int] | str) -> None:
+    """Use a feature, change to a plan, or let the period end."""
+    caller = ledger.callers[0]
+    if isinstance(step, tuple):
+        await caller.counters.track(event("acme", step[1], feature=step[0]))
+    elif step == "next period":
+        org = await caller.orgs.get("acme")
+        assert org is not None
+        await move_to(ledger, org.period.end_ms + 1)
+        await caller.orgs.get("acme")
+    else:
+        await caller.orgs.update("acme", OrgChange(plan=step), actor="test", create=False)
 
 
 async def test_lifetime_units_go_on_when_a_period_ends(store: StoreServer) -> None:

@@ -34,14 +34,15 @@ REST_S: Final = 20.0
 
 
 def scraped(service: ServiceProcess) -> Page:
-    """One page, over a connection of its own; asked again while a worker dies."""
+    """One page, over a connection of its own; asked again while a worker dies, or the store is too busy to answer."""
 
     def answer() -> Page | None:
         try:
             with urlopen(Request(f"{service.url}/metrics"), timeout=10) as response:  # noqa: S310 - loopback
-                return Page(response.read().decode(), response.headers["X-Worker-Pid"])
+                page = Page(response.read().decode(), response.headers["X-Worker-Pid"])
         except OSError:
             return None
+        return page if page["metering_store_up"] else None
 
     return wait_until(answer, timeout_s=20, what="a page of metrics") or Page("")
 

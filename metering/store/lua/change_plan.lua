@@ -34,6 +34,16 @@ local profile_values, profile_drops = section(10 + n1 + n2, n3), section(10 + n1
 local entry = section(10 + n1 + n2 + n3 + n4, #ARGV - (9 + n1 + n2 + n3 + n4))
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
 
+-- Units so far: the metrics show them under the plan they were used under, so they move from the new plan to the old.
+local moved = {}
+if stored[2] and stored[2] ~= plan then
+  local flat = call('HGETALL', record)
+  for i = 1, #flat, 2 do
+    local feature, units = match(flat[i], '^[ub]:(.+)$'), match(flat[i + 1], '^[1-9]%d*$')
+    if feature and units then moved[#moved + 1] = {feature, units} end
+  end
+end
+
 -- A key of another type ends the script here, while nothing is written.
 call('HLEN', profile)
 call('XLEN', trail)
@@ -44,6 +54,10 @@ call('HLEN', totals)
 
 if #record_drops > 0 then call('HDEL', record, unpack(record_drops)) end
 call('HSET', record, 'k', claim, 'plan', plan, unpack(record_values))
+for i = 1, #moved do
+  call('HINCRBY', record, 'p:' .. stored[2] .. ':' .. moved[i][1], moved[i][2])
+  call('HINCRBY', record, 'p:' .. plan .. ':' .. moved[i][1], '-' .. moved[i][2])
+end
 if #profile_drops > 0 then call('HDEL', profile, unpack(profile_drops)) end
 call('HSET', profile, 'updated', now, unpack(profile_values))
 if not stored[1] then
