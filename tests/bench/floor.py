@@ -22,6 +22,6 @@ async def app(
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    answer = orjson.dumps({"org_id": orjson.loads(body)["org_id"]})
+    answer = orjson.dumps({"org_id": orjson.loads(body)["org_id"]} if body else {})
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": answer})

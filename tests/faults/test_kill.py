@@ -56,7 +56,7 @@ class Posts:
 
 def kill_worker(service: ServiceProcess) -> None:
     """One worker dies; the parent starts another."""
-    os.kill(random.choice(service.workers()), signal.SIGKILL)  # noqa: S311
+    os.kill(random.choice(service.workers()), signal.SIGKILL)
 
 
 def kill_store(service: ServiceProcess) -> None:

@@ -63,7 +63,7 @@ class Newcomer:
         assert self._service is not None
         assert self._service.poll() is None, self.log.read_text()
         try:
-            return call(f"http://127.0.0.1:{PORT}/health")[1]["status"] == "healthy"
+            return bool(call(f"http://127.0.0.1:{PORT}/health")[1]["status"] == "healthy")
         except OSError:
             return False
 
