@@ -35,6 +35,7 @@ from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.keys import Keys
 from metering.store.orgs import SWEEP_S, Orgs
+from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import StoreTime
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
@@ -132,7 +133,12 @@ class App:
         stack.push_async_callback(counters.close)
         build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build))
-        loops = (Loop("metrics", measures.flush, FLUSH_S), Loop("sweep", orgs.sweep, SWEEP_S))
+        spent = SpentIds(patient, keys, time)
+        loops = (
+            Loop("metrics", measures.flush, FLUSH_S),
+            Loop("sweep", orgs.sweep, SWEEP_S),
+            Loop("spent", spent.unlink, SPENT_S),
+        )
         await stack.enter_async_context(Workers(*loops))
         end = stack.enter_context(told_of_the_end())
 

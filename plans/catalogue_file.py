@@ -59,6 +59,10 @@ class Fault:
         return f"{self.file}: {self.key}: {self.reason}. {self.cure}"
 
 
+FEATURES_MAX: Final = 200
+"""Features of one catalogue: a script handles all of an organisation's fields at once, and Lua passes about 8,000."""
+
+
 class CatalogueError(ValueError):
     """A catalogue file was refused. `faults` holds all of them, never none; `str()` shows one a line."""
 
@@ -237,6 +241,9 @@ def _cross_faults(raw: Mapping[str, Any]) -> Iterator[_Found]:
     yield from _reference_faults(raw, "default_plan", plans)
     yield from _reference_faults(raw, "default_feature", features)
     yield from _meter_faults(features)
+    if len(features) > FEATURES_MAX:
+        reason = f"has {len(features)} tables, more than {FEATURES_MAX}"
+        yield _Found(("features",), reason, "Meter variants of one thing as one feature.")
     for name, plan in plans.items():
         yield from _plan_faults(("plans", name), _table(plan), features)
 

@@ -14,11 +14,20 @@ import hiredis
 import structlog
 from redis.exceptions import ResponseError
 
-from metering.errors import ClockUnsafe, OrgCorrupt, Overloaded, Problem, StorageUnavailable, TimestampOutOfRange
+from metering.errors import (
+    ClockUnsafe,
+    InternalError,
+    OrgCorrupt,
+    Overloaded,
+    Problem,
+    StorageUnavailable,
+    TimestampOutOfRange,
+)
 from metering.store.calls import Answer, Call, CallMaker, Group, Pending
-from metering.store.connect import problem_of
+from metering.store.connect import MOMENTARY, problem_of
 from metering.store.frames import Frame
 from metering.store.lane import Lane
+from metering.store.parked import PARK_S, Parked
 from metering.store.timing import StoreTime
 from plans.periods import AHEAD_MAX_MS
 
@@ -34,9 +43,6 @@ CALLS_MAX: Final = 4
 ATTEMPTS_MAX: Final = 16
 """Turns of one event: each stale answer is settled by one more call, so more means a fault."""
 
-PARK_S: Final = 10.0
-"""How long an organisation with corrupt data is refused without asking the store again."""
-
 RESOLVES_MAX: Final = 16
 """Organisations read at once: half of the pool, so that a start with a thousand unknown ones starves nobody."""
 
@@ -47,10 +53,8 @@ _PAUSE_S: Final = 0.05
 """Before a call is repeated that the store refused for the moment (loading, busy, slot on the move)."""
 
 _SWEEP_S: Final = 0.25
-_MOMENTARY: Final = (
-    *"BUSY CLUSTERDOWN LOADING MASTERDOWN READONLY TRYAGAIN UNKILLABLE MOVED ASK".split(),
-    *"NOAUTH NOPERM WRONGPASS CROSSSLOT".split(),
-)
+
+_STATE: Final = (*MOMENTARY, "CROSSSLOT", "NOAUTH", "NOPERM", "WRONGPASS")
 """First words of refusals that are the server's state or its operator's doing, and no organisation's data."""
 
 _RETRY: Final = {"Retry-After": "1"}
@@ -101,7 +105,7 @@ class Batcher:
         self._resolvers = asyncio.Semaphore(RESOLVES_MAX)
         self._paused: deque[list[Pending]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._parked: dict[str, float] = {}
+        self._parked = Parked(self._loop.time)
         self._in_flight: set[Call] = set()
         self._pending = 0
         self._scheduled = False
@@ -123,7 +127,7 @@ class Batcher:
         if self._pending >= self._pending_max:
             self.stats.shed += 1
             raise Overloaded(headers=_RETRY)
-        if self._parked and self._is_parked(event.org_id):
+        if self._parked.holds(event.org_id):
             raise OrgCorrupt(headers={"Retry-After": str(int(PARK_S))})
         self._pending += 1
         self._queue.append(event)
@@ -216,14 +220,21 @@ class Batcher:
     def _on_reply(self, call: Call, reply: Any) -> None:
         """Settle a call: answers, one refusal for all of it, or an unknown fate."""
         self._in_flight.discard(call)
+        try:
+            self._settle_call(call, reply)
+        except Exception:  # a fault of ours must not leave clients waiting for ever
+            log.exception("reply not understood")
+            self._fail([event for event in _events(call) if not event.future.done()], InternalError())
+        if self._queue:
+            self._schedule()
+
+    def _settle_call(self, call: Call, reply: Any) -> None:
         if isinstance(reply, list):
             self._on_answers(call, reply)
         elif isinstance(reply, hiredis.ReplyError):
             self._on_refusal(call, str(reply))
         else:
             self._again(_events(call))
-        if self._queue:
-            self._schedule()
 
     def _on_answers(self, call: Call, reply: list[int]) -> None:
         now_ms = reply[0]
@@ -272,7 +283,7 @@ class Batcher:
             if self._lane.ready:
                 self._lane.call(self._script_load, _ignore)
             return self._again(_events(call))
-        if words.startswith(_MOMENTARY):
+        if words.startswith(_STATE):
             return self._later(_events(call))
         problem = problem_of(ResponseError(words))
         if isinstance(problem, StorageUnavailable | Overloaded) or problem.code == "ledger-full":
@@ -327,17 +338,10 @@ class Batcher:
     def _park(self, org_id: str, events: list[Pending], words: str) -> None:
         """Refuse an organisation whose data has a shape no script wrote; the others are not affected."""
         log.error("org_parked", org=org_id, words=words)
-        self._parked[org_id] = self._loop.time() + PARK_S
+        self._parked.add(org_id)
         self._frames.pop(org_id, None)
         self.stats.parked += 1
         self._fail(events, OrgCorrupt(headers={"Retry-After": str(int(PARK_S))}))
-
-    def _is_parked(self, org_id: str) -> bool:
-        until = self._parked.get(org_id)
-        if until is not None and self._loop.time() >= until:
-            del self._parked[org_id]
-            return False
-        return until is not None
 
     def _sweep(self) -> None:
         """Answer events that waited out their budget for a connection, a pause or their organisation."""

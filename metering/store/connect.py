@@ -136,7 +136,9 @@ PROBLEM_OF: Final[dict[type[Exception], type[Problem]]] = {
 StoreError: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a call to the store may raise, for `except StoreError as error: raise problem_of(error) from error`."""
 
-_TRANSIENT: Final = ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNKILLABLE")
+MOMENTARY: Final = (
+    "ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN", "UNKILLABLE",
+)  # fmt: skip
 """First words of refusals that pass by themselves and have no class of their own in every path."""
 
 
@@ -158,7 +160,7 @@ def _kind(error: Exception) -> type[Problem]:
             return LedgerFull
         if word == "WRONGTYPE":
             return OrgCorrupt
-        if word in _TRANSIENT:
+        if word in MOMENTARY:
             return StorageUnavailable
     if isinstance(error, StoreConnectionError) and str(error) == _POOL_EMPTY:
         return Overloaded

@@ -238,12 +238,12 @@ def _check_dirty(name: str, org: _Org, dirty: Mapping[str, int], keys: Keys, rep
 def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _Org], report: Report) -> None:
     """The partition's sums: units ever, organisations by plan, the index, and when claims run out."""
     key = f"{{{tag}}}"
-    totals: Counter[str] = Counter()
-    for name, value in members.get("totals", {}).items():
-        if name.startswith("u:"):
-            totals[name.split(":")[2]] += int(value)
-    ever = _sums([o.record for o in orgs.values()], "u") + _sums([o.record for o in orgs.values()], "b")
-    report.claim(+totals == +ever, f"{key}:totals", "totals = units of all organisations", (dict(totals), dict(ever)))
+    totals = {name: units for name, units in _fields(members.get("totals", {}), "u").items() if units}
+    ever: Counter[str] = Counter()
+    for org in orgs.values():
+        ever.update(_by_plan(org.record) if org.record else {})
+    found = {name: units for name, units in ever.items() if units}
+    report.claim(totals == found, f"{key}:totals", "totals = units of all organisations", (totals, found))
     plans = {plan: int(count) for plan, count in members.get("plans", {}).items() if int(count)}
     by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
     report.claim(plans == by_plan, f"{key}:plans", "plans = organisations by plan", (plans, by_plan))
@@ -266,6 +266,14 @@ def _unsealed(record: Hash) -> list[str]:
 def _fields(record: Hash, kind: str) -> dict[str, int]:
     """The numbers of one kind (u, x, s, b) by feature."""
     return {name[2:]: int(value) for name, value in record.items() if name.startswith(f"{kind}:")}
+
+
+def _by_plan(record: Hash) -> Counter[str]:
+    """Units ever, by `plan:feature`: all under the plan that is, but for those that moved with a plan change."""
+    units = Counter(_fields(record, "p"))
+    for kind in ("u", "b"):
+        units.update({f"{record['plan']}:{feature}": n for feature, n in _fields(record, kind).items()})
+    return units
 
 
 def _sums(records: Any, kind: str) -> Counter[str]:

@@ -106,6 +106,10 @@ class Counters:
         self._batcher.submit(pending)
         return self._outcome(event, pending, await pending.future)
 
+    def room(self) -> bool:
+        """Whether another event may wait; asked before any work is done for it."""
+        return self._batcher.room()
+
     def forget(self, org_id: str) -> None:
         """Drop what this worker knows of an organisation. Never needed for exactness: claims prove themselves."""
         self._batcher.forget(org_id)

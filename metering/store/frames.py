@@ -4,6 +4,7 @@ Whatever of it could be out of date is proven by the claim it carries: the scrip
 before it reads or writes anything else.
 """
 
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -12,6 +13,7 @@ from metering.store.fields import FieldCodec, sealed_name
 from metering.store.keys import Keys
 from metering.store.org import Org, profile_fields, rule_fields
 from plans.limits import Rule
+from plans.periods import previous_month
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -40,15 +42,9 @@ def integer(number: int) -> bytes:
     return INTS[number] if 0 <= number < len(INTS) else bulk(b"%d" % number)
 
 
+@lru_cache(maxsize=1024)
 def day_text(day: int) -> str:
     """The UTC day (days since the epoch) as `yyyymmdd`."""
-    return _day_text(day)
-
-
-@lru_cache(maxsize=1024)
-def _day_text(day: int) -> str:
-    from datetime import date, timedelta  # noqa: PLC0415 - off the hot path: 1,024 days stay cached
-
     return (date(1970, 1, 1) + timedelta(days=day)).strftime("%Y%m%d")
 
 
@@ -83,7 +79,7 @@ class Frame:
         self.rules: dict[str, Rule] = {name: usage.rule for name, usage in org.features.items()}
         self.claim_text = org.claim.text()
         self.now = self._tiers(org.claim.month, org.claim.tiers)
-        self.before = self._tiers(_month_before(org.claim.month), org.claim.tiers_before)
+        self.before = self._tiers(previous_month(org.claim.month), org.claim.tiers_before)
         self.finest = max(mask for _, mask in (*self.now, *self.before))
         self.day_keys: dict[tuple[str, int], bytes] = {}
         self.shard_keys: dict[int, bytes] = {}
@@ -145,9 +141,3 @@ class Frame:
             found = bulk(self.keys.history(self.org_id, feature, day_text(day)).encode())
             self.day_keys[feature, day] = found
         return found
-
-
-def _month_before(month: str) -> str:
-    from plans.periods import previous_month  # noqa: PLC0415
-
-    return previous_month(month)

@@ -77,6 +77,7 @@ SHAPES: Final = (
     Shape("orgs", "{p<p>}:orgs", Kind.ZSET, Expiry.NEVER, "the organisations, by name"),
     Shape("plans", "{p<p>}:plans", Kind.HASH, Expiry.NEVER, "how many organisations each plan has"),
     Shape("due", "{p<p>}:due", Kind.ZSET, Expiry.NEVER, "when each organisation's claim runs out"),
+    Shape("spent", "{p<p>}:spent", Kind.ZSET, Expiry.NEVER, "months of ids that nobody looks up any more"),
     Shape("top", "{p<p>}:top", Kind.ZSET, Expiry.NEVER, "organisations with the most units"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
@@ -95,7 +96,7 @@ class Keys:
         return crc32(org.encode()) & (self.partitions - 1)
 
     def shared(self, name: str, partition: int) -> str:
-        """A key of the whole partition: dirty, crossings, totals, orgs, plans, due, top, clock."""
+        """A key of the whole partition: dirty, crossings, totals, orgs, plans, due, spent, top, clock."""
         return f"{{p{partition:02x}}}:{name}"
 
     def record(self, org: str) -> str:

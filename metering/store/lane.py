@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import hiredis
 from redis.exceptions import ConnectionError as StoreConnectionError
 
-from metering.store.connect import StoreError
+from metering.store.connect import REPLY_TIMEOUT_S, StoreError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-REPLY_TIMEOUT_S: Final = 1.0
-"""A script takes about a millisecond; a second without an answer is a dead or frozen peer."""
 
 _BACKOFF_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Between attempts to connect: a restarted store is met within a tenth of a second, a dead one is not hammered."""
@@ -109,14 +106,15 @@ class Lane(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Match replies to calls, in order."""
         self._reader.feed(data)
-        try:
-            reply = self._reader.gets()
-            while reply is not False:
-                _, take = self._waiting.popleft()
-                take(reply)
+        while True:
+            try:
                 reply = self._reader.gets()
-        except (hiredis.ProtocolError, IndexError):  # out of step: nothing on this connection can be trusted
-            self.drop()
+                if reply is False:
+                    return None
+                _, take = self._waiting.popleft()
+            except (hiredis.ProtocolError, IndexError):  # out of step: nothing on this connection can be trusted
+                return self.drop()
+            take(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every waiting call that its fate is unknown; connect anew."""

@@ -7,13 +7,22 @@ second effect.
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from redis.exceptions import ResponseError
 
-from metering.errors import ClockUnsafe, OrgCorrupt, PlanUnknown, VersionConflict
+from metering.errors import (
+    ClockUnsafe,
+    LedgerFull,
+    OrgCorrupt,
+    Overloaded,
+    PlanUnknown,
+    Problem,
+    StorageUnavailable,
+    VersionConflict,
+)
 from metering.store.claim import shards_of
 from metering.store.connect import StoreError, problem_of
 from metering.store.fields import FieldCodec
@@ -21,15 +30,12 @@ from metering.store.keys import Keys
 from metering.store.org import Org, override_entry, parse, profile_fields, rule_fields
 from metering.store.rolling import Roll, dropped_fields, newcomer, roll_of, with_rules
 from metering.store.scripts import script
-from metering.store.timing import StoreTime
+from metering.store.timing import SKEW_MAX_MS, StoreTime
 from plans.catalogue import Catalogue, Override, rules_with
 from plans.periods import Reset, month_utc
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_SKEW_MAX_MS: Final = 60_000
-"""As the scripts: further apart, nothing is written."""
 
 SWEEP_S: Final = 60.0
 """Between two sweeps: a closed period of an idle organisation is archived within minutes of its end."""
@@ -39,8 +45,13 @@ SWEEP_MAX: Final = 100
 
 _PIPELINE_PREFACE: Final = "of pipeline caused error: ('"
 
+_CORRUPT: Final = -2
+"""What a script answers when a figure is no number."""
+
 _TURNS: Final = 8
 """Compare-and-set turns before giving up: each lost turn means that somebody else made progress."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +134,48 @@ class Orgs:
             found = await self._ask(self._client.zrangebylex(key, low, "+", 0, limit + 1 - len(names)))
             names += [name.decode() for name in found]
             partition, after = partition + 1, ""
-        orgs = [await self.present(name) for name in names[:limit]]
+        orgs = [await self._listed(name) for name in names[:limit]]
         more = len(names) > limit
         last = names[limit - 1] if more else ""
         following = f"{self._keys.partition(last)}.{last}" if more else None
         return [org for org in orgs if org is not None], following
 
+    async def _listed(self, org_id: str) -> Org | None:
+        """An organisation for a list; one with corrupt data is left out rather than hiding all others."""
+        try:
+            return await self.present(org_id)
+        except OrgCorrupt:
+            log.warning("organisation left out of a list", org=org_id, code=OrgCorrupt.code)
+            return None
+
     async def sweep(self) -> None:
-        """Roll organisations whose claim ran out and that sent nothing since, up to SWEEP_MAX a partition."""
+        """Roll organisations whose claim ran out and that sent nothing since, about SWEEP_MAX a partition."""
         now_ms = await self._server_now()
         for partition in range(self._keys.partitions):
-            key = self._keys.shared("due", partition)
-            names = await self._ask(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=SWEEP_MAX))
+            await self._sweep(self._keys.shared("due", partition), now_ms)
+
+    async def _sweep(self, due: str, now_ms: int) -> None:
+        """Sweep one partition; organisations that cannot be rolled are passed over, the others are not."""
+        rolled = stuck = 0
+        while rolled < SWEEP_MAX:
+            names = await self._ask(self._client.zrangebyscore(due, "-inf", now_ms, start=stuck, num=SWEEP_MAX))
             for name in names:
-                with suppress(OrgCorrupt):  # refused wherever it is asked for; the others are swept
-                    await self.present(name.decode())
+                if await self._swept(name.decode()):
+                    rolled += 1
+                else:
+                    stuck += 1
+            if len(names) < SWEEP_MAX:
+                return
+
+    async def _swept(self, org_id: str) -> bool:
+        try:
+            await self.present(org_id)
+        except (StorageUnavailable, Overloaded, ClockUnsafe, LedgerFull):
+            raise  # not this organisation's fault: the others would meet it too
+        except Problem as problem:
+            log.warning("organisation not swept", org=org_id, code=problem.code)
+            return False
+        return True
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -211,7 +249,7 @@ class Orgs:
             self._keys.record(name),
             self._keys.archive(name, org.period.start_ms),
             self._keys.trail(name),
-            *(self._keys.shared(kind, partition) for kind in ("due", "dirty", "totals")),
+            *(self._keys.shared(kind, partition) for kind in ("due", "dirty", "totals", "spent")),
             *self._clock_key(partition),
         ]
         values = _flat(rule_fields(roll.rules))
@@ -223,7 +261,9 @@ class Orgs:
             period.start_ms,
             period.end_ms,
             len(values),
+            len(roll.spent),
             *values,
+            *roll.spent,
             *roll.dropped,
         ]
         self._settled(await self._ask(self._roll(keys=keys, args=args)))
@@ -269,7 +309,7 @@ class Orgs:
             values += ["ps", after.period.start_ms, "pe", after.period.end_ms]
         drops = () if before is None else dropped_fields(before, rules)
         profile = _flat(profile_fields(name, after.profile, self._codec))
-        counts = [len(values), len(drops), len(profile), 0]
+        counts = [len(values), len(drops), len(profile)]
         args = [
             *self._clock_args(),
             "" if before is None else before.claim.text(),
@@ -285,8 +325,10 @@ class Orgs:
 
     def _settled(self, reply: list[Any]) -> bool:
         """Whether the script wrote. Raises ClockUnsafe when it found a clock or period that does not fit."""
+        if reply[0] == _CORRUPT:
+            raise OrgCorrupt
         if reply[0] == -1:
-            if abs(int(reply[1]) - self._time.caller_ms()) > _SKEW_MAX_MS and self._time.test_offset_ms is None:
+            if abs(int(reply[1]) - self._time.caller_ms()) > SKEW_MAX_MS and self._time.test_offset_ms is None:
                 raise ClockUnsafe(headers={"Retry-After": "5"})
             return False
         return bool(reply[0] == 1)

@@ -14,12 +14,16 @@ from plans.periods import Period, Reset, month_span_utc, month_utc, period_at, p
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """What a roll writes: the new claim and period, and the rules of a newer catalogue."""
+    """What a roll writes: the new claim and period, and the rules of a newer catalogue.
+
+    `spent` are the months of ids that nobody looks up any more, as `org|month|tiers`.
+    """
 
     claim: Claim
     period: Period
     rules: Mapping[str, Rule]
     dropped: tuple[str, ...] = ()
+    spent: tuple[str, ...] = ()
 
 
 def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, ids: int) -> Roll | None:
@@ -35,11 +39,11 @@ def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, id
         return None
     period = _period(org, now_ms)
     renewed = _renewed(claim, now_ms, period, grows=grows, ids=ids, catalogue=catalogue.version)
-    plan = catalogue.plans.get(org.plan)
+    plan, spent = catalogue.plans.get(org.plan), _spent(org, renewed.month)
     if not outdated or plan is None:  # a plan that the catalogue no longer has keeps its limits
-        return Roll(renewed, period, {})
+        return Roll(renewed, period, {}, spent=spent)
     rules = rules_with(plan, org.profile.overrides)
-    return Roll(renewed, period, rules, dropped_fields(org, rules))
+    return Roll(renewed, period, rules, dropped_fields(org, rules), spent)
 
 
 def newcomer(org_id: str, law: Plan, now_ms: int, catalogue: int, *, reset: Reset, timezone: str) -> Org:
@@ -74,6 +78,17 @@ def _renewed(claim: Claim, now_ms: int, period: Period, *, grows: bool, ids: int
     return Claim(
         _valid_until(period, now_ms), month, tiers, before, claim.revision + 1, max(claim.catalogue, catalogue)
     )
+
+
+def _spent(org: Org, month: str) -> tuple[str, ...]:
+    """The months of ids that a claim of `month` no longer looks up."""
+    claim = org.claim
+    if month == claim.month:
+        return ()
+    months = [(previous_month(claim.month), claim.tiers_before)]
+    if claim.month != previous_month(month):
+        months.append((claim.month, claim.tiers))
+    return tuple(f"{org.org_id}|{name}|{tiers}" for name, tiers in months if tiers)
 
 
 def _valid_until(period: Period, now_ms: int) -> int:

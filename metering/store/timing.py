@@ -1,6 +1,6 @@
 """The store's time as a caller knows it. The scripts decide by the server's TIME; this only helps to guess it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from metering.clock import Clock
 
@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from metering.store.keys import Keys
+
+
+SKEW_MAX_MS: Final = 60_000
+"""Clocks further apart than this write nothing; the scripts hold the same number."""
 
 
 class StoreTime:

@@ -66,7 +66,7 @@ def server(app: str, *options: str, environment: dict[str, str]) -> Iterator[tup
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--http", "httptools", "--loop", "uvloop"]
     command += ["--no-access-log", "--no-proxy-headers", "--log-level", "warning", *options]
-    process = subprocess.Popen(command, env=os.environ | environment)
+    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
     os.sched_setaffinity(process.pid, {0})
     try:
         wait_until(lambda: answers(port), timeout_s=20, what=f"{app} on port {port}")

@@ -194,7 +194,9 @@ async def effects(server: StoreServer, work: Any) -> list[str]:
 
 
 async def test_the_effects_of_each_script_are_one_transaction_in_the_order_of_its_writes() -> None:
-    """History, marks, record, dirty and trail, crossings, totals: so that nothing that can fail comes late."""
+    """History, marks, record, dirty and trail, crossings, totals: so that nothing that can fail comes late.
+    A plan change moves the units of both features that were used from one plan to the other.
+    """
     with StoreServer() as server:
         async with calm(server.url, partitions=1) as ledger:
             caller = ledger.callers[0]
@@ -215,8 +217,8 @@ async def test_the_effects_of_each_script_are_one_transaction_in_the_order_of_it
             assert await effects(server, caller.counters.track(event("acme", 4, "e3"))) == []
             change = caller.orgs.update("acme", OrgChange(plan="pro"), actor="test", create=False)
             assert await effects(server, change) == [
-                "MULTI", "HSET {P00}:O:ACME", "HSET {P00}:P:ACME", "HINCRBY {P00}:PLANS", "HINCRBY {P00}:PLANS",
-                "XADD {P00}:A:ACME", "HINCRBY {P00}:TOTALS", "EXEC",
+                "MULTI", "HSET {P00}:O:ACME", *["HINCRBY {P00}:O:ACME"] * 4, "HSET {P00}:P:ACME",
+                *["HINCRBY {P00}:PLANS"] * 2, "XADD {P00}:A:ACME", "HINCRBY {P00}:TOTALS", "EXEC",
             ]  # fmt: skip
             org = await caller.orgs.get("acme")
             assert org is not None

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from redis import Redis
 
 from tests.faults.planted import BUGS, Bug
+from tests.support.servers import StoreServer
 
 ROOT: Final = Path(__file__).parents[2]
 MODEL_TEST: Final = "tests/lua/test_track_model.py"
@@ -34,6 +36,14 @@ def run_model_test(place: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+def runs(path: Path, store: StoreServer) -> bool:
+    """Whether a spoilt file is still a program: Python that compiles, or a script that the server loads."""
+    if path.suffix == ".lua":
+        with Redis.from_url(store.url) as client:
+            return bool(client.script_load(path.read_text()))
+    return bool(compile(path.read_text(), str(path), "exec"))
+
+
 def test_model_test_passes_on_the_shipped_files(copy: Path) -> None:
     """Without a planted bug the test is green, so that a red one means the bug."""
     done = run_model_test(copy)
@@ -42,13 +52,14 @@ def test_model_test_passes_on_the_shipped_files(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_model_test_catches(copy: Path, bug: Bug) -> None:
+def test_model_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted the same test is red, and for a wrong figure rather than a broken program."""
     shipped = {path: (ROOT / path).read_text() for path, _, _ in bug.changes}
     for path, before, after in bug.changes:
         text = (copy / path).read_text()
         assert text.count(before) == 1, f"{path} no longer holds the text this bug replaces: {before!r}"
         (copy / path).write_text(text.replace(before, after))
+        assert runs(copy / path, store), f"{bug.name} is no bug but a broken file: {path} does not load"
     try:
         done = run_model_test(copy)
     finally:

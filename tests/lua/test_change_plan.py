@@ -57,7 +57,7 @@ async def change(ledger: Ledger, org: Org, **other: Any) -> list[Any]:
     seconds, _ = await ledger.client.time()
     head = {"caller_ms": seconds * 1000, "offset": ledger.offset_ms, "expected": org.claim.text(),
             "claim": replace(org.claim, revision=org.claim.revision + 1).text(), "plan": "pro"} | other  # fmt: skip
-    counts = [len(record), 0, len(profile), 0]
+    counts = [len(record), 0, len(profile)]
     arguments = [*head.values(), *counts, *record, *profile, "plan_changed"]
     reply: list[Any] = await ledger.client.execute_command(
         "EVAL", script("change_plan").text, len(names), *names, *arguments

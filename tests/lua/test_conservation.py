@@ -91,6 +91,8 @@ SPOILT: Final = (
     ("HSET <archive> s:scans 3", "dirty = overage not sealed", RECORD),
     ("ZADD {p00}:dirty 1 gone|checks", "dirty organisations exist", "{p00}:dirty"),
     ("HINCRBY {p00}:totals u:free:scans 1", "totals = units of all organisations", "{p00}:totals"),
+    ("HINCRBY {p00}:o:beta p:free:scans 1", "totals = units of all organisations", "{p00}:totals"),
+    ("HINCRBY {p00}:totals u:pro:scans 1", "totals = units of all organisations", "{p00}:totals"),
     ("DEL {p00}:totals", "totals = units of all organisations", "{p00}:totals"),
     ("HINCRBY {p00}:plans free 1", "plans = organisations by plan", "{p00}:plans"),
     ("HSET {p00}:o:acme plan pro", "plans = organisations by plan", "{p00}:plans"),

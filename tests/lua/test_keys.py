@@ -21,6 +21,7 @@ LITERALS = {
     "orgs": (KEYS.shared("orgs", 26), "{p1a}:orgs"),
     "plans": (KEYS.shared("plans", 62), "{p3e}:plans"),
     "due": (KEYS.shared("due", 63), "{p3f}:due"),
+    "spent": (KEYS.shared("spent", 63), "{p3f}:spent"),
     "top": (KEYS.shared("top", 63), "{p3f}:top"),
     "clock": (KEYS.shared("clock", 63), "{p3f}:clock"),
 }

@@ -11,9 +11,9 @@ import pytest
 from hiredis import ReplyError
 from redis.exceptions import ConnectionError as StoreConnectionError
 
-from metering.store.connect import connect
+from metering.store.connect import REPLY_TIMEOUT_S, connect
 from metering.store.frames import bulk
-from metering.store.lane import REPLY_TIMEOUT_S, Lane
+from metering.store.lane import Lane
 from tests.support.proxy import Proxy
 from tests.support.servers import StoreServer
 from tests.support.wait import await_until

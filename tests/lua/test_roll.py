@@ -54,11 +54,11 @@ async def roll(ledger: Ledger, org: Org, claim: Claim, period: Period, **other: 
     """Run the script by hand: from `org` to `claim` and `period`; `other` replaces single arguments."""
     keys = ledger.keys
     names = [keys.record("acme"), keys.archive("acme", org.period.start_ms), keys.trail("acme")]
-    names += [keys.shared(kind, keys.partition("acme")) for kind in ("due", "dirty", "totals", "clock")]
+    names += [keys.shared(kind, keys.partition("acme")) for kind in ("due", "dirty", "totals", "spent", "clock")]
     seconds, _ = await ledger.client.time()
     arguments = {
         "caller_ms": seconds * 1000, "offset": ledger.offset_ms, "expected": org.claim.text(), "claim": claim.text(),
-        "start_ms": period.start_ms, "end_ms": period.end_ms, "values": 0,
+        "start_ms": period.start_ms, "end_ms": period.end_ms, "values": 0, "spent": 0,
     } | other  # fmt: skip
     reply: list[Any] = await ledger.client.execute_command(
         "EVAL", script("roll").text, len(names), *names, *arguments.values()
@@ -134,7 +134,7 @@ async def test_a_worker_with_a_wrong_clock_is_told_so(store: StoreServer) -> Non
         assert await ledger.dump() == before
 
 
-@pytest.mark.parametrize("name", ["archive", "trail", "due", "dirty", "totals"])
+@pytest.mark.parametrize("name", ["archive", "trail", "due", "dirty", "totals", "spent"])
 async def test_a_key_of_a_wrong_type_stops_a_roll_before_its_first_write(each_store: StoreServer, name: str) -> None:
     async with calm(each_store.url) as ledger:
         await track(ledger, 13)

@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from metering.errors import Problem
 from metering.store.orgs import OrgChange
+from metering.store.spent import SpentIds
 from metering.usage import Outcome, Result, UsageEvent
 from plans.catalogue import Override
 from plans.limits import QUANTITY_MAX, OnLimit
@@ -49,6 +50,7 @@ class Run:
         kinds = (
             (self.burst, 60), (self.race, 8), (self.lost_reply, 8), (self.crash, 8), (self.change, 8), (self.jump, 6),
             (self.forget, 4), (self.flush_scripts, 3), (self.skew, 3), (self.check, 4), (self.bad_quantity, 3),
+            (self.unlink_spent, 3),
         )  # fmt: skip
         kind = self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
         await kind()
@@ -153,6 +155,11 @@ class Run:
         for org in self.model.orgs.values():
             if now < org.period.end_ms < now + 5_000:
                 await self.ledger.jump_to(org.period.end_ms + 1)
+
+    async def unlink_spent(self) -> None:
+        """The job that removes ids of months past: no id that is still looked up may go."""
+        caller = self.caller()
+        await SpentIds(self.ledger.client, self.ledger.keys, caller.time).unlink()
 
     async def forget(self) -> None:
         """A caller loses its caches."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from pydantic import SecretStr
 
 from metering.settings import Settings
 from tests.house.repo import ROOT, files
@@ -149,10 +150,22 @@ def test_the_three_lines_that_a_start_prints_work_as_they_are(newcomer: Newcomer
 
 def test_settings_table_names_every_setting_with_its_default() -> None:
     """The README's table and the settings are the same list."""
-    rows = dict(re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", README, re.MULTILINE))
-    shown: dict[str, str] = {}
-    for names, defaults in rows.items():
-        found, values = re.findall(r"`(\w+)`", names), [v.strip(" `") for v in defaults.split(",")]
-        shown |= dict(zip(found, values * len(found) if len(values) == 1 else values, strict=False))
-    expected = {name.upper() for name in Settings.model_fields} - {"STORE_KIND"}
-    assert set(shown) == expected
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", README, re.MULTILINE)
+    shown = {name: value for names, values in rows for name, value in zip(*_columns(names, values), strict=True)}
+    assert shown == {name.upper(): _default(name) for name in Settings.model_fields if name != "store_kind"}
+
+
+def _default(name: str) -> str:
+    """A setting's default as the table writes it."""
+    value = Settings.model_fields[name].get_default(call_default_factory=True)
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "unset" if value is None else str(value)
+
+
+def _columns(names: str, values: str) -> tuple[list[str], list[str]]:
+    """The names of a row, and a default for each: one for all of them, or one each."""
+    found, given = re.findall(r"`(\w+)`", names), [value.strip(" `") for value in values.split(",")]
+    return found, given * len(found) if len(given) == 1 else given

@@ -3,10 +3,10 @@
 --
 -- KEYS   record, profile, trail, orgs, plans, due, totals, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim ('' = create), new claim, plan,
---        four counts: record values, record drops, profile values, profile drops; then those; then the trail
---        entry's fields and values, its type first
+--        three counts: record values, record drops, profile values; then those; then the trail entry's fields and
+--        values, its type first
 -- RETURNS {1, claim} changed; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock that
---        does not fit, nothing written
+--        does not fit, {-2, now} a figure that is no number: nothing written
 local call, floor, match, sub = redis.call, math.floor, string.match, string.sub
 local SKEW_MAX_MS = 60000
 
@@ -28,19 +28,21 @@ local function section(from, count)
   if count == 0 then return {} end
   return {unpack(ARGV, from, from + count - 1)}
 end
-local n1, n2, n3, n4 = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local record_values, record_drops = section(10, n1), section(10 + n1, n2)
-local profile_values, profile_drops = section(10 + n1 + n2, n3), section(10 + n1 + n2 + n3, n4)
-local entry = section(10 + n1 + n2 + n3 + n4, #ARGV - (9 + n1 + n2 + n3 + n4))
+local n1, n2, n3 = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local record_values, record_drops = section(9, n1), section(9 + n1, n2)
+local profile_values = section(9 + n1 + n2, n3)
+local entry = section(9 + n1 + n2 + n3, #ARGV - (8 + n1 + n2 + n3))
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
 
 -- Units so far: the metrics show them under the plan they were used under, so they move from the new plan to the old.
+-- They stay text: units of all closed periods may pass what a Lua number holds exactly.
 local moved = {}
 if stored[2] and stored[2] ~= plan then
   local flat = call('HGETALL', record)
   for i = 1, #flat, 2 do
-    local feature, units = match(flat[i], '^[ub]:(.+)$'), match(flat[i + 1], '^[1-9]%d*$')
-    if feature and units then moved[#moved + 1] = {feature, units} end
+    local kind, feature = match(flat[i], '^([ubp]):(.+)$')
+    if kind and not match(flat[i + 1], '^%-?%d+$') then return {-2, now} end
+    if kind and kind ~= 'p' and flat[i + 1] ~= '0' then moved[#moved + 1] = {feature, flat[i + 1]} end
   end
 end
 
@@ -58,7 +60,6 @@ for i = 1, #moved do
   call('HINCRBY', record, 'p:' .. stored[2] .. ':' .. moved[i][1], moved[i][2])
   call('HINCRBY', record, 'p:' .. plan .. ':' .. moved[i][1], '-' .. moved[i][2])
 end
-if #profile_drops > 0 then call('HDEL', profile, unpack(profile_drops)) end
 call('HSET', profile, 'updated', now, unpack(profile_values))
 if not stored[1] then
   call('ZADD', orgs, 0, org)

@@ -1,9 +1,11 @@
 #!lua
 -- roll: move an organisation to the present: close its period, or only renew its claim (month, tiers, catalogue).
 --
--- KEYS   record, archive of the period that may close, trail, due, dirty, totals, then clock when ARGV[2] is given
+-- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, then clock when ARGV[2] is
+--        given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim, period start ms, period end ms,
---        count of values, the record's fields and values, then record fields to drop
+--        two counts: the record's fields and values, months of ids that nobody looks up any more; then those, then
+--        record fields to drop
 -- RETURNS {1, claim} rolled; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock or
 --        period that does not fit, nothing written
 local call, floor, match, sub = redis.call, math.floor, string.match, string.sub
@@ -14,11 +16,11 @@ local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
 if ARGV[2] ~= '' then
-  if call('GET', KEYS[7]) ~= ARGV[2] then return {-1, now} end
+  if call('GET', KEYS[8]) ~= ARGV[2] then return {-1, now} end
   now = now + tonumber(ARGV[2])
 end
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local n = tonumber(ARGV[7])
+local n, spent_count = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local flat = call('HGETALL', record)
 local old = {}
@@ -30,10 +32,14 @@ if now >= valid_until or now >= end_ms then return {-1, now} end
 if closes and (start_ms < tonumber(old.pe) or now < start_ms) then return {-1, now} end
 
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
-local closed, drop, unsealed = {}, {}, {}
+local closed, drop, unsealed, kept = {}, {}, {}, {}
 if closes then
   for field, value in pairs(old) do
     local kind, feature = sub(field, 1, 2), sub(field, 3)
+    if kind ~= 'p:' then
+      kept[#kept + 1] = field
+      kept[#kept + 1] = value
+    end
     if kind == 'u:' then closed[#closed + 1] = feature end
     if kind == 'x:' and tonumber(value) > tonumber(old['s:' .. feature] or 0) then unsealed[#unsealed + 1] = feature end
     if kind == 'u:' or kind == 'x:' or kind == 's:' then drop[#drop + 1] = field end
@@ -46,9 +52,10 @@ call('XLEN', trail)
 call('ZCARD', due)
 call('ZCARD', dirty)
 call('HLEN', totals)
+call('ZCARD', KEYS[7])
 
 if #closed > 0 then
-  call('HSET', archive, 'closed', now, unpack(flat))
+  call('HSET', archive, 'closed', now, unpack(kept))
   -- Units of all closed periods may pass what a Lua number holds exactly: the store adds them.
   for i = 1, #closed do call('HINCRBY', record, 'b:' .. closed[i], old['u:' .. closed[i]]) end
   call('XADD', trail, '*', 'type', 'period_closed', 'plan', old.plan, 'period', old.ps, 'until', old.pe, 'at', now)
@@ -59,7 +66,9 @@ for i = 1, #unsealed do
   call('ZREM', dirty, org .. '|' .. unsealed[i])
   call('ZADD', dirty, 'NX', now, org .. '|' .. unsealed[i] .. '|' .. old.ps)
 end
-if #ARGV > 7 + n then call('HDEL', record, unpack(ARGV, 8 + n)) end
-call('HSET', record, 'k', claim, 'ps', ARGV[5], 'pe', ARGV[6], unpack(ARGV, 8, 7 + n))
+for i = 9 + n, 8 + n + spent_count do call('ZADD', KEYS[7], now, ARGV[i]) end
+local drops = 9 + n + spent_count
+if #ARGV >= drops then call('HDEL', record, unpack(ARGV, drops)) end
+call('HSET', record, 'k', claim, 'ps', ARGV[5], 'pe', ARGV[6], unpack(ARGV, 9, 8 + n))
 call('ZADD', due, valid_until, org)
 return {1, claim}

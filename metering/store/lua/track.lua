@@ -154,12 +154,19 @@ local function wrong(...)
   return false
 end
 
--- Whether a history key has another type. The one that is written first needs no look: where it fails, nothing is
--- written yet.
-local function history_wrong(units, day0)
-  for place in next, units, next(units) do
-    local day = tonumber(sub(place, 1, find(place, ':', 1, true) - 1))
-    if wrong(read('HLEN', KEYS[day0 + day - 1])) then return true end
+-- Whether a bucket of history, or its overage, is no number.
+local function bucket_wrong(key, bucket)
+  local r = read('HMGET', key, bucket, 'x' .. bucket)
+  return r.err or r[1] and not match(r[1], '^%d+$') or r[2] and not match(r[2], '^%d+$')
+end
+
+-- The same for all of a call. The write that comes first needs no look: where it fails, nothing is written yet.
+local function history_wrong(units, extra_units, day0)
+  local first = next(units)
+  for place in pairs(units) do
+    local colon = find(place, ':', 1, true)
+    local key = KEYS[day0 + tonumber(sub(place, 1, colon - 1)) - 1]
+    if (place ~= first or extra_units[place] > 0) and bucket_wrong(key, sub(place, colon + 1)) then return true end
   end
   return false
 end
@@ -344,7 +351,8 @@ local function organisation(crossings, dirty, totals, clock_ok)
   end
   if not counted then return end
   if overages and overage_wrong(record, counters, trail, dirty) or marks and wrong(read('XLEN', crossings))
-    or not stored and creation_wrong(new0, trail) or units and history_wrong(units, day0) then
+    or not stored and creation_wrong(new0, trail) or units and history_wrong(units, extra_units, day0)
+    or ne == 1 and single_overage > 0 and bucket_wrong(KEYS[day0 + tonumber(day) - 1], bucket) then
     o = start
     return answer_all(ne, 10, 0)
   end
