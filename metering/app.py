@@ -168,7 +168,7 @@ class App:
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,
             stripe_configured=settings.stripe_secret_key is not None,
-            metrics_open=settings.bound_to_loopback(),
+            metrics_open=settings.bound_to_loopback() and token is None,
             metrics_token=None if token is None else token.get_secret_value(),
         )
         tell_each = settings.log_level is LogLevel.DEBUG

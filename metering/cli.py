@@ -1,7 +1,6 @@
 """The command line. Every error is one sentence and its cure; imports wait until a command needs them."""
 
 import asyncio
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ def serve(
         bool, typer.Option("--ephemeral", help="A store in memory: ALL DATA IS LOST ON EXIT.")
     ] = False,
     show_token: Annotated[
-        bool, typer.Option("--show-token", help="Print an admin token, also with REDIS_URL set.")
+        bool, typer.Option("--show-token", help="Print an admin token, also for others' ears or store.")
     ] = False,
 ) -> None:
     """Start the service, with a durable store of its own unless REDIS_URL names one."""
@@ -125,10 +124,9 @@ def doctor(*, json: Json = False) -> None:
     from metering.settings import SettingsError
 
     try:
-        settings = _settings().with_secret_kept()
+        checks = asyncio.run(examine(_settings(), SystemClock()))
     except SettingsError as error:
         _fail_settings(error)
-    checks = asyncio.run(examine(settings, SystemClock()))
     if json:
         _say_json({"checks": [_plain(check) for check in checks]})
     else:
@@ -140,18 +138,18 @@ def doctor(*, json: Json = False) -> None:
 
 @app.command()
 def health(
-    url: Annotated[str, typer.Option(help="The service.  [http://127.0.0.1:$PORT]")] = "",
+    url: Annotated[str, typer.Option(help="The service.  [at HOST and PORT, as set here]")] = "",
 ) -> None:
     """Ask a running service for its health; exit 0 when it is healthy, 1 when not. For container health checks."""
     from http.client import HTTPException
     from urllib.request import urlopen
 
-    base = url or f"http://127.0.0.1:{os.environ.get('PORT') or '8005'}"
+    base = url or _settings().service_url()
     try:
         with urlopen(f"{base.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310 - the operator's URL
             _say(answer.read().decode(errors="replace"))
     except (OSError, ValueError, HTTPException) as error:
-        _fail(f"{base} is not healthy ({error})", "Is the service running? Its log says more.")
+        _fail(f"{base} is not healthy ({error})", "Is the service running? Its log says more. It is at another address? Name it: --url.")
 
 
 @app.command("version")

@@ -1,10 +1,13 @@
 """What `metering doctor` looks at: the gate's own checks, and what only a person wants to know."""
 
+import secrets
 from dataclasses import replace
 from importlib.util import find_spec
 
+from pydantic import SecretStr
+
 from metering.clock import Clock
-from metering.settings import Settings, SettingsError, StoreKind
+from metering.settings import JWT_SECRET_BYTES_MIN, Settings, SettingsError, StoreKind
 from metering.store.binaries import NoServerError, find_binary
 from metering.store.connect import connect
 from metering.store.folder import Folder, Running
@@ -13,7 +16,21 @@ from plans.catalogue import Catalogue, CatalogueError, parse
 
 
 async def examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
-    """Every check of this installation, on the store that the service uses or would use. Writes nothing."""
+    """Every check of this installation, on the store that the service uses or would use. Writes nothing.
+
+    Raises SettingsError where the generated secret is there and cannot be used.
+    """
+    path = settings.secret_path()
+    if path is None or path.exists():
+        return await _examine(settings.with_secret_kept(), clock)
+    to_come = settings.model_copy(update={"jwt_secret": SecretStr(secrets.token_hex(JWT_SECRET_BYTES_MIN))})
+    found = f"not set; `metering serve` makes one and keeps it in {path}"
+    checks = await _examine(to_come, clock)
+    return tuple(replace(check, found=found) if check.name == "JWT_SECRET" else check for check in checks)
+
+
+async def _examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
+    """Every check, with the secret that the service has or will have."""
     advice = (_audience(settings), _loop())
     if settings.redis_url is not None:
         report = await gate_report(settings, settings.store_url(), StoreKind.EXTERNAL, clock)

@@ -135,7 +135,7 @@ class Counted:
     """Counters that say of every event that counted whose it was and how much."""
 
     def __init__(self, counters: Counters, counted: Callable[[str, int], None]) -> None:
-        self._track = counters.track
+        self._track, self._room, self._stats = counters.track, counters.room, counters.stats
         self._counted = counted
 
     async def track(self, event: UsageEvent) -> Outcome:
@@ -144,6 +144,13 @@ class Counted:
         if outcome.recorded:
             self._counted(event.org_id, outcome.recorded)
         return outcome
+
+    def room(self) -> bool:
+        """As `Counters.room`; a no counts as an event shed."""
+        room = self._room()
+        if not room:
+            self._stats.shed += 1
+        return room
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Service:
             store_kind=store.kind.value,
             jwt_secret=settings.jwt_secret.get_secret_value(),
             metrics_dir=str(figures),
-            host=settings.host,
+            host=str(listener.getsockname()[0]),
             port=str(listener.getsockname()[1]),
             workers=str(settings.workers),
             data_dir=str(settings.data_dir),
@@ -131,7 +131,7 @@ class Service:
             group.create_task(pilot.keep())
             for worker in others:
                 group.create_task(_started(worker))
-            self._greet(store, listener.getsockname()[1])
+            self._greet(store, listener)
 
     async def _refusal(self, store: OpenStore) -> ServeError:
         """Why the first worker did not serve: the gate's lines if it is the gate, else its own log."""
@@ -143,14 +143,13 @@ class Service:
         lines = (f"{check.name}: {check.found}\n    {check.cure}" for check in report.failures)
         return ServeError("the service does not start:\n  " + "\n  ".join(lines), "")
 
-    def _greet(self, store: OpenStore, port: int) -> None:
+    def _greet(self, store: OpenStore, listener: socket.socket) -> None:
         """Print what was chosen and how to try it."""
         from metering.welcome import Welcome  # noqa: PLC0415 - brings cryptography: while the worker starts
 
-        settings = self._settings
-        with_token = self._show_token or settings.debug or settings.redis_url is None
-        welcome = Welcome(settings, self._clock, port=port, store=store.text, with_token=with_token)
-        for line in welcome.lines():
+        host, port = listener.getsockname()[:2]
+        settings = self._settings.model_copy(update={"host": host, "port": port, "store_kind": store.kind})
+        for line in Welcome(settings, self._clock, store=store.text, show_token=self._show_token).lines():
             self._tell(line)
 
     async def _stop(self, workers: list[Worker], listener: socket.socket) -> None:

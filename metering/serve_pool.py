@@ -14,9 +14,9 @@ from metering.clock import Clock
 
 MODULE: Final = "metering.serve_worker"
 
-END_S: Final = 13.0
-"""10 s for requests in flight, 3 s for the app to close what it opened; the store's end fits into the last two
-of the 15 s that an orchestrator is told to wait."""
+END_S: Final = 12.0
+"""9 s for requests in flight, 3 s for the app to close what it opened. Of the 15 s after which an orchestrator
+may kill everything, 2 s are left for the store and 1 s for the parent itself."""
 
 SILENCE_S: Final = 30.0
 """A worker whose event loop has not turned for so long hangs: nothing on it may take longer than milliseconds."""

@@ -26,7 +26,7 @@ CONNECTIONS_MAX: Final = 4096
 """Open connections or running requests of one worker before it answers 503: each costs about 20 KiB, and the
 hot path sheds load by its own, shorter queue long before."""
 
-GRACE_S: Final = 10
+GRACE_S: Final = 9
 """For requests in flight after SIGTERM. A request has a budget of 2 s; the rest is for slow senders, who must not
 hold the end of a service longer than this."""
 

@@ -30,6 +30,9 @@ JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
 
 SHIPPED_CATALOGUE: Final = "scorpius.toml"
 
+_REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+"""Where to reach a service that listens everywhere."""
+
 
 class SettingsError(Exception):
     """Settings that cannot be used: `faults` holds all of them."""
@@ -185,7 +188,7 @@ class Settings(BaseSettings):
     vite_stripe_price_id_enterprise: Text | None = _setting(None, "price shown by the pages", "a price id")
 
     metrics_token: SecretStr | None = _setting(
-        None, "opens /metrics to a scraper; unset: open on loopback only", "a secret"
+        None, "what a scraper of /metrics must send; unset: open on loopback only", "a secret"
     )
     metrics_top_orgs: int = _setting(
         20, "organisations with a series of their own", "a number, 0 to 1000", ge=0, le=1000
@@ -248,9 +251,18 @@ class Settings(BaseSettings):
         url = self.redis_url.get_secret_value() if self.redis_url else STORE_URL_DEFAULT
         return store_address(url, database=self.redis_db).url
 
+    def service_url(self) -> str:
+        """Where a service with these settings is reached from this machine."""
+        host = _REACHED.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
     def bound_to_loopback(self) -> bool:
-        """Whether HOST was said to be a loopback address. Unsaid (plain uvicorn) nobody knows, so no."""
-        if "host" not in self.model_fields_set:
+        """Whether the service is known to listen on a loopback address.
+
+        Only `metering serve` knows, and tells its workers STORE_KIND together with the address it bound. Under
+        plain uvicorn HOST says nothing: uvicorn listens where its own options say.
+        """
+        if "store_kind" not in self.model_fields_set:
             return False
         try:
             return ip_address(self.host).is_loopback
@@ -272,14 +284,18 @@ class Settings(BaseSettings):
 
         The file is made on first use. Raises SettingsError when it cannot be made, read or trusted.
         """
-        if "jwt_secret" in self.model_fields_set:
+        path = self.secret_path()
+        if path is None:
             return self
-        secret = secret_at(self.data_dir / JWT_SECRET_FILE, bytes_min=JWT_SECRET_BYTES_MIN)
+        secret = secret_at(path, bytes_min=JWT_SECRET_BYTES_MIN)
         if isinstance(secret, Fault):
             raise SettingsError((secret,))
         kept = self.model_copy(update={"jwt_secret": SecretStr(secret)})
-        source = f"generated, kept in {self.data_dir / JWT_SECRET_FILE}"
-        return kept.with_sources({**self._sources, "jwt_secret": source})
+        return kept.with_sources({**self._sources, "jwt_secret": f"generated, kept in {path}"})
+
+    def secret_path(self) -> Path | None:
+        """The file of the generated secret, made or not; None where JWT_SECRET was set."""
+        return None if "jwt_secret" in self.model_fields_set else self.data_dir / JWT_SECRET_FILE
 
     def environment(self, **changes: str) -> dict[str, str]:
         """The environment of the present process with `changes` (setting names in lower case) for a child of ours."""

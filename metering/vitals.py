@@ -95,7 +95,8 @@ class StoreVitals:
         if self._looking is None:
             self._looking = asyncio.ensure_future(self._look())
             self._looking.add_done_callback(self._looked)
-        return await asyncio.shield(self._looking)  # however many ask, the store is asked once
+        found = await asyncio.shield(self._looking)  # however many ask, the store is asked once
+        return ["shutting down"] if self._end.told else found  # it may have been told meanwhile
 
     def _looked(self, _: object) -> None:
         self._looking = None

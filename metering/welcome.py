@@ -2,9 +2,11 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from metering.auth import ADMIN
@@ -17,25 +19,21 @@ ORG: Final = "org-123"
 TOKEN_TTL_S: Final = 86_400
 """Long enough for a day of looking around, short enough to be lost in a terminal's history."""
 
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - read, not bound
-"""Where to reach a service that listens everywhere."""
-
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The facts of one start. `store` says which store it is, in words."""
+    """The facts of one start: `settings` with the address that was bound, `store` which store it is, in words."""
 
     settings: Settings
     clock: Clock
-    port: int
     store: str
-    with_token: bool
+    show_token: bool
 
     def lines(self) -> Iterator[str]:
         """The text, line by line."""
-        token = self._token() if self.with_token else ""
+        token, url = self._token(), self.settings.service_url()
         yield f"usage-metering {version('usage-metering')} serves"
-        yield f"  url     {self.url}  (document: {self.url}/docs)"
+        yield f"  url     {url}  (document: {url}/docs)"
         yield f"  store   {self.store}"
         yield f"  data    {self.settings.data_dir.absolute()}"
         if token:
@@ -44,14 +42,15 @@ class Welcome:
         yield "Try it:"
         yield from (f"  {line}" for line in self._examples(token))
 
-    @property
-    def url(self) -> str:
-        """Where to reach the service from this machine."""
-        host = self.settings.host
-        shown = _ANY.get(host) or (f"[{host}]" if ":" in host else host)
-        return f"http://{shown}:{self.port}"
-
     def _token(self) -> str:
+        """A token for a person at this machine. What listens for others runs where output is collected: ''.
+
+        On somebody's own store a development start may show one, any other has to be asked to.
+        """
+        settings = self.settings
+        looking_around = settings.bound_to_loopback() and (settings.debug or settings.redis_url is None)
+        if not (self.show_token or looking_around):
+            return ""
         return mint(self.settings, self.clock, org=ORG, scopes=[ADMIN], ttl_s=TOKEN_TTL_S)
 
     def _cautions(self) -> Iterator[str]:
@@ -64,9 +63,18 @@ class Welcome:
     def _examples(self, token: str) -> Iterator[str]:
         """Three curl lines. Without a token of their own they make one."""
         made = shlex.quote(f"Authorization: Bearer {token}")
-        asked = f'"Authorization: Bearer $(metering token --org {ORG} --scope {ADMIN} --ttl 1h)"'
+        asked = f'"Authorization: Bearer $({command()} token --org {ORG} --scope {ADMIN} --ttl 1h)"'
         bearer = f"-H {made if token else asked}"
         event = shlex.quote(json.dumps({"org_id": ORG, "feature": "scans", "quantity": 5}))
-        yield f"curl {self.url}/health"
-        yield f"curl {self.url}/usage/track {bearer} -H 'Content-Type: application/json' -d {event}"
-        yield f"curl {self.url}/usage/{ORG} {bearer}"
+        url = self.settings.service_url()
+        yield f"curl {url}/health"
+        yield f"curl {url}/usage/track {bearer} -H 'Content-Type: application/json' -d {event}"
+        yield f"curl {url}/usage/{ORG} {bearer}"
+
+
+def command() -> str:
+    """The command line of this installation as a shell runs it from anywhere, on PATH or not."""
+    script = Path(sys.argv[0]).absolute()
+    if script.name == "metering":
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m metering.cli"

@@ -30,6 +30,9 @@ CAREFUL: Final[Mapping[bytes, bytes]] = {
 """On every answer that does not set them itself. Track answers carry the first alone: they are read by programs, a
 POST is not cached, and every header costs the server 0.7 us."""
 
+DEPRECATED: Final = b"@1795132800"
+"""RFC 9745: since when the aliases have had a better name, the day of the first release."""
+
 _LINGER_BYTES: Final = 1024 * 1024
 _LINGER_S: Final = 2.0
 """What is still taken in after the answer to a body that is too large. A connection closed with unread bytes is
@@ -52,6 +55,22 @@ def careful(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> RawHeade
         listed.append((REQUEST_ID, request_id.encode("ascii")))
     listed += [pair for pair in CAREFUL.items() if pair[0] not in present]
     return listed
+
+
+def successor(path: str) -> RawHeaders:
+    """What an older name of `path` answers with besides."""
+    return [(b"deprecation", DEPRECATED), (b"link", f'<{path}>; rel="successor-version"'.encode())]
+
+
+def completed(send: Send, headers: RawHeaders) -> Send:
+    """`send` that puts `headers` on the answer."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *headers]
+        await send(message)
+
+    return sending
 
 
 def problem_body(problem: Problem, request_id: str) -> bytes:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as StarletteRoute
 
-from metering.api.answers import Send, bounded
+from metering.api.answers import Send, bounded, successor
 from metering.api.bodies import (
     Faults,
     Headers,
@@ -26,9 +26,6 @@ from metering.api.route import OPEN, SIGNED_IN, Call, Reply, Route
 from metering.api.services import Services
 from metering.auth import Caller
 from metering.errors import MethodNotAllowed, NotFound
-
-DEPRECATED: Final = "@1795132800"
-"""RFC 9745: since when the aliases have had a better name, the day of the first release."""
 
 _QUERY_FIELDS_MAX: Final = 32
 
@@ -50,6 +47,8 @@ class Endpoint:
         if "\n" in scope["path"] and not scope["path_params"]:
             raise NotFound  # the router's patterns end at a line's end, not at the path's
         scope["template"] = self._template
+        if self._path != self._template:
+            scope["more_headers"] = successor(self._template)
         route = self._routes.get(scope["method"])
         if route is None:
             allowed = ", ".join(sorted(self._routes))
@@ -85,9 +84,6 @@ class Endpoint:
     async def _send(self, reply: Reply, route: Route, scope: Any, headers: Headers, send: Send) -> None:
         listed = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
         listed += [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-        if self._path != route.path:
-            listed.append((b"deprecation", DEPRECATED.encode()))
-            listed.append((b"link", f'<{route.path}>; rel="successor-version"'.encode()))
         if scope["unread"] and not bounded(headers):
             listed.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": reply.status, "headers": listed})

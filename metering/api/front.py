@@ -10,9 +10,9 @@ import structlog
 
 from metering import log as log_setup
 from metering.api.access import GONE, METHODS, OTHER, Observe, tell
-from metering.api.answers import Send, careful, refuse, request_id_of
+from metering.api.answers import Send, careful, completed, refuse, request_id_of, successor
 from metering.api.bodies import ClientGone, Headers, Receive, check_headers
-from metering.api.track import TRACK_PATHS
+from metering.api.track import TRACK, TRACK_PATHS
 from metering.clock import Clock
 from metering.errors import InternalError, Problem
 from metering.ulid import Ulids
@@ -35,7 +35,8 @@ class Front:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if scope["path"] in TRACK_PATHS and scope["method"] == "POST":
-            await self._track(scope, receive, send)
+            older = scope["path"] != TRACK
+            await self._track(scope, receive, completed(send, successor(TRACK)) if older else send)
         else:
             await self._serve(scope, receive, send)
 
@@ -44,7 +45,7 @@ class Front:
         headers: Headers = dict(scope["headers"])
         request_id = request_id_of(headers, self._ulids)
         scope["unread"], scope["template"] = True, OTHER
-        watched = _Watched(send, request_id)
+        watched = _Watched(send, scope, request_id)
         token = log_setup.request_id.set(request_id)
         try:
             await self._guarded(scope, headers, receive, watched)
@@ -72,15 +73,17 @@ class Front:
 
 
 class _Watched:
-    """`send` that notes the status and completes the headers."""
+    """`send` that notes the status and completes the headers, also by what the endpoint left in the scope."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, scope: Any, request_id: str) -> None:
         self._send = send
+        self._scope = scope
         self.request_id = request_id
         self.status = GONE
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = careful(message["headers"], self.request_id)
+            listed = [*message["headers"], *self._scope.get("more_headers", ())]
+            message["headers"] = careful(listed, self.request_id)
         await self._send(message)

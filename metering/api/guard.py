@@ -34,6 +34,11 @@ def visible(caller: Caller, org_id: str | None) -> str:
     if not is_org_id(asked):
         raise invalid([fault("/org_id", "reserved" if asked in RESERVED else "org-id", "not an organisation id")])
     if not caller.sees(asked):
-        log.warning("foreign organisation", subject=caller.subject, org_id=caller.org_id, asked=asked)
+        tell_foreign(caller, asked)
         raise OrgNotFound
     return asked
+
+
+def tell_foreign(caller: Caller, asked: str, **more: str) -> None:
+    """Log that a caller asked for an organisation it may not know of; `more` goes into the line."""
+    log.warning("foreign organisation", subject=caller.subject, org_id=caller.org_id, asked=asked, **more)

@@ -1,5 +1,6 @@
 """What goes over the wire, both ways: these models check requests and describe every body in /openapi.json."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
@@ -31,6 +32,18 @@ def _whole(value: object) -> object:
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_MAX:
         return int(value)
     return value
+
+
+def _only(expected: str | bool | None) -> Callable[[object], object]:
+    """Takes `expected` alone, the neutral value of what is not built yet, and says so of every other value."""
+    taken = orjson.dumps(expected).decode()
+
+    def checked(value: object) -> object:
+        if type(value) is not type(expected) or value != expected:  # 0 equals False
+            raise PydanticCustomError("not-built", "not built yet: only {taken} is taken", {"taken": taken})
+        return value
+
+    return checked
 
 
 def _not_reserved(org_id: str) -> str:
@@ -120,6 +133,9 @@ Moment: TypeAlias = Annotated[
     Field(json_schema_extra={"format": "date-time"}),
     AfterValidator(_moment),
 ]
+Default: TypeAlias = Annotated[Literal["default"], BeforeValidator(_only("default"))]
+Nothing: TypeAlias = Annotated[None, BeforeValidator(_only(None))]
+No: TypeAlias = Annotated[Literal[False], BeforeValidator(_only(expected=False))]
 Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(_small), WithJsonSchema(_METADATA_SCHEMA)]
 Zone: TypeAlias = Annotated[
     str, Field(max_length=64, json_schema_extra={"format": "iana-time-zone"}), AfterValidator(_zone)
@@ -163,12 +179,17 @@ class TrackRequest(Request):
     org_id: OrgId | None = _unset(None, "The token's organisation when left out.")
     feature: FeatureName = _unset("", "A feature of the catalogue; with `endpoint` alone its default feature.")
     quantity: Quantity = Field(1, description="Units used.")
-    metadata: Metadata | None = _unset(None, "At most 50 keys, 8 KiB and 3 levels.")
+    metadata: Metadata | None = _unset(
+        None, "Anything you know of the event: at most 50 keys, 8 KiB and 3 levels. Checked, not stored."
+    )
     event_id: Text | None = _unset(None, "Makes repeating safe: an id counts once for each organisation and source.")
     source: Text | None = _unset(None, "Keeps the event ids of several senders apart.")
     timestamp: Moment | None = _unset(None, "When it happened; the time of receipt when left out.")
-    actor: Text | None = _unset(None, "Who in the organisation used it.")
-    endpoint: Text = _unset("", "Short form: one call of this endpoint (stored as metadata.endpoint).")
+    actor: Text | None = _unset(None, "Who in the organisation used it. Checked, not stored.")
+    endpoint: Text = _unset("", "Short form, in place of `feature`: one call of this endpoint. Checked, not stored.")
+    mode: Default = Field("default", description="What the plan says; other modes are not built yet.")
+    reservation_id: Nothing = _unset(None, "Reservations are not built yet.")
+    dry_run: No = Field(default=False, description="Dry runs are not built yet.")
 
 
 class Span(Answer):
@@ -230,6 +251,7 @@ class OrgView(Answer):
     period: Span
     reset: ResetName
     timezone: str
+    credits: None = Field(description="Always null: credits are not built yet.")
 
 
 class OrgSettings(Request):

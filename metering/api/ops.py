@@ -54,7 +54,7 @@ async def get_metrics(call: Call) -> Reply:
 
 
 def _check_scraper(call: Call) -> None:
-    """Raises Unauthenticated unless the server is bound to loopback or the scraper has the token."""
+    """Raises Unauthenticated unless the metrics are open to all or the scraper has the token."""
     if call.services.metrics_open:
         return
     token = call.services.metrics_token

@@ -88,6 +88,7 @@ _ORG: Final = {
     "period": {"start": "2024-01-01T00:00:00Z", "end": "2024-02-01T00:00:00Z"},
     "reset": "calendar",
     "timezone": "UTC",
+    "credits": None,
 }
 
 _SETTINGS: Final = {"plan": "professional", "limits": {"scans": 1000}, "stripe_customer_id": "cus_123"}
@@ -153,7 +154,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         Route(
             "GET", path, "Metrics for Prometheus", OPEN, "operations", ops.get_metrics, {200: "text/plain"},
             problems=(Unauthenticated, StorageUnavailable),
-            about="Open where the server is bound to loopback; elsewhere METRICS_TOKEN is the bearer token.",
+            about="METRICS_TOKEN is the bearer token; without one they are open where the server is bound to loopback.",
         )
         for path in ("/metrics/usage", "/metrics")
     ),

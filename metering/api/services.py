@@ -72,7 +72,7 @@ class Vitals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token`."""
+    """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone."""
 
     auth: Authenticator
     orgs: OrgBook

@@ -23,7 +23,7 @@ from metering.api.bodies import (
     read_body,
 )
 from metering.api.events import event_of, quick_event
-from metering.api.guard import require_scope
+from metering.api.guard import require_scope, tell_foreign
 from metering.auth import USAGE_WRITE, Authenticator, Caller
 from metering.clock import Clock
 from metering.errors import (
@@ -32,6 +32,7 @@ from metering.errors import (
     FeatureUnknown,
     InternalError,
     OrgNotFound,
+    Overloaded,
     Problem,
     QuotaExceeded,
     TimestampOutOfRange,
@@ -57,6 +58,10 @@ class Counts(Protocol):
 
     def track(self, event: UsageEvent) -> Awaitable[Outcome]:
         """Count one event. Raises OrgNotFound, TimestampOutOfRange and the 503 problems."""
+        ...
+
+    def room(self) -> bool:
+        """Whether another event may wait. After a no the event is not brought: it counts as shed."""
         ...
 
 
@@ -91,7 +96,9 @@ class Track:
         scope["unread"] = True
         try:
             check_headers(raw, headers)
-            body = await self._answer(scope, headers, receive, began)
+            if not self._counters.room():
+                raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
+            body = await self._answer(scope, headers, receive, began, request_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             status = await self._refuse(error, scope, headers, request_id, receive, send)
         else:
@@ -109,7 +116,9 @@ class Track:
         if status != _OK or self._tell_each:
             tell("POST", TRACK, status, seconds, request_id, quietly=status == _OK)
 
-    async def _answer(self, scope: Any, headers: Headers, receive: Receive, now_s: float) -> bytes:
+    async def _answer(
+        self, scope: Any, headers: Headers, receive: Receive, now_s: float, request_id: str
+    ) -> bytes:
         """The answer's bytes. Raises Problem."""
         credentials = headers.get(b"authorization")
         caller = self._auth.remembered(credentials, now_s) or await self._auth.identify(credentials)
@@ -119,18 +128,18 @@ class Track:
             check_media_type(headers)
         body = await read_body(headers, receive)
         scope["unread"] = False
-        event = self._event(body, caller)
+        event = self._event(body, caller, request_id)
         outcome = await self._counters.track(event)
         return self._rendered(event, outcome)
 
-    def _event(self, body: bytes, caller: Caller) -> UsageEvent:
+    def _event(self, body: bytes, caller: Caller, request_id: str) -> UsageEvent:
         """The event in the body, of an organisation the caller sees. Raises MalformedJson, Invalid, OrgNotFound."""
         value = parse_json(body)
         event = quick_event(value, len(body), caller.org_id)
         if event is None:
             event = event_of(value, caller, self._catalogue.default_feature)
         if not caller.sees(event.org_id):
-            log.warning("foreign organisation", subject=caller.subject, org_id=caller.org_id, asked=event.org_id)
+            tell_foreign(caller, event.org_id, request_id=request_id)
             raise OrgNotFound
         return event
 

@@ -17,10 +17,10 @@ from metering.store.folder import DataDirError, Folder, Running, lock
 
 DATABASES: Final = 16
 
-END_S: Final = 5.0
+END_S: Final = 2.0
 """The store has nothing left to save (AOF always) and ends in 20 ms; the rest is for a rewrite that it stops."""
 
-_SILENCE_S: Final = 30.0
+SILENCE_S: Final = 30.0
 """A new server answers something (PONG or LOADING) within 0.1 s, and on a machine that swaps within seconds."""
 
 _NEWS_S: Final = 2.0
@@ -73,7 +73,14 @@ class EmbeddedStore:
     """
 
     def __init__(
-        self, folder: Folder, binary: Binary, *, databases: int, clock: Clock, tell: Callable[[str], None]
+        self,
+        folder: Folder,
+        binary: Binary,
+        *,
+        databases: int,
+        clock: Clock,
+        tell: Callable[[str], None],
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.folder = folder
         self.binary = binary
@@ -81,19 +88,27 @@ class EmbeddedStore:
         self._databases = databases
         self._clock = clock
         self._tell = tell
+        self._silence_s = silence_s
         self._lock = -1
         self._process: Process | None = None
         self._started_s = 0.0
 
     @classmethod
     async def open(
-        cls, data_dir: Path, *, clock: Clock, tell: Callable[[str], None], databases: int = DATABASES
+        cls,
+        data_dir: Path,
+        *,
+        clock: Clock,
+        tell: Callable[[str], None],
+        databases: int = DATABASES,
+        silence_s: float = SILENCE_S,
     ) -> Self:
         """Find a server, take the folder, start, and return when it answers.
 
         Raises NoServerError, DataDirError or StoreStartError.
         """
-        store = cls(Folder.at(data_dir), find_binary(), databases=databases, clock=clock, tell=tell)
+        folder, binary = Folder.at(data_dir), find_binary()
+        store = cls(folder, binary, databases=databases, clock=clock, tell=tell, silence_s=silence_s)
         store._lock = await lock(store.folder, clock, tell)
         try:
             await store._start()
@@ -162,8 +177,10 @@ class EmbeddedStore:
             if not told and now_s - self._started_s > _NEWS_S:
                 told = True
                 self._tell("the store is reading its data set")
-            if now_s - heard_s > _SILENCE_S:
-                raise self._failed(f"the store did not answer for {_SILENCE_S:g} s")
+            if now_s - heard_s > self._silence_s:
+                # Whoever starts the next one waits for the end of this one, which would never come by itself.
+                await end(process, grace_s=0)
+                raise self._failed(f"the store did not answer for {self._silence_s:g} s")
             await asyncio.sleep(_PAUSE_S)
 
     def _failed(self, reason: str) -> StoreStartError:

@@ -6,7 +6,7 @@ ALLOW_LOSSY_LEDGER lets a store pass that can lose what it acknowledged. Both ar
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
@@ -25,11 +25,20 @@ if TYPE_CHECKING:
 CLOCKS_APART_MAX_MS: Final = 60_000
 """As the scripts: with clocks further apart nothing is counted, so nothing should start."""
 
-DURABLE_COMMAND: Final = (
+_USER_RULES: Final = "'~{*' +@all -@admin -@dangerous '+config|get' +info"
+"""What the service's user may do, as a shell takes it: a client's commands on this service's keys, and two
+questions that the gate asks."""
+
+START_LINE: Final = (
     "docker run -d -p 127.0.0.1:6379:6379 -v metering-store:/data redis:7-alpine redis-server "
-    "--appendonly yes --appendfsync always --no-appendfsync-on-rewrite no --maxmemory-policy noeviction"
+    "--appendonly yes --appendfsync always --no-appendfsync-on-rewrite no "
+    "--maxmemory 512mb --maxmemory-policy noeviction "
+    f"--user default off --user metering on '>PASSWORD' {_USER_RULES}"
 )
-"""S2's own start line for a local Redis, made durable."""
+"""The usual line for a Redis on one's own machine, with all that the gate asks for."""
+
+STORE_URL: Final = "redis://metering:PASSWORD@127.0.0.1:6379"
+"""How that store is named."""
 
 _DURABLE: Final = {
     "appendonly": "yes",
@@ -197,7 +206,14 @@ def durability_checks(config: Mapping[str, str] | None, settings: Settings) -> l
         _durable(name, config[name], wanted, lossy_allowed) for name, wanted in _DURABLE.items() if name in config
     ]
     hidden = [name for name in _DURABLE if name not in config]
-    return checks + ([_hidden(hidden, settings)] if hidden else [])
+    return _with_start_line(checks) + ([_hidden(hidden, settings)] if hidden else [])
+
+
+def _with_start_line(checks: list[Check]) -> list[Check]:
+    """The checks, the first that fails also with the line that cures all of them; once is enough."""
+    line = f" Or start one that passes: {START_LINE} and set REDIS_URL={STORE_URL} with a PASSWORD of your own."
+    at = next((at for at, check in enumerate(checks) if not check.ok), None)
+    return checks if at is None else [*checks[:at], replace(checks[at], cure=checks[at].cure + line), *checks[at + 1 :]]
 
 
 def _hidden(names: list[str], settings: Settings) -> Check:
@@ -214,7 +230,7 @@ def _hidden(names: list[str], settings: Settings) -> Check:
 def _durable(name: str, found: str, wanted: str, lossy_allowed: bool) -> Check:
     """One line of the store's configuration against what durability takes."""
     cure = (
-        f"redis-cli CONFIG SET {name} {wanted} (and in its configuration file), or start it as: {DURABLE_COMMAND}. "
+        f"redis-cli CONFIG SET {name} {wanted}, and the same in its configuration file. "
         "ALLOW_LOSSY_LEDGER=true runs on a store that can lose acknowledged usage."
     )
     return Check(name, found == wanted, found, cure, fatal=not lossy_allowed)
@@ -247,8 +263,8 @@ async def _user(scene: _Scene) -> Check:
     except StoreError:
         return Check("store user", ok=True, found="a user that may not ask for its own name")
     cure = (
-        "Give the service a user of its own: ACL SETUSER metering on >PASSWORD ~{* +@all -@admin -@dangerous "
-        "+config|get +info, and name it in REDIS_URL. DEBUG=true lets the default user pass."
+        f"Give the service a user of its own: redis-cli ACL SETUSER metering on '>PASSWORD' {_USER_RULES}, and name "
+        f"it in REDIS_URL, as {STORE_URL}. DEBUG=true lets the default user pass."
     )
     return Check("store user", user != "default", user, cure, fatal=not scene.relaxed)
 

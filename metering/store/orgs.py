@@ -148,23 +148,23 @@ class Orgs:
             log.warning("organisation left out of a list", org=org_id, code=OrgCorrupt.code)
             return None
 
-    async def sweep(self) -> None:
-        """Roll organisations whose claim ran out and that sent nothing since, about SWEEP_MAX a partition."""
+    async def sweep(self, page: int = SWEEP_MAX) -> None:
+        """Roll organisations whose claim ran out and that sent nothing since, about `page` a partition."""
         now_ms = await self._server_now()
         for partition in range(self._keys.partitions):
-            await self._sweep(self._keys.shared("due", partition), now_ms)
+            await self._sweep(self._keys.shared("due", partition), now_ms, page)
 
-    async def _sweep(self, due: str, now_ms: int) -> None:
+    async def _sweep(self, due: str, now_ms: int, page: int) -> None:
         """Sweep one partition; organisations that cannot be rolled are passed over, the others are not."""
         rolled = stuck = 0
-        while rolled < SWEEP_MAX:
-            names = await self._ask(self._client.zrangebyscore(due, "-inf", now_ms, start=stuck, num=SWEEP_MAX))
+        while rolled < page:
+            names = await self._ask(self._client.zrangebyscore(due, "-inf", now_ms, start=stuck, num=page))
             for name in names:
                 if await self._swept(name.decode()):
                     rolled += 1
                 else:
                     stuck += 1
-            if len(names) < SWEEP_MAX:
+            if len(names) < page:
                 return
 
     async def _swept(self, org_id: str) -> bool:

@@ -28,3 +28,21 @@ async def test_sweep_leaves_organisations_alone_whose_claim_still_holds(store: S
         before = await ledger.dump()
         await caller.orgs.sweep()
         assert await ledger.dump() == before
+
+
+async def test_sweep_and_list_pass_over_organisations_that_cannot_be_read(store: StoreServer) -> None:
+    """Corrupt organisations, more than one page of a sweep holds, keep nobody else from being rolled or listed."""
+    async with Ledger(store.url, partitions=1) as ledger:
+        caller, names = ledger.callers[0], [f"bad-{number}" for number in range(3)]
+        for name in (*names, "good"):
+            await caller.counters.track(UsageEvent(name, "scans", 3, "evt-1"))
+        good = await caller.orgs.get("good")
+        assert good is not None
+        for number, name in enumerate(names):
+            await ledger.client.hset(ledger.keys.record(name), "ps", "junk")
+            await ledger.client.zadd(ledger.keys.shared("due", 0), {name: number})  # due before the good one
+        await ledger.jump_to(good.period.end_ms + 1)
+        await caller.orgs.sweep(page=2)
+        assert await ledger.client.exists(ledger.keys.archive("good", good.period.start_ms))
+        listed, _ = await caller.orgs.page(None, 10)
+        assert [org.org_id for org in listed] == ["good"]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans.catalogue import CatalogueError, Fault, parse
+from plans.catalogue_file import FEATURES_MAX
 
 GOOD = """
 version = 1
@@ -259,3 +260,19 @@ def test_a_fault_is_one_line_with_file_key_reason_and_cure() -> None:
     assert str(fault) == (
         "plans.toml: currency: 'u\\nd' has the wrong form. Give an ISO 4217 code in lower case, such as \"usd\"."
     )
+
+
+@pytest.mark.parametrize(("count", "refused"), [(FEATURES_MAX, False), (FEATURES_MAX + 1, True)])
+def test_a_catalogue_has_only_as_many_features_as_a_script_can_handle(count: int, refused: bool) -> None:
+    """The script passes all of an organisation's fields at once; one feature more than the bound is a fault."""
+    names = [f"feature_{number}" for number in range(count)]
+    lines = ["version = 1", 'currency = "usd"', 'default_plan = "free"', f'default_feature = "{names[0]}"']
+    lines += [f'[features.{name}]\ntitle = "{name}"\nunit = "unit"' for name in names]
+    lines += ['[plans.free]\ntitle = "Free"\nreset = "calendar"\non_limit = "block"\nprice_minor = 0']
+    lines += ["[plans.free.features]", *(f"{name} = {{ limit = 1 }}" for name in names)]
+    text = "\n".join(lines)
+    if refused:
+        with pytest.raises(CatalogueError, match="more than"):
+            parse(text, "big.toml")
+    else:
+        assert len(parse(text, "big.toml").features) == count
