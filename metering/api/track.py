@@ -96,8 +96,6 @@ class Track:
         scope["unread"] = True
         try:
             check_headers(raw, headers)
-            if not self._counters.room():
-                raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
             body = await self._answer(scope, headers, receive, began, request_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             status = await self._refuse(error, scope, headers, request_id, receive, send)
@@ -116,10 +114,10 @@ class Track:
         if status != _OK or self._tell_each:
             tell("POST", TRACK, status, seconds, request_id, quietly=status == _OK)
 
-    async def _answer(
-        self, scope: Any, headers: Headers, receive: Receive, now_s: float, request_id: str
-    ) -> bytes:
+    async def _answer(self, scope: Any, headers: Headers, receive: Receive, now_s: float, request_id: str) -> bytes:
         """The answer's bytes. Raises Problem."""
+        if not self._counters.room():
+            raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
         credentials = headers.get(b"authorization")
         caller = self._auth.remembered(credentials, now_s) or await self._auth.identify(credentials)
         if not caller.may(USAGE_WRITE):

@@ -22,7 +22,7 @@ async def get_usage(call: Call) -> Reply:
 
 
 def org_view(org: Org, caller: Caller) -> dict[str, Any]:
-    """The organisation as the wire shows it: later fields stand after the first seven. Stripe's id is for callers who have to do with billing."""
+    """The organisation as the wire shows it. Stripe's id is for callers who have to do with billing."""
     bills = caller.may(BILLING_READ) or caller.may(BILLING_WRITE)
     return {
         "org_id": org.org_id,

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from metering.api.access import GONE
 from metering.api.endpoint import router
 from metering.api.routes import ROUTES
-from metering.api.track import Track
+from metering.api.track import Counts, Track
 from metering.app import create_app
-from metering.auth import ADMIN, Authenticator, JwtVerifier
+from metering.auth import ADMIN, Authenticator, Caller, JwtVerifier
 from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.ulid import Ulids
@@ -52,11 +54,28 @@ class Broken:
     async def track(self, event: UsageEvent) -> Any:
         raise RuntimeError(f"secret words about {event.org_id}")
 
+    def room(self) -> bool:
+        return True
 
-def track(recorder: Recorder) -> Track:
+
+class Full(Broken):
+    """Counters that take no more."""
+
+    def room(self) -> bool:
+        return False
+
+
+class Unasked(Authenticator):
+    """Says who calls to nobody."""
+
+    def remembered(self, header: bytes | None, now_s: float) -> Caller | None:
+        raise AssertionError((header, now_s))
+
+
+def track(recorder: Recorder, counters: Counts | None = None, kind: type[Authenticator] = Authenticator) -> Track:
     clock = SystemClock()
-    auth = Authenticator([JwtVerifier(SECRET, clock)], clock)
-    return Track(auth, Broken(), parse(*Settings().plans_text()), Ulids(clock), recorder.observe, clock)
+    auth = kind([JwtVerifier(SECRET, clock)], clock)
+    return Track(auth, counters or Broken(), parse(*Settings().plans_text()), Ulids(clock), recorder.observe, clock)
 
 
 async def test_an_unforeseen_error_while_counting_is_a_500_without_details() -> None:
@@ -66,6 +85,25 @@ async def test_an_unforeseen_error_while_counting_is_a_500_without_details() -> 
     assert b'"code":"internal-error"' in answer["body"]
     assert b"secret words" not in answer["body"]
     assert [told[2] for told in recorder.seen] == [500]
+
+
+@pytest.mark.parametrize(
+    ("length", "read", "kept"),
+    [((b"content-length", b"19"), 0, True), ((b"transfer-encoding", b"chunked"), 1, False)],
+    ids=["short body", "unbounded body"],
+)
+async def test_with_no_room_neither_credentials_nor_body_are_looked_at(
+    length: tuple[bytes, bytes], read: int, *, kept: bool
+) -> None:
+    recorder = Recorder()
+    unread = [body(b"{" * 19)] * 2
+    scope = http()
+    scope["headers"].append(length)
+    sent = await answered(track(recorder, Full(), Unasked), scope, *unread[:read])
+    headers = dict(sent[0]["headers"])
+    assert (sent[0]["status"], headers[b"retry-after"], b"connection" not in headers) == (503, b"1", kept)
+    assert b'"code":"overloaded"' in sent[1]["body"]
+    assert [told[2] for told in recorder.seen] == [503]
 
 
 async def test_a_client_that_left_is_noted_and_not_answered() -> None:

@@ -84,6 +84,41 @@ def test_an_alias_names_its_successor(service: Running, org: str) -> None:
     assert "deprecation" not in service.call("GET", "/usage", token(org)).headers
 
 
+@pytest.mark.parametrize(
+    ("method", "alias", "path", "sent", "status"),
+    [
+        ("POST", "/api/usage/track", "/usage/track", {"feature": "scans"}, 200),
+        ("POST", "/api/usage/track", "/usage/track", {"feature": "nope"}, 404),
+        ("POST", "/api/usage/track", "/usage/track", {}, 422),
+        ("GET", "/api/usage/track", "/usage/track", None, 405),
+        ("DELETE", "/api/usage", "/usage", None, 405),
+    ],
+)
+def test_an_alias_names_its_successor_whatever_it_answers(
+    service: Running, org: str, method: str, alias: str, path: str, sent: dict[str, Any] | None, status: int
+) -> None:
+    for at, link in ((alias, [f'<{path}>; rel="successor-version"']), (path, [])):
+        response = service.call(method, at, token(org), **({} if sent is None else {"json": sent}))
+        assert response.status_code == status
+        assert response.headers.get_list("link") == link
+        assert len(response.headers.get_list("deprecation")) == len(link)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/api/usage"), ("POST", "/api/usage/track")])
+def test_an_alias_names_its_successor_to_strangers_too(service: Running, method: str, path: str) -> None:
+    response = service.call(method, path)
+    assert (response.status_code, "deprecation" in response.headers) == (401, True)
+
+
+def test_what_is_not_stored_and_not_built_is_said_so(served: dict[str, Any]) -> None:
+    schemas = served["components"]["schemas"]
+    about = {name: field["description"] for name, field in schemas["TrackRequest"]["properties"].items()}
+    assert all("not stored" in about[name] for name in ("metadata", "actor", "endpoint"))
+    assert all("not built yet" in about[name] for name in ("mode", "reservation_id"))
+    assert "not built yet" in about["dry_run"]
+    assert "not built yet" in schemas["OrgView"]["properties"]["credits"]["description"]
+
+
 def validator(shown: dict[str, Any], schema: dict[str, Any]) -> OAS31Validator:
     return OAS31Validator({**schema, "components": shown["components"]})
 
@@ -136,7 +171,7 @@ def test_what_may_be_left_out_has_no_default_in_the_document_unless_it_is_the_tr
 ) -> None:
     fields = served["components"]["schemas"][model.__name__]["properties"]
     assert {name: field["default"] for name, field in fields.items() if "default" in field} == (
-        {"quantity": 1} if model is TrackRequest else {}
+        {"quantity": 1, "mode": "default", "dry_run": False} if model is TrackRequest else {}
     )
 
 

@@ -23,6 +23,9 @@ FIELDS: Final = (
     "timestamp",
     "actor",
     "endpoint",
+    "mode",
+    "reservation_id",
+    "dry_run",
     "x",
 )
 
@@ -84,6 +87,9 @@ likely = st.fixed_dictionaries(
         "timestamp": moments | st.none(),
         "actor": names,
         "endpoint": names,
+        "mode": st.just("default") | names,
+        "reservation_id": st.none() | names,
+        "dry_run": st.booleans() | numbers,
     },
 )
 documents = likely | st.dictionaries(st.sampled_from(FIELDS), values, max_size=8) | boxes

@@ -121,6 +121,18 @@ async def test_only_what_counted_is_noted(store: StoreServer, tmp_path: Path) ->
         assert noted == [("acme", 4), ("acme", 10)]
 
 
+async def test_an_event_turned_away_for_want_of_room_is_shed(store: StoreServer, tmp_path: Path) -> None:
+    async with scene(store, tmp_path) as play:
+        counters = play.ledger.callers[0].counters
+        counted = Counted(counters, lambda *_: None)
+        assert (counted.room(), counters.stats.shed) == (True, 0)
+        waiting = [asyncio.create_task(counters.track(event("acme"))) for _ in range(PENDING_MAX)]
+        await asyncio.sleep(0)
+        assert (counted.room(), counters.stats.shed) == (False, 1)
+        await asyncio.gather(*waiting)
+        assert (counted.room(), counters.stats.shed) == (True, 1)
+
+
 async def test_the_number_of_series_does_not_depend_on_the_number_of_organisations(
     store: StoreServer, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
-"""POST /usage/track, as S2 writes it and with what was added."""
+"""POST /usage/track: the six fields every client knows, and what was added to them."""
 
 import re
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from metering.auth import ADMIN, USAGE_READ, USAGE_WRITE
 from metering.settings import Settings
 from tests.service.running import Running, problem, token
 
-S2_ORDER = ["org_id", "feature", "current_usage", "limit", "remaining", "reset_date"]
+FIRST = ["org_id", "feature", "current_usage", "limit", "remaining", "reset_date"]
 ADDED = [
     "event_id",
     "allowed",
@@ -28,13 +29,44 @@ def test_the_first_event_of_an_unknown_organisation_is_counted_on_the_free_plan(
     response = service.track(org_id=org, feature="scans", quantity=5, metadata={"contract": "0x123", "chain": "eth"})
     assert response.status_code == 200
     body = response.json()
-    assert list(body) == S2_ORDER + ADDED
-    assert [body[name] for name in S2_ORDER[:5]] == [org, "scans", 5, 10, 5]
+    assert list(body) == FIRST + ADDED
+    assert [body[name] for name in FIRST[:5]] == [org, "scans", 5, 10, 5]
     assert re.fullmatch(r"\d{4}-\d{2}-01T00:00:00Z", body["reset_date"])
     assert body["period"]["end"] == body["reset_date"]
     assert re.fullmatch(r"evt_[0-9A-HJKMNP-TV-Z]{26}", body["event_id"])
     assert [body[name] for name in ADDED[1:6]] == [True, 5, False, 0, False]
     assert (body["thresholds_crossed"], body["decided_by"]) == ([], "plan_limit")
+
+
+def test_the_neutral_values_of_what_is_not_built_yet_are_taken(service: Running, org: str) -> None:
+    response = service.track(org_id=org, feature="scans", mode="default", reservation_id=None, dry_run=False)
+    assert (response.status_code, response.json()["recorded"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mode", "cap"),
+        ("mode", None),
+        ("reservation_id", "res_1"),
+        ("reservation_id", False),
+        ("dry_run", True),
+        ("dry_run", 0),
+        ("dry_run", None),
+    ],
+)
+def test_every_other_value_of_them_is_refused_in_words(service: Running, org: str, field: str, value: object) -> None:
+    with service.unchanged():
+        (told,) = problem(service.track(org_id=org, feature="scans", **{field: value}), 422, "validation")["errors"]
+    assert (told["pointer"], told["code"]) == (f"/{field}", "not-built")
+    assert told["detail"].startswith("not built yet")
+
+
+def test_metadata_and_actor_are_checked_and_not_stored(service: Running, org: str) -> None:
+    said = secrets.token_hex(8)
+    service.track(org_id=org, feature="scans", metadata={said: said}, actor=said, event_id="e1")
+    service.call("POST", "/usage/track", token(org, USAGE_WRITE), json={"endpoint": said})
+    assert said.encode() not in b"".join(dumped or b"" for dumped in service.snapshot().values())
 
 
 def test_a_repeated_event_id_answers_with_the_balance_and_counts_nothing(service: Running, org: str) -> None:
