@@ -73,7 +73,7 @@ types: setup-dev ## mypy, strict, over code and tests
 
 check: lint types house test ## lint, types, house and test: all that must hold before a change goes in
 
-bench: setup-dev ## requests per server CPU-second of track, beside a bare handler
+bench: setup-dev ## requests per server CPU-second of track, beside a bare handler (needs wrk: apt install wrk)
 	@$(PY) -m tests.bench.track $(ARGS)
 
 lock: setup-dev ## write both constraints files from pyproject.toml (newer versions: ARGS=--upgrade)
@@ -92,7 +92,7 @@ docker-run: ## run that image on 127.0.0.1:8005 with its embedded store in the v
 
 clean: ## remove ./.venv and every cache; ./var with its data stays
 	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-		.import_linter_cache *.egg-info
+		.import_linter_cache .grimp_cache *.egg-info
 	@find metering plans webhooks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment ---------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def serve(
         bool, typer.Option("--ephemeral", help="A store in memory: ALL DATA IS LOST ON EXIT.")
     ] = False,
     show_token: Annotated[
-        bool, typer.Option("--show-token", help="Print an admin token, also for others' ears or store.")
+        bool, typer.Option("--show-token", help="Print an admin token, off loopback and with REDIS_URL too.")
     ] = False,
 ) -> None:
     """Start the service, with a durable store of its own unless REDIS_URL names one."""
@@ -149,7 +149,10 @@ def health(
         with urlopen(f"{base.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310 - the operator's URL
             _say(answer.read().decode(errors="replace"))
     except (OSError, ValueError, HTTPException) as error:
-        _fail(f"{base} is not healthy ({error})", "Is the service running? Its log says more. It is at another address? Name it: --url.")
+        _fail(
+            f"{base} is not healthy ({error})",
+            "Is the service running? Its log says more. It is at another address? Name it: --url.",
+        )
 
 
 @app.command("version")

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -149,7 +150,8 @@ class Service:
 
         host, port = listener.getsockname()[:2]
         settings = self._settings.model_copy(update={"host": host, "port": port, "store_kind": store.kind})
-        for line in Welcome(settings, self._clock, store=store.text, show_token=self._show_token).lines():
+        welcome = Welcome(settings, self._clock, store.text, show_token=self._show_token, program=sys.argv[0])
+        for line in welcome.lines():
             self._tell(line)
 
     async def _stop(self, workers: list[Worker], listener: socket.socket) -> None:

@@ -22,12 +22,16 @@ TOKEN_TTL_S: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The facts of one start: `settings` with the address that was bound, `store` which store it is, in words."""
+    """The facts of one start: `settings` with the address that was bound, `store` which store it is, in words.
+
+    `program` is what was started (argv[0]).
+    """
 
     settings: Settings
     clock: Clock
     store: str
     show_token: bool
+    program: str
 
     def lines(self) -> Iterator[str]:
         """The text, line by line."""
@@ -63,7 +67,7 @@ class Welcome:
     def _examples(self, token: str) -> Iterator[str]:
         """Three curl lines. Without a token of their own they make one."""
         made = shlex.quote(f"Authorization: Bearer {token}")
-        asked = f'"Authorization: Bearer $({command()} token --org {ORG} --scope {ADMIN} --ttl 1h)"'
+        asked = f'"Authorization: Bearer $({self._command()} token --org {ORG} --scope {ADMIN} --ttl 1h)"'
         bearer = f"-H {made if token else asked}"
         event = shlex.quote(json.dumps({"org_id": ORG, "feature": "scans", "quantity": 5}))
         url = self.settings.service_url()
@@ -71,10 +75,9 @@ class Welcome:
         yield f"curl {url}/usage/track {bearer} -H 'Content-Type: application/json' -d {event}"
         yield f"curl {url}/usage/{ORG} {bearer}"
 
-
-def command() -> str:
-    """The command line of this installation as a shell runs it from anywhere, on PATH or not."""
-    script = Path(sys.argv[0]).absolute()
-    if script.name == "metering":
-        return shlex.quote(str(script))
-    return f"{shlex.quote(sys.executable)} -m metering.cli"
+    def _command(self) -> str:
+        """The command line of this installation as a shell runs it from anywhere, on PATH or not."""
+        script = Path(self.program).absolute()
+        if script.name == "metering":
+            return shlex.quote(str(script))
+        return f"{shlex.quote(sys.executable)} -m metering.cli"

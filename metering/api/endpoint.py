@@ -59,7 +59,7 @@ class Endpoint:
         headers: Headers = dict(scope["headers"])
         call = await self._call(route, scope, headers, receive)
         reply = await route.handler(call)
-        await self._send(reply, route, scope, headers, send)
+        await self._send(reply, scope, headers, send)
 
     async def _call(self, route: Route, scope: Any, headers: Headers, receive: Receive) -> Call:
         """The request, checked: first who calls, then what is asked. Raises Problems."""
@@ -81,7 +81,7 @@ class Endpoint:
             require_scope(caller, route.scope)
         return caller
 
-    async def _send(self, reply: Reply, route: Route, scope: Any, headers: Headers, send: Send) -> None:
+    async def _send(self, reply: Reply, scope: Any, headers: Headers, send: Send) -> None:
         listed = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
         listed += [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
         if scope["unread"] and not bounded(headers):

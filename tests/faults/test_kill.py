@@ -35,23 +35,27 @@ class Posts:
     def __init__(self, service: ServiceProcess) -> None:
         self.url, self.token = service.url, service.token()
         self.acknowledged = 0
+        self.repeated = 0
         self._lock = threading.Lock()
 
     def send(self, number: int) -> None:
         """Send event `number` until it is answered 200; a connection that breaks or a 503 is tried again."""
         body = {"org_id": f"org-{number % ORGS}", "feature": "scans", "quantity": 1, "event_id": f"evt-{number}"}
         wait_until(lambda: self._sent(body), timeout_s=60, what=f"event {number} acknowledged")
-        if number % 10 == 0:
-            self._sent(body)
+        again = self._sent(body) if number % 10 == 0 else {}
+        if again:
+            assert (again["duplicate"], again["recorded"]) == (True, 0)
         with self._lock:
             self.acknowledged += 1
+            self.repeated += bool(again)
 
-    def _sent(self, body: dict[str, Any]) -> bool:
+    def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer if it is a 200; nothing where the service, or the connection, gave none."""
         with suppress(OSError, HTTPException):
             status, answer = call(f"{self.url}/usage/track", body, token=self.token)
             assert status in (200, 503), answer
-            return status == 200
-        return False
+            return dict(answer) if status == 200 else {}
+        return {}
 
 
 def kill_worker(service: ServiceProcess) -> None:
@@ -71,8 +75,8 @@ def kill_parent(service: ServiceProcess) -> None:
 
 
 def kill_everything(service: ServiceProcess) -> None:
-    """The whole process group dies at once; the service is started again."""
-    service.kill_group()
+    """Store, workers and parent die at once; the service is started again."""
+    service.kill_everything()
     service.start(healthy=False)
 
 
@@ -104,6 +108,7 @@ def test_every_event_counts_once_however_often_something_is_killed(kill: Callabl
                 kill(service)
             for one in sent:
                 one.result()
+        assert posts.repeated > 0
         wait_until(lambda: _used(service) == POSTS, timeout_s=10, what=f"{POSTS} counted, not {_used(service)}")
         assert asyncio.run(law(store_url(service.data_dir))) == []
 

@@ -148,6 +148,8 @@ def test_clean_leaves_the_data(clone: Path) -> None:
     (clone / "var").mkdir()
     installs(clone)
     (clone / "metering").mkdir()
+    (clone / ".grimp_cache").mkdir()
     make("clean", folder=clone)
     assert not (clone / ".venv").exists()
+    assert not (clone / ".grimp_cache").exists()
     assert (clone / "var").exists()

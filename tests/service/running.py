@@ -83,6 +83,7 @@ class Running:
             "jwt_secret": SECRET,
             "debug": True,
             "host": "127.0.0.1",
+            "store_kind": "external",  # as `metering serve` tells its workers; without it no address is believed
             "log_level": "ERROR",
         }
         settings = Settings(**(defaults | self._given))

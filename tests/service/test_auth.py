@@ -1,4 +1,4 @@
-"""Which tokens hold (row 54), and for how long they are believed."""
+"""Which tokens hold, and for how long they are believed."""
 
 import base64
 import hmac

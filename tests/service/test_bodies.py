@@ -1,4 +1,4 @@
-"""Bodies that are wrong, odd or hostile: refused in words, quickly, and nothing is written (rows 45-48)."""
+"""Bodies that are wrong, odd or hostile: refused in words, quickly, and nothing is written."""
 
 import asyncio
 import json

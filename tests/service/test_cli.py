@@ -188,9 +188,30 @@ def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None
     assert not checks["store user"]
 
 
-def test_the_doctor_writes_nothing(tmp_path: Path, store: StoreServer) -> None:
+def test_the_doctor_writes_nothing_into_the_store(tmp_path: Path, store: StoreServer) -> None:
     assert Run(tmp_path, "doctor", REDIS_URL=store.url, DEBUG="true").code == 0
     assert store.say("INFO", "keyspace").strip().endswith("# Keyspace")
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_the_doctor_makes_neither_folder_nor_secret_and_says_who_will(
+    tmp_path: Path, store: StoreServer, external: bool
+) -> None:
+    settings = {"REDIS_URL": store.url, "DEBUG": "true"} if external else {}
+    run = Run(tmp_path, "doctor", **settings)
+    assert run.code == 0
+    assert (
+        f"ok    JWT_SECRET: not set; `metering serve` makes one and keeps it in {tmp_path}/var/jwt-secret" in run.output
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_looks_at_the_kept_secret(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "jwt-secret").write_text("short")
+    run = Run(tmp_path, "doctor")
+    assert run.code == 1
+    assert "fewer than 32 bytes" in run.errors
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:
@@ -218,6 +239,16 @@ def service() -> Iterator[ServiceProcess]:
 
 def test_health_succeeds_on_a_running_service(tmp_path: Path, service: ServiceProcess) -> None:
     assert Run(tmp_path, "health", PORT=str(service.port)).code == 0
+    assert Run(tmp_path, "health", "--url", service.url).code == 0
+
+
+def test_health_reads_host_and_port_where_the_service_reads_them(tmp_path: Path, service: ServiceProcess) -> None:
+    (tmp_path / ".env").write_text(f"HOST=0.0.0.0\nPORT={service.port}\n")
+    assert Run(tmp_path, "health").code == 0
+    (tmp_path / ".env").write_text(f"HOST=::1\nPORT={service.port}\n")
+    run = Run(tmp_path, "health")
+    assert run.code == 1
+    assert f"http://[::1]:{service.port} is not healthy" in run.errors
     assert Run(tmp_path, "health", "--url", service.url).code == 0
 
 

@@ -1,7 +1,14 @@
 """The start-up gate: one refused setting a test, each on a real server."""
 
 import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,13 +18,16 @@ from redis.asyncio import Redis
 from metering.clock import Clock, HandClock, SystemClock
 from metering.settings import JWT_SECRET_DEFAULT, Settings, StoreKind
 from metering.store import gate as gate_module
+from metering.store.binaries import Binary, binaries
 from metering.store.connect import connect, text_of
 from metering.store.ephemeral import ephemeral_store
 from metering.store.gate import Check, GateRefusedError, GateReport, run_gate
 from metering.store.keys import DATASET
 from plans.catalogue import Catalogue, parse
 from tests.support.fixtures import client, each_store, each_store_session, store, store_session
-from tests.support.servers import StoreServer, free_port
+from tests.support.servers import StoreServer, free_port, speak
+from tests.support.service import ROOT
+from tests.support.wait import wait_until
 
 __all__ = ["client", "each_store", "each_store_session", "store", "store_session"]
 
@@ -142,12 +152,44 @@ async def test_a_store_that_can_lose_usage_is_refused(store: StoreServer, client
     assert f"CONFIG SET {name}" in report.failures[0].cure
 
 
-async def test_the_cure_of_a_lossy_store_is_a_line_that_starts_a_durable_one(store: StoreServer, client: Redis) -> None:
+def _start_lines(text: str) -> list[tuple[list[str], str]]:
+    """Each start line of `text`: the flags as a shell splits them, and the REDIS_URL that goes with it."""
+    found = re.findall(r"redis-server (--.*?info\b).*?REDIS_URL=(\S+[^\s`])", text.replace("\\\n", ""), re.DOTALL)
+    return [(shlex.split(flags), url) for flags, url in found]
+
+
+@contextmanager
+def _started(binary: Binary, flags: list[str], folder: Path) -> Iterator[int]:
+    """A real server with these flags, on a free loopback port and in a folder of its own; gives the port."""
+    port = free_port()
+    place = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log"))
+    launch = (sys.executable, "-m", "metering.store.launch", str(os.getpid()), str(binary.path))
+    process = subprocess.Popen([*launch, *flags, *place])
+    try:
+        wait_until(lambda: speak(("127.0.0.1", port), "PING"), timeout_s=10, what=f"{binary.name} answers")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("binary", binaries(), ids=lambda binary: binary.name)
+@pytest.mark.parametrize("printed", ["the message", "the documentation"])
+async def test_the_line_that_cures_a_lossy_store_starts_one_that_passes_without_a_word(
+    store: StoreServer, client: Redis, tmp_path: Path, binary: Binary, printed: str
+) -> None:
     store.say("CONFIG", "SET", "appendonly", "no")
+    store.say("CONFIG", "SET", "appendfsync", "everysec")
     with pytest.raises(GateRefusedError) as refusal:
         (await _report(client)).admit()
-    for flag in ("redis:7-alpine", "--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction"):
-        assert flag in str(refusal.value)
+    documentation = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    ((flags, url),) = _start_lines(str(refusal.value) if printed == "the message" else documentation)
+    with _started(binary, flags, tmp_path) as port:
+        async with connect(url.replace(":6379", f":{port}")) as named:
+            report = await _report(named, kind=StoreKind.EXTERNAL)
+            scripts = await gate_module.scripts_check(named)
+    assert report.admit()
+    assert (report.warnings, report.lossy, scripts.ok) == ((), False, True)
 
 
 async def test_a_lossy_store_passes_when_that_is_asked_for_and_is_called_so(store: StoreServer, client: Redis) -> None:

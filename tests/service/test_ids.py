@@ -1,4 +1,4 @@
-"""Names that could mean something to a key, a path, a log or an eye are refused everywhere (row 51)."""
+"""Names that could mean something to a key, a path, a log or an eye are refused everywhere."""
 
 from typing import Final
 

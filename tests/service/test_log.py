@@ -1,4 +1,4 @@
-"""The log: one line of JSON each, no secrets, nothing a reader could be fooled by (rows 52 and 57)."""
+"""The log: one line of JSON each, no secrets, nothing a reader could be fooled by."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from metering.clock import HandClock
 from metering.errors import OrgNotFound
 from metering.log import MASK
 from metering.settings import Settings
-from tests.service.running import token
+from tests.service.running import Running, token
 from tests.support.servers import StoreServer, free_port
 from tests.support.service import ROOT, clean_environment
 from tests.support.wait import wait_until
@@ -198,7 +198,7 @@ HEADERS: Final = {
 
 
 class Uvicorn:
-    """The app under plain uvicorn, as S2 starts it, with a canary in every secret."""
+    """The app under plain uvicorn, without the parent process of `metering serve`, with a canary in every secret."""
 
     def __init__(self, store: StoreServer) -> None:
         self.port = free_port()
@@ -314,10 +314,20 @@ def test_paths_and_bodies_are_not_logged(told: tuple[str, str]) -> None:
 def test_who_asks_for_a_foreign_organisation_is_told(lines: Lines) -> None:
     with pytest.raises(OrgNotFound):
         visible(Caller("spy", "org-1", frozenset()), "org-2")
-    assert {name: lines.last[name] for name in ("level", "event", "subject", "org_id", "asked")} == {
-        "level": "warning",
-        "event": "foreign organisation",
-        "subject": "spy",
-        "org_id": "org-1",
-        "asked": "org-2",
-    }
+    assert {name: lines.last[name] for name in ("level", *FOREIGN)} == {"level": "warning", **FOREIGN}
+
+
+FOREIGN: Final = {"event": "foreign organisation", "subject": "spy", "org_id": "org-1", "asked": "org-2"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [("POST", "/usage/track", {"org_id": "org-2", "feature": "scans"}), ("GET", "/usage/org-2", None)],
+)
+def test_the_line_names_the_request(
+    service: Running, lines: Lines, method: str, path: str, sent: dict[str, Any] | None
+) -> None:
+    response = service.call(method, path, token("org-1", sub="spy"), **({} if sent is None else {"json": sent}))
+    (told,) = [entry for entry in lines.entries if entry["event"] == FOREIGN["event"]]
+    assert told.items() >= FOREIGN.items()
+    assert told["request_id"] == response.headers["x-request-id"]

@@ -121,12 +121,12 @@ async def test_only_what_counted_is_noted(store: StoreServer, tmp_path: Path) ->
         assert noted == [("acme", 4), ("acme", 10)]
 
 
-async def test_an_event_turned_away_for_want_of_room_is_shed(store: StoreServer, tmp_path: Path) -> None:
-    async with scene(store, tmp_path) as play:
-        counters = play.ledger.callers[0].counters
+async def test_an_event_turned_away_for_want_of_room_is_shed(store: StoreServer) -> None:
+    async with calm(store.url, pending_max=3) as ledger:
+        counters = ledger.callers[0].counters
         counted = Counted(counters, lambda *_: None)
         assert (counted.room(), counters.stats.shed) == (True, 0)
-        waiting = [asyncio.create_task(counters.track(event("acme"))) for _ in range(PENDING_MAX)]
+        waiting = [asyncio.create_task(counters.track(event("acme"))) for _ in range(3)]
         await asyncio.sleep(0)
         assert (counted.room(), counters.stats.shed) == (False, 1)
         await asyncio.gather(*waiting)

@@ -1,10 +1,13 @@
 """Health, readiness, metrics and pages."""
 
 import asyncio
+import os
 import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from types import FrameType
 from typing import Any
 
@@ -17,6 +20,7 @@ from metering.store.keys import DATASET
 from metering.vitals import End, StoreVitals, told_of_the_end
 from tests.service.running import Running, problem, token
 from tests.support.servers import StoreServer
+from tests.support.service import END_S, ServiceProcess
 from tests.support.wait import wait_until
 
 
@@ -27,7 +31,7 @@ def fragile() -> Iterator[Running]:
         yield running
 
 
-def test_health_looks_as_in_s2_and_says_more(service: Running) -> None:
+def test_health_shows_status_time_and_services_first_and_says_more(service: Running) -> None:
     response = service.call("GET", "/health")
     assert response.status_code == 200
     body = response.json()
@@ -135,8 +139,9 @@ def test_metrics_are_shown_on_loopback_and_hear_what_the_scraper_prefers(service
         assert response.headers["content-type"] == "text/plain; version=0.0.4"
 
 
-def test_metrics_of_a_server_for_all_want_the_token() -> None:
-    with Running(host="0.0.0.0", metrics_token="scrape-me-with-this") as running:
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_metrics_with_a_token_want_it_wherever_the_server_is_bound(host: str) -> None:
+    with Running(host=host, metrics_token="scrape-me-with-this") as running:
         spoofed = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
         for bearer in (None, "wrong", token(None, "admin")):
             problem(running.call("GET", "/metrics", bearer, headers=spoofed), 401, "unauthenticated")
@@ -221,6 +226,36 @@ async def test_told_to_end_it_is_not_ready_whatever_the_store_says() -> None:
     gate = Looks()
     assert await vitals(gate, End(told=True)).unready() == ["shutting down"]
     assert gate.asked == 0
+
+
+async def test_told_to_end_while_the_store_is_asked_it_is_not_ready_either() -> None:
+    gate, end = Looks(), End()
+    probe = asyncio.create_task(vitals(gate, end).unready())
+    await asyncio.sleep(0)
+    end.told = True
+    gate.may_answer.set()
+    assert await probe == ["shutting down"]
+    assert gate.asked == 1
+
+
+def test_a_service_that_was_told_to_end_says_so_on_the_connections_it_has() -> None:
+    with ServiceProcess() as running, ExitStack() as stack:
+        bearer = {"Authorization": f"Bearer {running.token()}"}
+        probe, other = (stack.enter_context(closing(HTTPConnection("127.0.0.1", running.port))) for _ in range(2))
+        for line in (probe, other):
+            line.request("GET", "/health/ready")
+            assert line.getresponse().read() == b'{"status":"ready","reasons":[]}'
+        (store,) = running.stores()
+        os.kill(store, signal.SIGSTOP)  # so that both requests are still under way when the signal comes
+        other.request("POST", "/usage/track", b'{"feature":"scans"}', bearer)
+        probe.request("GET", "/health/ready")
+        os.kill(running.pid, signal.SIGTERM)
+        wait_until(lambda: "Shutting down" in running.output(), timeout_s=END_S, what="the worker ends")
+        os.kill(store, signal.SIGCONT)
+        ready = probe.getresponse()
+        assert (ready.status, ready.read()) == (503, b'{"status":"not_ready","reasons":["shutting down"]}')
+        assert other.getresponse().status == 200
+        assert running.wait() == 0
 
 
 async def test_however_many_ask_the_store_is_asked_once() -> None:

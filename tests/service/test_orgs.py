@@ -1,6 +1,7 @@
-"""Reading and changing organisations: S2's shapes, and the rule for overrides."""
+"""Reading and changing organisations: the fields there are, and the rule for overrides."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from metering.auth import ADMIN, BILLING_READ, BILLING_WRITE, USAGE_READ
 from tests.service.running import Running, problem, token
 
-S2_ORG: Final = [
+FIRST: Final = [
     "org_id",
     "plan",
     "features",
@@ -17,7 +18,7 @@ S2_ORG: Final = [
     "created_at",
     "updated_at",
 ]
-S2_FEATURE: Final = ["current", "limit", "reset_date", "last_updated"]
+FEATURE_FIRST: Final = ["current", "limit", "reset_date", "last_updated"]
 INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z")
 
 PLANS: Final[dict[str, dict[str, int | None]]] = {
@@ -25,7 +26,7 @@ PLANS: Final[dict[str, dict[str, int | None]]] = {
     "professional": {"scans": 1000, "wallet_checks": 10_000, "api_requests": 50_000},
     "enterprise": {"scans": None, "wallet_checks": None, "api_requests": None},
 }
-"""As S2 lists them."""
+"""The limits that the shipped plans promise."""
 
 
 def update(service: Running, org: str, bearer: str | None = None, **body: Any) -> dict[str, Any]:
@@ -46,10 +47,10 @@ def limits(answer: dict[str, Any]) -> dict[str, int | None]:
     return {name: feature["limit"] for name, feature in answer["features"].items()}
 
 
-def test_an_organisation_looks_as_in_s2(service: Running, org: str) -> None:
+def test_an_organisation_shows_what_every_client_knows_first(service: Running, org: str) -> None:
     service.track(org_id=org, feature="scans", quantity=5)
     body = view(service, org)
-    assert list(body)[:7] == S2_ORG
+    assert list(body)[:7] == FIRST
     assert (body["org_id"], body["plan"], body["stripe_customer_id"], body["payment_overdue"]) == (
         org,
         "free",
@@ -58,7 +59,7 @@ def test_an_organisation_looks_as_in_s2(service: Running, org: str) -> None:
     )
     assert set(body["features"]) == {"scans", "wallet_checks", "api_requests"}
     scans = body["features"]["scans"]
-    assert list(scans)[:4] == S2_FEATURE
+    assert list(scans)[:4] == FEATURE_FIRST
     assert (scans["current"], scans["limit"]) == (5, 10)
     assert all(INSTANT.fullmatch(body[name]) for name in ("created_at", "updated_at"))
     assert INSTANT.fullmatch(scans["last_updated"])
@@ -66,7 +67,7 @@ def test_an_organisation_looks_as_in_s2(service: Running, org: str) -> None:
     assert body["features"]["api_requests"]["last_updated"] is None
 
 
-def test_what_was_added_to_s2(service: Running, org: str) -> None:
+def test_what_was_added_stands_after_it(service: Running, org: str) -> None:
     service.track(org_id=org, feature="scans", quantity=7)
     body = view(service, org)
     scans = body["features"]["scans"]
@@ -81,6 +82,7 @@ def test_what_was_added_to_s2(service: Running, org: str) -> None:
         "enabled": True,
     }
     assert (body["overage_flagged"], body["reset"], body["timezone"]) == (False, "calendar", "UTC")
+    assert body["credits"] is None
     assert body["period"]["start"] < body["created_at"] < body["period"]["end"]
 
 
@@ -100,18 +102,18 @@ def test_the_three_ways_to_read_an_organisation_say_the_same(service: Running, o
     assert all(answer == view(service, org, bearer) for answer in answers)
 
 
-def test_s2s_own_update_is_taken_and_answers_with_the_organisation(service: Running, org: str) -> None:
+def test_an_update_of_everything_is_taken_and_answers_with_the_organisation(service: Running, org: str) -> None:
     service.track(org_id=org, feature="scans", quantity=5)
     given = {"scans": 1000, "wallet_checks": 10000, "api_requests": 50000}
     body = update(service, org, plan="professional", limits=given, stripe_customer_id="cus_123")
-    assert list(body)[:7] == S2_ORG
+    assert list(body)[:7] == FIRST
     assert (body["plan"], body["stripe_customer_id"], limits(body)) == ("professional", "cus_123", given)
     assert body["features"]["scans"]["current"] == 5
     assert body == view(service, org)
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_the_shipped_plans_have_s2s_limits(service: Running, org: str, plan: str) -> None:
+def test_the_shipped_plans_have_the_promised_limits(service: Running, org: str, plan: str) -> None:
     assert limits(update(service, org, plan=plan)) == PLANS[plan]
 
 
@@ -153,6 +155,18 @@ def test_limits_and_on_limit_are_set_apart(service: Running, org: str) -> None:
     body = update(service, org, limits={"scans": 8})
     assert (body["features"]["scans"]["limit"], body["features"]["scans"]["on_limit"]) == (8, "block")
     assert update(service, org, on_limit={})["features"]["wallet_checks"]["on_limit"] == "overage"
+
+
+def test_changes_of_limits_and_on_limit_at_the_same_time_both_take_effect(service: Running, org: str) -> None:
+    service.track(org_id=org, feature="scans")
+    with ThreadPoolExecutor(2) as pool:
+        for limit in range(20, 60):
+            on_limit = ("block", "cap")[limit % 2]
+            sent: tuple[dict[str, Any], ...] = ({"limits": {"scans": limit}}, {"on_limit": {"scans": on_limit}})
+            for done in [pool.submit(update, service, org, **body) for body in sent]:
+                done.result()
+            scans = view(service, org)["features"]["scans"]
+            assert (scans["limit"], scans["on_limit"]) == (limit, on_limit)
 
 
 def test_period_and_zone_can_be_set(service: Running, org: str) -> None:
@@ -262,6 +276,25 @@ def test_a_walk_over_the_pages_meets_every_organisation_once(service: Running) -
     assert len(met) == len(set(met))
     assert made <= set(met)
     assert set(met) == {key.decode().split(":")[-1] for key in service.store.scan_iter("*:o:*", count=1000)}
+
+
+def test_a_corrupt_organisation_is_left_out_of_the_list_and_hides_no_other() -> None:
+    admin = token(None, ADMIN)
+    with Running() as running:
+        for name in ("org-1", "org-2", "org-3"):
+            running.track(org_id=name, feature="scans")
+        (key,) = running.store.scan_iter("*:o:org-2")
+        running.store.delete(key)
+        running.store.set(key, "no record")
+        listed, query = [], {"limit": "1"}
+        while query:
+            page = running.call("GET", "/v1/orgs", admin, params=query)
+            assert page.status_code == 200
+            listed += [entry["org_id"] for entry in page.json()["data"]]
+            following = page.json()["next_cursor"]
+            query = {"limit": "1", "cursor": following} if following else {}
+        problem(running.call("GET", "/v1/orgs/org-2", admin), 503, "org-corrupt")
+    assert sorted(listed) == ["org-1", "org-3"]
 
 
 @pytest.mark.parametrize(

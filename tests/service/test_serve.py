@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -47,10 +48,13 @@ def test_a_killed_parent_leaves_neither_store_nor_worker(service: ServiceProcess
     _until_gone(family)
 
 
-def test_a_killed_process_group_leaves_neither_store_nor_worker(service: ServiceProcess) -> None:
+def test_a_service_killed_all_at_once_leaves_nothing_and_finds_its_data_again(service: ServiceProcess) -> None:
+    assert _count(service) == 1
     family = service.stores() + service.workers()
-    service.kill_group()
+    service.kill_everything()
     _until_gone(family)
+    service.start()
+    assert _count(service) == 2
 
 
 def test_a_second_start_finds_what_was_acknowledged_before_a_kill(service: ServiceProcess) -> None:
@@ -257,7 +261,10 @@ def test_with_a_store_of_ones_own_no_token_is_printed(tmp_path: Path) -> None:
     with _tiny(tmp_path / "a") as store, _external(tmp_path / "b", store) as service:
         wait_until(lambda: "Try it" in service.output(), timeout_s=START_S, what="the welcome is printed")
         assert "eyJ" not in service.output()
-        assert "$(metering token" in service.output()
+        asked = re.findall(r"\$\((.* token .*?)\)", service.output())
+        command = ["/bin/sh", "-c", asked[0]]
+        made = subprocess.run(command, env=service.environment, capture_output=True, text=True, check=False)
+        assert re.fullmatch(r"eyJ[\w-]+\.[\w-]+\.[\w-]+\n", made.stdout)
         assert service.stores() == []
         assert _count(service) == 1
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from metering.setting_sources import Fault, keep_new_secret
-from metering.settings import JWT_SECRET_DEFAULT, LogLevel, Settings, SettingsError
+from metering.settings import JWT_SECRET_DEFAULT, LogLevel, Settings, SettingsError, StoreKind
 from tests.support.service import ROOT
 
 CANARY = "canary-7f3a9c1e"
@@ -315,9 +315,25 @@ def test_a_catalogue_that_is_not_there_is_a_fault_with_its_cure(tmp_path: Path) 
     ("host", "loopback"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("myhost", False)],
 )
-def test_loopback_is_told_by_the_address_that_was_said(host: str, loopback: bool) -> None:
-    assert Settings(host=host).bound_to_loopback() is loopback
+def test_loopback_is_told_by_the_address_that_the_parent_bound(host: str, loopback: bool) -> None:
+    assert Settings(host=host, store_kind=StoreKind.EXTERNAL).bound_to_loopback() is loopback
 
 
-def test_an_address_that_nobody_said_is_not_taken_for_loopback() -> None:
+def test_an_address_that_no_parent_bound_is_not_taken_for_loopback(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HOST=127.0.0.1\n")
     assert not Settings().bound_to_loopback()
+    assert not Settings.load().bound_to_loopback()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8005"),
+        ("0.0.0.0", "http://127.0.0.1:8005"),
+        ("::", "http://[::1]:8005"),
+        ("::1", "http://[::1]:8005"),
+        ("myhost", "http://myhost:8005"),
+    ],
+)
+def test_a_service_is_reached_where_it_listens(host: str, url: str) -> None:
+    assert Settings(host=host).service_url() == url

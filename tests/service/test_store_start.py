@@ -7,19 +7,21 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from metering import serve_pool, serve_worker
 from metering.children import Backoff
 from metering.clock import SystemClock
-from metering.store import launch
+from metering.store import embedded, launch
 from metering.store.binaries import NoServerError, binaries, find_binary, server_places
 from metering.store.embedded import EmbeddedStore, StoreStartError
 from metering.store.folder import SOCKET_BYTES_MAX, DataDirError, Folder, Running, lock
 from tests.support.servers import speak
-from tests.support.service import gone
+from tests.support.service import END_S, gone
 from tests.support.wait import await_until, wait_until
 
 
@@ -159,6 +161,28 @@ async def test_a_store_that_dies_again_and_again_is_started_again(opened: Embedd
         await await_until(partial(_answered, told, death), timeout_s=20, what="it answers again")
     keeping.cancel()
     assert speak(str(opened.socket), "PING") == "+PONG\r\n"
+
+
+async def test_a_store_that_hangs_while_starting_is_killed_and_started_again(tmp_path: Path, told: list[str]) -> None:
+    store = await EmbeddedStore.open(tmp_path, clock=SystemClock(), tell=told.append, silence_s=0.5)
+    real, first = store.binary, store.pid
+    hanging = _fake_server(tmp_path / "bin", "hangs", "")
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    store.binary = replace(real, path=hanging)
+    keeping = asyncio.create_task(store.keep())
+    os.kill(first, signal.SIGKILL)
+    await await_until(lambda: store.pid != first, timeout_s=20, what="the one that hangs runs")
+    hung, store.binary = store.pid, real
+    await await_until(partial(_answered, told, 1), timeout_s=20, what="another one answers")
+    keeping.cancel()
+    assert any("did not answer for 0.5 s" in line for line in told)
+    assert gone(hung)
+    await store.close()
+
+
+def test_the_worst_end_of_workers_and_then_the_store_fits_into_the_time_an_orchestrator_gives() -> None:
+    assert serve_worker.GRACE_S + 3 <= serve_pool.END_S  # the app needs up to three to close what it opened
+    assert serve_pool.END_S + embedded.END_S <= END_S - 1  # and the parent a moment for itself
 
 
 def _answered(told: list[str], times: int) -> bool:

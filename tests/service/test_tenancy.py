@@ -1,4 +1,4 @@
-"""Who may do what to whom: every route of the table, in every role, on every kind of organisation (row 55)."""
+"""Who may do what to whom: every route of the table, in every role, on every kind of organisation."""
 
 import secrets
 from collections.abc import Callable, Iterator

@@ -4,6 +4,7 @@ import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_the_neutral_values_of_what_is_not_built_yet_are_taken(service: Running,
         ("dry_run", None),
     ],
 )
-def test_every_other_value_of_them_is_refused_in_words(service: Running, org: str, field: str, value: object) -> None:
+def test_every_other_value_of_them_is_refused_in_words(service: Running, org: str, field: str, value: Any) -> None:
     with service.unchanged():
         (told,) = problem(service.track(org_id=org, feature="scans", **{field: value}), 422, "validation")["errors"]
     assert (told["pointer"], told["code"]) == (f"/{field}", "not-built")

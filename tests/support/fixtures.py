@@ -1,6 +1,8 @@
 """Real servers as fixtures: one process a session, an empty database a test. A conftest imports what it needs."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 import pytest
 from redis.asyncio import Redis
@@ -23,9 +25,23 @@ def store(store_session: StoreServer) -> StoreServer:
     return _emptied(store_session)
 
 
+KINDS: Final = {"redis", "valkey"}
+"""What the service promises to run on."""
+
+
+def missing_kinds(found: list[Binary], ci: str | None) -> str:
+    """What to do about a kind of server that is not here: nothing at home, but a build machine (CI set) has both."""
+    missing = KINDS - {binary.name for binary in found}
+    if not ci or not missing:
+        return ""
+    return f"CI is set and no usable {' or '.join(sorted(missing))} server is here: apt install redis-server"
+
+
 @pytest.fixture(scope="session", params=binaries(), ids=lambda binary: f"{binary.name}-{binary.version}")
 def each_store_session(request: pytest.FixtureRequest) -> Iterator[StoreServer]:
-    """Each kind of server installed here in turn."""
+    """Each kind of server installed here in turn; a failure where CI is set and one kind is missing."""
+    missing = missing_kinds(binaries(), os.environ.get("CI"))
+    assert not missing, missing
     binary: Binary = request.param
     with StoreServer(binary) as server:
         yield server

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -120,7 +121,7 @@ class ServiceProcess:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = (sys.executable, "-m", entry, "serve", "--port", str(self.port), *options)
-        self._environment = clean_environment(DATA_DIR=str(self.data_dir), **(settings or {}))
+        self.environment = clean_environment(DATA_DIR=str(self.data_dir), **(settings or {}))
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
         with tempfile.NamedTemporaryFile(prefix="service-", suffix=".log", delete=False) as log:
@@ -132,7 +133,7 @@ class ServiceProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
-                env=self._environment,
+                env=self.environment,
                 cwd=self.data_dir,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -174,7 +175,7 @@ class ServiceProcess:
 
     def token(self, *scopes: str, org: str = "org-123") -> str:
         """A token for an hour, signed as `metering token` would."""
-        secret = {name.lower(): value for name, value in self._environment.items() if name == "JWT_SECRET"}
+        secret = {name.lower(): value for name, value in self.environment.items() if name == "JWT_SECRET"}
         settings = Settings.model_validate({"data_dir": self.data_dir, **secret}).with_secret_kept()
         return mint(settings, SystemClock(), org=org, scopes=scopes or ("admin",), ttl_s=3600)
 
@@ -187,9 +188,14 @@ class ServiceProcess:
         self._signal(signal.SIGKILL)
         self.wait()
 
-    def kill_group(self) -> None:
-        """SIGKILL to the parent's whole process group."""
-        os.killpg(self.pid, signal.SIGKILL)
+    def kill_everything(self) -> None:
+        """SIGKILL to store, workers and parent, each by its id: the children have process groups of their own.
+
+        The parent comes last, so that its children die of their own signal and not of its end.
+        """
+        for pid in (*self.stores(), *self.workers(), self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.wait()
 
     def terminate(self) -> int:
