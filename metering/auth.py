@@ -16,7 +16,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from metering.clock import MS_PER_S, Clock
 from metering.errors import Unauthenticated
-from metering.names import is_org_id
+from metering.names import is_org_id, is_text
 
 ADMIN: Final = "admin"
 """The scope (and role) that holds every other scope and sees every organisation."""
@@ -238,8 +238,10 @@ def _caller(claims: Mapping[str, object]) -> Caller:
     scopes = {*_words(claims, "scopes"), *_words(claims, "scope")}
     if ADMIN in _words(claims, "roles"):
         scopes.add(ADMIN)
-    subject = claims.get("sub") or "unnamed"
-    return Caller(str(subject), org_id, frozenset(scopes))
+    subject = str(claims.get("sub") or "unnamed")
+    if not is_text(subject):  # it goes into logs and the billing trail
+        raise refused("the token's sub is not 1 to 255 printable characters")
+    return Caller(subject, org_id, frozenset(scopes))
 
 
 def _words(claims: Mapping[str, object], claim: str) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """Every error a caller can meet, drawn on top, mapped to HTTP in one place.
 
     Problem
-    ├── 400 MalformedJson
+    ├── 400 MalformedRequest, MalformedJson
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, NotFound
@@ -54,6 +54,11 @@ class Problem(Exception):
             "errors": [],
             **self.extra,
         }
+
+
+class MalformedRequest(Problem):
+    status, code, title = 400, "malformed-request", "The bytes are no HTTP/1.1 request"
+    cure = "Use an HTTP client; check proxies in between."
 
 
 class MalformedJson(Problem):
@@ -111,8 +116,8 @@ class MethodNotAllowed(Problem):
 
 
 class RequestTimeout(Problem):
-    status, code, title = 408, "request-timeout", "The body did not arrive in time"
-    cure = "Send the whole body within 15 s of the headers; retry with the same event_id."
+    status, code, title = 408, "request-timeout", "The request did not arrive in time"
+    cure = "Send headers within 10 s and the whole body within 15 s more; retry with the same event_id."
     retry_after_s = 1
 
 

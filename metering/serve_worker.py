@@ -15,6 +15,7 @@ import uvicorn
 
 from metering.settings import SettingsError
 from metering.store.launch import die_with_parent
+from metering.wire import WireProtocol
 from plans.catalogue import CatalogueError
 
 APP: Final = "metering.app:create_app"
@@ -62,7 +63,7 @@ def config(app: str = APP) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         factory=True,
-        http="httptools",
+        http=WireProtocol,
         ws="none",
         loop="auto",
         lifespan="on",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import quote
 
 from metering.children import Backoff, end, spawn
 from metering.clock import Clock
@@ -119,7 +120,7 @@ class EmbeddedStore:
 
     def url(self, database: int) -> str:
         """Where the store answers."""
-        return f"unix://{self.socket}?db={database}"
+        return f"unix://{quote(str(self.socket))}?db={database}"
 
     @property
     def pid(self) -> int:

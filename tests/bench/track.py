@@ -35,6 +35,7 @@ ROUNDS: Final = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS: Final = int(os.environ.get("BENCH_SECONDS", "4"))
 CONNECTIONS: Final = 64
 FOLDER: Final = Path(__file__).parent
+WIRE: Final = "metering.wire:WireProtocol"
 SECRET: Final = "a secret that only this bench ever used"
 
 
@@ -64,7 +65,7 @@ def cpu_s(pid: int) -> float:
 def server(app: str, *options: str, environment: dict[str, str]) -> Iterator[tuple[int, int]]:
     """A uvicorn process on the first core; gives (pid, port)."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--http", "httptools", "--loop", "uvloop"]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--loop", "uvloop"]
     command += ["--no-access-log", "--no-proxy-headers", "--log-level", "warning", *options]
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
     os.sched_setaffinity(process.pid, {0})
@@ -127,8 +128,8 @@ def main() -> None:
         os.environ.update(environment)
         token = mint(Settings.load(), SystemClock(), org="bench", scopes=["admin"], ttl_s=3600)
         with (
-            server("tests.bench.floor:app", environment={}) as floor,
-            server("metering.app:create_app", "--factory", environment=environment) as service,
+            server("tests.bench.floor:app", "--http", "httptools", environment={}) as floor,
+            server("metering.app:create_app", "--factory", "--http", WIRE, environment=environment) as service,
         ):
             floors, tracks = rounds(floor, service, token)
         ids = asyncio.run(check(store, sum(sample.requests for sample in tracks), ROUNDS + 1))
