@@ -22,6 +22,12 @@ _DRIVER_SCHEME: Final = {
 
 SCHEMES: Final = tuple(_DRIVER_SCHEME)
 
+_QUERY: Final = (
+    *"db username password".split(),
+    *"ssl_ca_certs ssl_ca_path ssl_certfile ssl_keyfile ssl_cert_reqs ssl_check_hostname".split(),
+)
+"""What may follow the ? in a URL. Time-outs and retries are the service's own: they hold its promises together."""
+
 _PASSWORD: Final = re.compile(r"(//[^:/@?#]*:).*(@)|([?&]password=)[^&#]*", re.IGNORECASE)
 """Greedy up to the last @: a password with a slash or an @ of its own makes the URL wrong, and still a secret."""
 
@@ -48,6 +54,8 @@ def store_address(url: str, *, database: int) -> Address:
     """
     parts = _split(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := sorted(query.keys() - _QUERY):
+        raise AddressError(f"after the ? only {', '.join(_QUERY)} are taken, not {', '.join(unknown)}")
     named = query.pop("db", "")
     path = "" if parts.scheme == "unix" else unquote(parts.path).strip("/")
     number = _number(named or path, fallback=database)

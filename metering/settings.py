@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     late_policy: Literal["current", "reject"] = _setting(
         "current", "events of an earlier period: counted now, or refused", "current or reject"
     )
-    history_days: int = _setting(770, "days of usage history kept", "a number, 1 to 3660", ge=1, le=3660)
+    history_days: int = _setting(770, "days of usage history kept", "a number, 62 to 3660", ge=62, le=3660)
 
     stripe_secret_key: Annotated[SecretStr, _starts("sk_", "rk_")] | None = _setting(
         None, "Stripe's secret key", "a key that begins with sk_ or rk_"

@@ -123,7 +123,10 @@ class Running:
     def read(cls, folder: Folder) -> Self | None:
         """The store that runs in `folder`; None when the lock is free, whatever an old note says."""
         try:
-            note = cls(**json.loads(folder.record.read_text(encoding="utf-8")))
+            found = json.loads(folder.record.read_text(encoding="utf-8"))
+            note = cls(**found)
+            if {name: type(value) for name, value in found.items()} != cls.__annotations__:
+                return None
         except (OSError, ValueError, TypeError):
             return None
         return note if _is_locked(folder.lock) else None

@@ -176,7 +176,7 @@ async def _store_checks(scene: _Scene) -> list[Check]:
 
 def _unreachable(error: Exception) -> Check:
     """The store cannot be talked to. The driver's text names host and port, never the password."""
-    cure = "Start it, or put REDIS_URL right; unset, `metering serve` starts a store of its own."
+    cure = "Start it, or put host, port, user and password in REDIS_URL right."
     return Check("store", ok=False, found=f"no answer ({type(error).__name__}: {error})", cure=cure)
 
 

@@ -89,6 +89,8 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("REDIS_URL", "redis://h/two", "database"),
         ("REDIS_URL", "redis://h:99999", "port"),
         ("REDIS_URL", "unix://", "absolute path"),
+        ("REDIS_URL", "redis://h?foo=1", "not foo"),
+        ("REDIS_URL", "redis://h?socket_timeout=abc", "not socket_timeout"),
         ("STORE_SPAN", "slot", "'node' or 'partition'"),
         ("LATE_POLICY", "original", "'current' or 'reject'"),
         ("STORE_DURABILITY", "yes", "'attested'"),
@@ -98,7 +100,7 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("STRIPE_SECRET_KEY", "pk_test_1", "sk_ or rk_"),
         ("STRIPE_PUBLISHABLE_KEY", "sk_test_1", "pk_"),
         ("STRIPE_WEBHOOK_SECRET", "secret", "whsec_"),
-        ("HISTORY_DAYS", "0", "greater than or equal to 1"),
+        ("HISTORY_DAYS", "61", "greater than or equal to 62"),
         ("METRICS_TOP_ORGS", "1001", "less than or equal to 1000"),
     ],
 )

@@ -1,6 +1,7 @@
 """The embedded store: which server is taken, where it lives, what becomes of a start that fails."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import stat
@@ -268,3 +269,19 @@ def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def _is_sleeping(pid: str) -> bool:
     return bool(pid) and Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sleep")
+
+
+SPOILT = ('{"pid":"x","parent":[],"socket":5,"name":{},"version":null}', "{", "[]", '{"pid":1}')
+
+
+@pytest.mark.parametrize("note", SPOILT)
+def test_a_note_of_the_running_store_that_was_spoilt_is_no_note(tmp_path: Path, note: str) -> None:
+    folder = Folder.at(tmp_path)
+    folder.store.mkdir(parents=True, exist_ok=True)
+    folder.record.write_text(note)
+    holder = os.open(folder.lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert Running.read(folder) is None
+    finally:
+        os.close(holder)
