@@ -1,9 +1,10 @@
 """The nouns of the usage walk: an event as accepted, and what became of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from plans.limits import Rule
+from plans.limits import OnLimit, Rule
 from plans.periods import Period
 
 
@@ -13,7 +14,10 @@ class UsageEvent:
 
     Not frozen only because a frozen dataclass is twice as dear to make; nobody changes one.
 
-    `event_id` None means the client gave none: only the service's own retries are recognised then.
+    `event_id` None means the client gave none: only the service's own retries are recognised then. `also` holds
+    further (feature, quantity) pairs of the same event: all of them are counted with it, or none and it neither.
+    `mode` tightens what the plan does above a limit and never loosens it. `dry_run` decides and writes nothing.
+    `dimensions` are the declared ones it has, by name; `details` is what a log of raw events keeps besides, as JSON.
     """
 
     org_id: str
@@ -22,6 +26,11 @@ class UsageEvent:
     event_id: str | None = None
     source: str = ""
     timestamp_ms: int | None = None
+    mode: OnLimit | None = None
+    dry_run: bool = False
+    also: tuple[tuple[str, int], ...] = ()
+    dimensions: Mapping[str, str] | None = None
+    details: bytes | None = None
 
 
 class Result(StrEnum):

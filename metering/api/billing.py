@@ -7,7 +7,8 @@ from typing import Any
 
 from metering.api.bodies import Faults, fault, invalid
 from metering.api.guard import visible
-from metering.api.models import BillingUpdate, OrgSettings, PageQuery
+from metering.api.models.fields import PageQuery
+from metering.api.models.orgs import BillingUpdate, OrgSettings
 from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import org_view
 from metering.errors import OrgNotFound, PlanUnknown

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from metering.api.models import ProblemView
+from metering.api.models.problems import ProblemView
 from metering.api.route import OPEN, Route
 from metering.errors import (
     Forbidden,

@@ -5,7 +5,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from metering.api.bodies import Faults, fault, faults_of, invalid
-from metering.api.models import METADATA_KEYS_MAX, TrackRequest
+from metering.api.models.fields import METADATA_KEYS_MAX
+from metering.api.models.usage import TrackRequest
 from metering.auth import Caller
 from metering.moments import parse_ms
 from metering.names import is_feature, is_org_id, is_text

@@ -10,7 +10,8 @@ from starlette.routing import Route as StarletteRoute
 
 from metering.api.document import document, problems_of
 from metering.api.endpoint import router
-from metering.api.models import BillingUpdate, OrgSettings, TrackRequest
+from metering.api.models.orgs import BillingUpdate, OrgSettings
+from metering.api.models.usage import TrackRequest
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from metering.errors import MalformedRequest, leaves

@@ -1,0 +1,1 @@
+"""What goes over the wire, both ways: these models check requests and describe every body in /openapi.json."""

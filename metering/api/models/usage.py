@@ -1,0 +1,99 @@
+"""Usage on the wire: an event, the balance after it, an organisation's counters."""
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from metering.api.models.fields import (
+    Answer,
+    Default,
+    FeatureName,
+    Metadata,
+    Moment,
+    No,
+    Nothing,
+    OnLimitName,
+    OrgId,
+    Quantity,
+    Request,
+    ResetName,
+    Span,
+    Text,
+    unset,
+)
+
+
+class TrackRequest(Request):
+    """One usage event. `feature` or `endpoint` is needed; where null is taken, it is the same as leaving out."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["feature"]}, {"required": ["endpoint"]}]})
+
+    org_id: OrgId | None = unset(None, "The token's organisation when left out.")
+    feature: FeatureName = unset("", "A feature of the catalogue; with `endpoint` alone its default feature.")
+    quantity: Quantity = Field(1, description="Units used.")
+    metadata: Metadata | None = unset(
+        None, "Anything you know of the event: at most 50 keys, 8 KiB and 3 levels. Checked, not stored."
+    )
+    event_id: Text | None = unset(None, "Makes repeating safe: an id counts once for each organisation and source.")
+    source: Text | None = unset(None, "Keeps the event ids of several senders apart.")
+    timestamp: Moment | None = unset(None, "When it happened; the time of receipt when left out.")
+    actor: Text | None = unset(None, "Who in the organisation used it. Checked, not stored.")
+    endpoint: Text = unset("", "Short form, in place of `feature`: one call of this endpoint. Checked, not stored.")
+    mode: Default = Field("default", description="What the plan says; other modes are not built yet.")
+    reservation_id: Nothing = unset(None, "Reservations are not built yet.")
+    dry_run: No = Field(default=False, description="Dry runs are not built yet.")
+
+
+class TrackAnswer(Answer):
+    """The balance after an event. Of a repeated event: the balance now, `duplicate` true, `recorded` 0."""
+
+    org_id: str
+    feature: str
+    current_usage: int
+    limit: int | None = Field(description="null: unlimited.")
+    remaining: int | None
+    reset_date: str = Field(json_schema_extra={"format": "date-time"})
+    event_id: str = Field(description="The caller's, or `evt_` and a ULID.")
+    allowed: Literal[True]
+    recorded: int = Field(description="Units counted now; fewer than asked for under `on_limit: cap`.")
+    duplicate: bool
+    overage: int = Field(description="Units of this event above the limit.")
+    unlimited: bool
+    period: Span
+    thresholds_crossed: list[int] = Field(description="Percent of the limit: 75, 80, 90, 100.")
+    decided_by: Literal["plan_limit", "unlimited", "event_id"]
+    late: bool = Field(default=False, description="Only there when true: the event belongs to an earlier period.")
+
+
+class FeatureView(Answer):
+    """One feature's counter in the current period and the rule it stands under."""
+
+    current: int
+    limit: int | None = Field(description="null: unlimited.")
+    reset_date: str = Field(json_schema_extra={"format": "date-time"})
+    last_updated: str | None = Field(json_schema_extra={"format": "date-time"})
+    remaining: int | None
+    overage: int = Field(description="Units of this period above the limit.")
+    overage_billed: bool = Field(description="Whether all of the overage has been sealed for billing.")
+    unlimited: bool
+    reserved: int = Field(description="Units held back by reservations.")
+    percent: int | None = Field(description="Of the limit, cut to whole percent; null without a limit or with 0.")
+    on_limit: OnLimitName
+    enabled: bool
+
+
+class OrgView(Answer):
+    """An organisation: its plan, its counters, its billing state."""
+
+    org_id: str
+    plan: str
+    features: dict[str, FeatureView]
+    stripe_customer_id: str | None = Field(description="null also for callers without a billing scope.")
+    payment_overdue: bool
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    updated_at: str = Field(json_schema_extra={"format": "date-time"})
+    overage_flagged: bool = Field(description="From the first overage of a period on.")
+    period: Span
+    reset: ResetName
+    timezone: str
+    credits: None = Field(description="Always null: credits are not built yet.")

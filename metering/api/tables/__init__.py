@@ -1,0 +1,1 @@
+"""The route table, by noun. `routes` puts the parts together."""

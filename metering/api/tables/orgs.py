@@ -1,0 +1,42 @@
+"""Organisations and plans."""
+
+from typing import Final
+
+from metering.api import billing, usage
+from metering.api.models.fields import PageQuery
+from metering.api.models.orgs import BillingUpdate, CatalogueView, OrgPage, OrgSettings
+from metering.api.models.usage import OrgView
+from metering.api.route import SIGNED_IN, Route
+from metering.api.tables.shared import ORG, READS
+from metering.auth import ADMIN, BILLING_WRITE, USAGE_READ
+from metering.errors import Invalid, OrgNotFound, PlanUnknown
+
+_SETTINGS: Final = {"plan": "professional", "limits": {"scans": 1000}, "stripe_customer_id": "cus_123"}
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "POST", "/billing/update", "Change plan and limits", BILLING_WRITE, "billing", billing.update_billing,
+        {200: OrgView},
+        request=BillingUpdate, problems=(OrgNotFound, PlanUnknown, *READS),
+        example={"org_id": "org-123", **_SETTINGS}, shows=ORG,
+        about="Takes effect with the next event. A plan change never resets counters.",
+    ),
+    Route(
+        "GET", "/v1/orgs", "All organisations", ADMIN, "organisations", billing.list_orgs, {200: OrgPage},
+        query=PageQuery, problems=(Invalid, *READS), shows={"data": [ORG], "next_cursor": None},
+    ),
+    Route(
+        "GET", "/v1/orgs/{org_id}", "An organisation", USAGE_READ, "organisations", usage.get_usage, {200: OrgView},
+        problems=(Invalid, OrgNotFound, *READS), shows=ORG,
+    ),
+    Route(
+        "PUT", "/v1/orgs/{org_id}", "Create or change an organisation", BILLING_WRITE, "organisations",
+        billing.put_org, {200: OrgView, 201: OrgView},
+        request=OrgSettings, problems=(PlanUnknown, OrgNotFound, *READS), example=_SETTINGS, shows=ORG,
+        about="As POST /billing/update for the organisation in the path, which is created if there is none.",
+    ),
+    Route(
+        "GET", "/v1/plans", "The catalogue of plans and features", SIGNED_IN, "billing", billing.list_plans,
+        {200: CatalogueView},
+    ),
+)  # fmt: skip
