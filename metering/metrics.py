@@ -6,7 +6,7 @@ own, kept in files that outlive them and summed over all workers of one service:
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,7 +20,7 @@ from metering.errors import Problem
 from metering.figures import Figures, FiguresError, Row, shared_folder
 from metering.latency import BOUNDS_S, Latency, histograms
 from metering.settings import Settings
-from metering.store.batcher import BatchStats
+from metering.store.batch_stats import BatchStats
 from metering.store.counters import Counters
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
@@ -136,6 +136,7 @@ class Counted:
 
     def __init__(self, counters: Counters, counted: Callable[[str, int], None]) -> None:
         self._track, self._room, self._stats = counters.track, counters.room, counters.stats
+        self._track_all = counters.track_all
         self._counted = counted
 
     async def track(self, event: UsageEvent) -> Outcome:
@@ -144,6 +145,14 @@ class Counted:
         if outcome.recorded:
             self._counted(event.org_id, outcome.recorded)
         return outcome
+
+    async def track_all(self, events: Sequence[UsageEvent]) -> list[Outcome | Problem]:
+        """As `Counters.track_all`."""
+        outcomes = await self._track_all(events)
+        for event, outcome in zip(events, outcomes, strict=True):
+            if isinstance(outcome, Outcome) and outcome.recorded:
+                self._counted(event.org_id, outcome.recorded)
+        return outcomes
 
     def room(self) -> bool:
         """As `Counters.room`; a no counts as an event shed."""

@@ -6,11 +6,13 @@ This is the hot path's last step before the store and its first step after it.
 import asyncio
 import itertools
 import secrets
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from metering.errors import OrgNotFound, TimestampOutOfRange
-from metering.store.batcher import BUDGET_S, Batcher, BatchStats
+from metering.errors import OrgNotFound, Overloaded, Problem, TimestampOutOfRange
+from metering.store.batch_stats import BatchStats
+from metering.store.batcher import BUDGET_S, Batcher
 from metering.store.calls import Answer, CallMaker, Pending
 from metering.store.fields import FieldCodec
 from metering.store.frames import Frame, bulk, integer
@@ -100,11 +102,25 @@ class Counters:
         Raises OrgNotFound (unknown, and not to be created), TimestampOutOfRange, and the 503 problems; after one of
         those the event may or may not be counted, and sending it again with its id is safe.
         """
-        if event.timestamp_ms is not None:
-            self._check_timestamp(event.timestamp_ms)
-        pending = self._pending(event)
-        self._batcher.submit(pending)
+        pending = self._submitted(event)
         return self._outcome(event, pending, await pending.future)
+
+    async def track_all(self, events: Sequence[UsageEvent]) -> list[Outcome | Problem]:
+        """Count many events and say in their order what became of each: an outcome, or what `track` would raise.
+
+        They share calls of the store: a handful for a thousand. Raises Overloaded, with nothing counted, where so
+        many cannot wait.
+        """
+        if not self._batcher.room(len(events)):
+            self.stats.shed += len(events)
+            raise Overloaded
+        waiting = [self._tried(event) for event in events]
+        if futures := [pending.future for pending in waiting if isinstance(pending, Pending)]:
+            await asyncio.wait(futures)
+        return [
+            await self._settled(event, pending) if isinstance(pending, Pending) else pending
+            for event, pending in zip(events, waiting, strict=True)
+        ]
 
     def room(self) -> bool:
         """Whether another event may wait; asked before any work is done for it."""
@@ -125,6 +141,26 @@ class Counters:
     async def abort(self) -> None:
         """Close at once; what waits is answered 503 and may or may not be counted."""
         await self._batcher.close(0)
+
+    def _submitted(self, event: UsageEvent) -> Pending:
+        """The event on its way. Raises TimestampOutOfRange, Overloaded, OrgCorrupt."""
+        if event.timestamp_ms is not None:
+            self._check_timestamp(event.timestamp_ms)
+        pending = self._pending(event)
+        self._batcher.submit(pending)
+        return pending
+
+    def _tried(self, event: UsageEvent) -> Pending | Problem:
+        try:
+            return self._submitted(event)
+        except Problem as problem:
+            return problem
+
+    async def _settled(self, event: UsageEvent, pending: Pending) -> Outcome | Problem:
+        try:
+            return self._outcome(event, pending, await pending.future)
+        except Problem as problem:
+            return problem
 
     def _check_timestamp(self, at_ms: int) -> None:
         """Refuse what could no longer be recognised when repeated, and what lies ahead."""

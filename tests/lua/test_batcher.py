@@ -42,15 +42,46 @@ async def test_events_of_one_organisation_are_counted_in_the_order_they_came(sto
         await lawful(ledger)
 
 
-async def test_a_call_holds_at_most_64_events(store: StoreServer) -> None:
+async def test_a_call_holds_at_most_250_events(store: StoreServer) -> None:
     async with calm(store.url) as ledger:
         caller = ledger.callers[0]
         await warm(caller, "acme", "beta")
         await ledger.client.config_resetstat()
-        events = [event(("acme", "beta")[number % 2], 1, None, "open") for number in range(640)]
-        await asyncio.gather(*(caller.counters.track(one) for one in events))
-        assert (await commands(ledger))["evalsha"] == 10
+        events = [event(("acme", "beta")[number % 2], 1, None, "open") for number in range(1000)]
+        outcomes = await caller.counters.track_all(events)
+        assert {getattr(outcome, "recorded", None) for outcome in outcomes} == {1}
+        assert (await commands(ledger))["evalsha"] == 4
         await lawful(ledger)
+
+
+async def test_a_call_holds_at_most_64_organisations(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        caller = ledger.callers[0]
+        names = [f"org-{number}" for number in range(128)]
+        await warm(caller, *names)
+        await ledger.client.config_resetstat()
+        await caller.counters.track_all([event(name) for name in names])
+        assert (await commands(ledger))["evalsha"] == 2
+        await lawful(ledger)
+
+
+async def test_many_events_that_cannot_wait_are_all_refused(store: StoreServer) -> None:
+    async with calm(store.url, pending_max=9) as ledger:
+        caller = ledger.callers[0]
+        with pytest.raises(Overloaded):
+            await caller.counters.track_all([event("acme")] * 10)
+        assert caller.counters.stats.shed == 10
+        assert len(await caller.counters.track_all([event("acme")] * 9)) == 9
+
+
+async def test_each_of_many_events_is_answered_for_itself(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        sent = [event("acme"), event("acme", timestamp_ms=1), event("acme", feature="unknown"), event("acme")]
+        first, late, unknown, last = await ledger.callers[0].counters.track_all(sent)
+        assert isinstance(late, TimestampOutOfRange)
+        assert [getattr(found, "result", None) for found in (first, unknown, last)] == [
+            Result.RECORDED, Result.FEATURE_UNKNOWN, Result.RECORDED,
+        ]  # fmt: skip
 
 
 async def test_the_batcher_tells_what_it_did(store: StoreServer) -> None:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from metering.metrics import BATCHES, DEADLINE_S, Build, Counted, Metrics
 from metering.settings import Settings
-from metering.store.batcher import BatchStats
+from metering.store.batch_stats import BatchStats
 from metering.store.connect import connect
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
