@@ -16,13 +16,16 @@ from plans.catalogue_file import (
     CatalogueError,
     CatalogueTable,
     Fault,
+    LeaseExpiry,
     PlanTable,
+    RateTable,
     RuleTable,
     nearest,
     read,
 )
 from plans.limits import OnLimit, Rule, remaining
 from plans.periods import Reset
+from plans.subwindows import RateLimit, SubWindow
 
 __all__ = [
     "KEEP",
@@ -31,6 +34,7 @@ __all__ = [
     "CatalogueError",
     "Fault",
     "Feature",
+    "LeaseExpiry",
     "Override",
     "Plan",
     "nearest",
@@ -64,6 +68,7 @@ class Feature:
     stripe_meter_event: str | None = None
     overage_price_minor: int | None = None
     overage_per: int = 1
+    lease_expiry: LeaseExpiry = LeaseExpiry.CHARGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Plan:
     price_minor: int | None
     stripe_price_env: str | None = None
     stripe_price_id: str | None = None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ class Catalogue:
 
     `digest` is the SHA-256 (hex) of the content, comments, layout and order left out: a file with a known
     version and another digest was changed without raising it. `default_plan` is for new organisations,
-    `default_feature` for events that name none. `currency` is an ISO 4217 code in lower case.
+    `default_feature` for events that name none. `currency` is an ISO 4217 code in lower case. `dimensions` are what
+    history is also kept by: `actor` or keys of metadata, each with the most values it may have in a month.
     """
 
     version: int
@@ -99,6 +106,7 @@ class Catalogue:
     default_feature: str
     features: Mapping[str, Feature]
     plans: Mapping[str, Plan]
+    dimensions: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,7 @@ class Override:
     limit: int | Literal[Keep.KEEP] | None = KEEP
     on_limit: OnLimit | None = None
     enabled: bool | None = None
+    windows: tuple[SubWindow, ...] | None = None
 
     def over(self, rule: Rule) -> Rule:
         """The rule with this override applied."""
@@ -115,6 +124,7 @@ class Override:
             limit=rule.limit if self.limit is KEEP else self.limit,
             on_limit=rule.on_limit if self.on_limit is None else self.on_limit,
             enabled=rule.enabled if self.enabled is None else self.enabled,
+            windows=rule.windows if self.windows is None else self.windows,
         )
 
 
@@ -130,6 +140,7 @@ def parse(text: str, file: str) -> Catalogue:
         default_feature=table.default_feature,
         features=MappingProxyType(features),
         plans=MappingProxyType({name: _plan(name, plan) for name, plan in table.plans.items()}),
+        dimensions=MappingProxyType(dict(table.dimensions)),
     )
 
 
@@ -170,11 +181,17 @@ def _plan(name: str, table: PlanTable) -> Plan:
         price_minor=table.price_minor,
         stripe_price_env=table.stripe_price_env,
         stripe_price_id=table.stripe_price_id,
+        rate_limit=None if table.rate_limit is None else _rate(table.rate_limit),
     )
 
 
 def _rule(table: RuleTable, on_limit: OnLimit) -> Rule:
-    return Rule(table.limit, table.on_limit or on_limit, table.enabled)
+    windows = tuple(SubWindow(window.limit, window.per, window.rolling) for window in table.windows)
+    return Rule(table.limit, table.on_limit or on_limit, table.enabled, windows)
+
+
+def _rate(table: RateTable) -> RateLimit:
+    return RateLimit(table.events, table.per, table.burst)
 
 
 def _digest(table: CatalogueTable) -> str:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
@@ -18,6 +19,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from plans.limits import LIMIT_MAX, TOTAL_MAX, OnLimit
 from plans.periods import Reset
+from plans.subwindows import Per
 
 NAME_PATTERN: Final = "^[a-z][a-z0-9_]{0,63}$"
 """Plans and features: their names become parts of keys and metric labels, so no ':', '|' or blank."""
@@ -63,6 +65,14 @@ FEATURES_MAX: Final = 200
 """Features of one catalogue: a script handles all of an organisation's fields at once, and Lua passes about 8,000."""
 
 
+WINDOWS_MAX: Final = 8
+"""Sub-windows of one rule: each is read and written with every event it holds."""
+
+DIMENSIONS_MAX: Final = 8
+DIMENSION_VALUES_MAX: Final = 1000
+"""Declared dimensions, and values of one of them a month: each value is a series of hours in history."""
+
+
 class CatalogueError(ValueError):
     """A catalogue file was refused. `faults` holds all of them, never none; `str()` shows one a line."""
 
@@ -105,6 +115,29 @@ class _Table(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+class LeaseExpiry(StrEnum):
+    """What becomes of a lease that was not settled in time."""
+
+    CHARGE = "charge"  # all of it counts as used
+    RELEASE = "release"  # none of it does
+
+
+class WindowTable(_Table):
+    """One limit beside the period's: at most `limit` units in each `per`, or in the last one where `rolling`."""
+
+    limit: int = Field(ge=0, le=LIMIT_MAX, description="a whole number of units")
+    per: Per = Field(strict=False, description="minute, hour, day or week")
+    rolling: bool = Field(default=False, description="true for the last so much time, or leave it out")
+
+
+class RateTable(_Table):
+    """How many events of one organisation may come a `per`; `burst` of them at once."""
+
+    events: int = Field(ge=1, le=10**9, description="a whole number of events, at least 1")
+    per: Per = Field(strict=False, description="minute, hour, day or week")
+    burst: int = Field(default=1, ge=1, le=10**6, description="a whole number of events, at least 1")
+
+
 class RuleTable(_Table):
     """What a plan says of one feature. Only a feature that is off may leave `limit` out."""
 
@@ -113,6 +146,9 @@ class RuleTable(_Table):
         default=None, strict=False, description="overage, block or cap, or leave it to the plan's on_limit"
     )
     enabled: bool = Field(default=True, description="true, or false where the plan leaves the feature out")
+    windows: tuple[WindowTable, ...] = Field(
+        default=(), strict=False, max_length=WINDOWS_MAX, description='up to 8 tables { limit = 5, per = "hour" }'
+    )
 
 
 class FeatureTable(_Table):
@@ -127,6 +163,9 @@ class FeatureTable(_Table):
     )
     overage_per: int = Field(
         default=1, ge=1, le=TOTAL_MAX, description="the number of units overage_price_minor buys, at least 1"
+    )
+    lease_expiry: LeaseExpiry = Field(
+        default=LeaseExpiry.CHARGE, strict=False, description="charge or release: what becomes of an unsettled lease"
     )
 
 
@@ -145,6 +184,9 @@ class PlanTable(_Table):
     stripe_price_id: str | None = Field(
         default=None, pattern="^price_[A-Za-z0-9_]{1,94}$", description='a Stripe price id ("price_...")'
     )
+    rate_limit: RateTable | None = Field(
+        default=None, description='a table { events = 100, per = "minute", burst = 20 }'
+    )
     features: dict[str, RuleTable] = Field(description="a table with one entry for each feature of the file")
 
 
@@ -155,6 +197,11 @@ class CatalogueTable(_Table):
     currency: str = Field(pattern="^[a-z]{3}$", description='an ISO 4217 code in lower case, such as "usd"')
     default_plan: str = Field(description="the plan of a new organisation")
     default_feature: str = Field(description="the feature that counts events which name none")
+    dimensions: dict[Name, Annotated[int, Field(ge=1, le=DIMENSION_VALUES_MAX)]] = Field(
+        default={},
+        max_length=DIMENSIONS_MAX,
+        description="up to 8 names, each with its most values a month (1 to 1000)",
+    )
     features: dict[Name, FeatureTable] = Field(description="a table [features.<name>] for each feature")
     plans: dict[Name, PlanTable] = Field(description="a table [plans.<name>] for each plan")
 
@@ -205,10 +252,10 @@ def _shape_fault(detail: ErrorDetails) -> _Found:
     path = tuple(map(str, detail["loc"]))
     if path[-1] == "[key]":
         return _Found(path[:-1], "is not a name", _NAME_CURE)
-    fields = _fields_at(path)
+    fields, field = _fields_at(path)
     if detail["type"] == "extra_forbidden":
         return _Found(path, "is not a known key here", _meant(path[-1], fields) or _UNKNOWN_CURE)
-    cure = f"Give {fields[path[-1 if len(path) % 2 else -2]].description}."
+    cure = f"Give {field.description}."
     if detail["type"] == "missing":
         return _Found(path, "is missing", cure)
     template = _REASONS.get(detail["type"])
@@ -222,17 +269,31 @@ def _meant(name: str, names: Iterable[str]) -> str:
     return f"Did you mean {known}?" if known else ""
 
 
-def _fields_at(path: Path) -> dict[str, FieldInfo]:
-    """The fields of the table that a path of this depth is in."""
-    match path:
-        case (_,) | (_, _):
-            return CatalogueTable.model_fields
-        case ("features", *_):
-            return FeatureTable.model_fields
-        case (_, _, _) | (_, _, _, _):
-            return PlanTable.model_fields
-        case _:
-            return RuleTable.model_fields
+_INSIDE: Final[Mapping[tuple[type[_Table], str], type[_Table]]] = {
+    (CatalogueTable, "features"): FeatureTable,
+    (CatalogueTable, "plans"): PlanTable,
+    (PlanTable, "features"): RuleTable,
+    (PlanTable, "rate_limit"): RateTable,
+    (RuleTable, "windows"): WindowTable,
+}
+"""The table that stands in a field of another one; but for `rate_limit`, under a name or number of its own."""
+
+
+def _fields_at(path: Path) -> tuple[dict[str, FieldInfo], FieldInfo]:
+    """The fields of the table that a path leads into, and the field its fault belongs to."""
+    model: type[_Table] = CatalogueTable
+    field = CatalogueTable.model_fields[path[0]] if path[0] in CatalogueTable.model_fields else FieldInfo()
+    steps = iter(path)
+    for step in steps:
+        if step not in model.model_fields:
+            break
+        field, inside = model.model_fields[step], _INSIDE.get((model, step))
+        if inside is None:
+            break
+        model = inside
+        if inside is not RateTable:
+            next(steps, None)
+    return dict(model.model_fields), field
 
 
 def _cross_faults(raw: Mapping[str, Any]) -> Iterator[_Found]:

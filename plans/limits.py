@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from plans.subwindows import SubWindow
 from plans.thresholds import crossed
 
 QUANTITY_MAX: Final = 10**12
@@ -35,6 +36,7 @@ class Rule:
     limit: int | None
     on_limit: OnLimit = OnLimit.OVERAGE
     enabled: bool = True
+    windows: tuple[SubWindow, ...] = ()
 
 
 class Verdict(StrEnum):
@@ -48,24 +50,54 @@ class Verdict(StrEnum):
     TOTAL_TOO_LARGE = "total_too_large"
 
 
+PLAN_LIMIT: Final = 0
+"""What decided: the plan's own limit; n says the n-th of its sub-windows, counted from 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The effect of one event: units recorded, the counter after it, overage it accrued, marks crossed."""
+    """The effect of one event: units recorded, the counter after it, overage it accrued, marks crossed.
+
+    `decided_by` is PLAN_LIMIT or the number of the sub-window that left the least room.
+    """
 
     verdict: Verdict
     used: int
     recorded: int = 0
     overage: int = 0
     marks: tuple[int, ...] = ()
+    decided_by: int = PLAN_LIMIT
 
 
-def remaining(limit: int | None, used: int) -> int | None:
-    """Units left before the limit, never negative; None where there is no limit."""
-    return None if limit is None else max(0, limit - used)
+def remaining(limit: int | None, used: int, held: int = 0) -> int | None:
+    """Units left before the limit, less what open holds keep; never negative. None where there is no limit."""
+    return None if limit is None else max(0, limit - used - held)
 
 
-def decide(rule: Rule, used: int, quantity: int) -> Decision:
+def tightened(policy: OnLimit, asked: OnLimit | None) -> OnLimit:
+    """The stricter of a plan's policy and what a caller asks for: overage lets all pass, cap what fits, block all
+    or nothing.
+    """
+    return policy if asked is None else max(policy, asked, key=_STRICTNESS.index)
+
+
+_STRICTNESS: Final = (OnLimit.OVERAGE, OnLimit.CAP, OnLimit.BLOCK)
+
+
+def decide(
+    rule: Rule,
+    used: int,
+    quantity: int,
+    *,
+    held: int = 0,
+    mode: OnLimit | None = None,
+    windows_used: tuple[int, ...] = (),
+    own: int = 0,
+) -> Decision:
     """Decide one event of `quantity` units against a counter that stands at `used`.
+
+    `held` is what open holds keep, `windows_used` what each of the rule's sub-windows has used, `mode` what the
+    caller asks for, `own` the units of a hold that this event settles (no longer in `held`): those always fit.
 
     Overage is the part above the limit in force now, `max(0, after - max(limit, used))`: units that were
     already above an old, lower limit are never charged again.
@@ -74,22 +106,26 @@ def decide(rule: Rule, used: int, quantity: int) -> Decision:
         return Decision(Verdict.BAD_QUANTITY, used)
     if not rule.enabled:
         return Decision(Verdict.DISABLED, used)
-    recorded = _recorded(rule, used, quantity)
+    policy = tightened(rule.on_limit, mode)
+    room, decided_by = _room(rule, used, held, policy, windows_used)
+    recorded = quantity if room is None or quantity <= max(room, own) else 0
+    if recorded == 0 and policy is OnLimit.CAP:
+        recorded = max(room or 0, own)
     if recorded == 0:
-        return Decision(Verdict.REFUSED, used)
+        return Decision(Verdict.REFUSED, used, decided_by=decided_by)
     after = used + recorded
     if after > TOTAL_MAX:
         return Decision(Verdict.TOTAL_TOO_LARGE, used)
     verdict = Verdict.COUNTED if recorded == quantity else Verdict.CAPPED
     overage = 0 if rule.limit is None else max(0, after - max(rule.limit, used))
-    return Decision(verdict, after, recorded, overage, crossed(used, after, rule.limit))
+    return Decision(verdict, after, recorded, overage, crossed(used, after, rule.limit), decided_by)
 
 
-def _recorded(rule: Rule, used: int, quantity: int) -> int:
-    """How many units of the event the rule lets through: all, none, or under `cap` what fits."""
-    if rule.limit is None or rule.on_limit is OnLimit.OVERAGE:
-        return quantity
-    room = max(0, rule.limit - used)
-    if rule.on_limit is OnLimit.CAP:
-        return min(quantity, room)
-    return quantity if quantity <= room else 0
+def _room(rule: Rule, used: int, held: int, policy: OnLimit, windows_used: tuple[int, ...]) -> tuple[int | None, int]:
+    """How many units fit (None: any number), and which limit leaves the least; of equals the first."""
+    rooms: list[tuple[int, int]] = []
+    if rule.limit is not None and policy is not OnLimit.OVERAGE:
+        rooms.append((max(0, rule.limit - used - held), PLAN_LIMIT))
+    for number, (window, window_used) in enumerate(zip(rule.windows, windows_used, strict=False), 1):
+        rooms.append((max(0, window.limit - window_used - held), number))
+    return min(rooms) if rooms else (None, PLAN_LIMIT)

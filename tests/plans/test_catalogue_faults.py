@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plans.catalogue import CatalogueError, Fault, parse
+from plans.catalogue import CatalogueError, Fault, LeaseExpiry, parse
 from plans.catalogue_file import FEATURES_MAX
+from plans.subwindows import Per, RateLimit, SubWindow
 
 GOOD = """
 version = 1
@@ -43,6 +44,45 @@ def faults_of(text: str) -> tuple[Fault, ...]:
         parse(text, "plans.toml")
     assert {fault.file for fault in caught.value.faults} == {"plans.toml"}
     return caught.value.faults
+
+
+FULL = GOOD.replace("[features.scans]", "[dimensions]\nactor = 9\n[features.scans]\nlease_expiry = 'release'", 1)
+FULL = FULL.replace("[plans.free]", "[plans.free]\nrate_limit = { events = 5, per = 'minute', burst = 2 }", 1)
+FULL = FULL.replace("enabled = true }", "enabled = true, windows = [{ limit = 5, per = 'hour', rolling = true }] }", 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key", "reason", "cure"),
+    [
+        ("actor = 9", "actor = 0", "dimensions.actor", "0 is less than 1", "most values a month"),
+        ("actor = 9", "actor = 1001", "dimensions.actor", "is more than 1000", "most values a month"),
+        ("actor = 9", "Actor = 9", "dimensions.Actor", "is not a name", "a letter first"),
+        ("'release'", "'keep'", "features.scans.lease_expiry", "is not 'charge' or 'release'", "charge or release"),
+        ("events = 5,", "", "plans.free.rate_limit.events", "is missing", "at least 1"),
+        ("events = 5", "events = 0", "plans.free.rate_limit.events", "0 is less than 1", "at least 1"),
+        ("'minute'", "'year'", "plans.free.rate_limit.per", "'year' is not", "minute, hour, day or week"),
+        ("burst = 2", "bursts = 2", "plans.free.rate_limit.bursts", "is not a known key here", "Did you mean burst?"),
+        ("limit = 5,", "", "plans.free.features.scans.windows.0.limit", "is missing", "whole number of units"),
+        ("limit = 5", "limit = -1", "plans.free.features.scans.windows.0.limit", "-1 is less than 0", "whole number"),
+        ("'hour'", "'our'", "plans.free.features.scans.windows.0.per", "'our' is not", "minute, hour, day or week"),
+        ("rolling = true", "roling = true", "plans.free.features.scans.windows.0.roling", "is not a known", "rolling"),
+        ("[{ limit = 5, per = 'hour', rolling = true }]", "3", "plans.free.features.scans.windows", "", "up to 8"),
+    ],
+)
+def test_what_a_plan_may_also_say_is_told_as_well(before: str, after: str, key: str, reason: str, cure: str) -> None:
+    (fault,) = faults_of(FULL.replace(before, after, 1))
+    assert fault.key == key
+    assert reason in fault.reason
+    assert cure in fault.cure
+
+
+def test_what_a_plan_may_also_say_is_read() -> None:
+    catalogue = parse(FULL, "plans.toml")
+    assert dict(catalogue.dimensions) == {"actor": 9}
+    assert catalogue.features["scans"].lease_expiry is LeaseExpiry.RELEASE
+    assert catalogue.features["calls"].lease_expiry is LeaseExpiry.CHARGE
+    assert catalogue.plans["free"].rate_limit == RateLimit(5, Per.MINUTE, 2)
+    assert catalogue.plans["free"].rules["scans"].windows == (SubWindow(5, Per.HOUR, rolling=True),)
 
 
 def test_the_file_all_others_here_are_made_from_is_good() -> None:
