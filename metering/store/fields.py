@@ -34,12 +34,16 @@ def new_data_key() -> bytes:
     return secrets.token_bytes(32)
 
 
+def pseudonym(org: str, data_key: bytes) -> str:
+    """The organisation's name in shared streams: 24 hex digits, the same for as long as its data key lives."""
+    return hmac.new(data_key, org.encode(), hashlib.sha256).hexdigest()[:24]
+
+
 def sealed_name(org: str, data_key: bytes) -> str:
     """What shared streams carry in place of the id: `<pseudonym>.<the id, AES-256-GCM under the data key>`."""
-    pseudonym = hmac.new(data_key, org.encode(), hashlib.sha256).hexdigest()[:24]
     nonce = secrets.token_bytes(_NONCE_BYTES)
     box = nonce + AESGCM(data_key).encrypt(nonce, org.encode(), b"org")
-    return f"{pseudonym}.{base64.urlsafe_b64encode(box).decode()}"
+    return f"{pseudonym(org, data_key)}.{base64.urlsafe_b64encode(box).decode()}"
 
 
 def opened_name(sealed: str, data_key: bytes) -> str:

@@ -79,6 +79,9 @@ SHAPES: Final = (
     Shape("due", "{p<p>}:due", Kind.ZSET, Expiry.NEVER, "when each organisation's claim runs out"),
     Shape("spent", "{p<p>}:spent", Kind.ZSET, Expiry.NEVER, "months of ids that nobody looks up any more"),
     Shape("top", "{p<p>}:top", Kind.ZSET, Expiry.NEVER, "organisations with the most units"),
+    Shape("events", "{p<p>}:events", Kind.STREAM, Expiry.NEVER, "raw events, as long as EVENT_RETENTION says"),
+    Shape("queue", "{p<p>}:queue", Kind.STREAM, Expiry.NEVER, "events accepted and not yet counted"),
+    Shape("dead", "{p<p>}:dead", Kind.STREAM, Expiry.NEVER, "accepted events that could not be counted"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
 
@@ -96,7 +99,7 @@ class Keys:
         return crc32(org.encode()) & (self.partitions - 1)
 
     def shared(self, name: str, partition: int) -> str:
-        """A key of the whole partition: dirty, crossings, totals, orgs, plans, due, spent, top, clock."""
+        """A key of the whole partition: one of the shapes that name no organisation, as `dirty` or `events`."""
         return f"{{p{partition:02x}}}:{name}"
 
     def record(self, org: str) -> str:

@@ -5,7 +5,7 @@ from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.store.fields import FieldCodec, new_data_key, opened_name, sealed_name
+from metering.store.fields import FieldCodec, new_data_key, opened_name, pseudonym, sealed_name
 
 KEY = bytes(range(32))
 
@@ -53,12 +53,14 @@ def test_a_changed_sealed_name_is_refused() -> None:
         opened_name(changed, KEY)
 
 
-def test_the_pseudonym_is_stable_for_an_organisation_and_another_for_each_key() -> None:
-    def pseudonym(key: bytes) -> str:
-        return sealed_name("acme", key).partition(".")[0]
+def test_a_sealed_name_begins_with_the_pseudonym() -> None:
+    assert sealed_name("acme", KEY).partition(".")[0] == pseudonym("acme", KEY)
 
-    assert pseudonym(KEY) == pseudonym(KEY)
-    assert pseudonym(KEY) != pseudonym(new_data_key())
+
+def test_the_pseudonym_is_stable_for_an_organisation_and_another_for_each_key() -> None:
+    assert pseudonym("acme", KEY) == "c6667e9ad5c0f33e81dccf10"  # the text in every stored entry
+    assert pseudonym("acme", KEY) != pseudonym("acme", new_data_key())
+    assert pseudonym("acme", KEY) != pseudonym("beta", KEY)
 
 
 def test_two_seals_of_one_name_differ_in_their_box() -> None:

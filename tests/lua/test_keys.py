@@ -23,6 +23,9 @@ LITERALS = {
     "due": (KEYS.shared("due", 63), "{p3f}:due"),
     "spent": (KEYS.shared("spent", 63), "{p3f}:spent"),
     "top": (KEYS.shared("top", 63), "{p3f}:top"),
+    "events": (KEYS.shared("events", 26), "{p1a}:events"),
+    "queue": (KEYS.shared("queue", 26), "{p1a}:queue"),
+    "dead": (KEYS.shared("dead", 26), "{p1a}:dead"),
     "clock": (KEYS.shared("clock", 63), "{p3f}:clock"),
 }
 
