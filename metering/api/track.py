@@ -18,37 +18,25 @@ from metering.api.bodies import (
     Receive,
     check_headers,
     check_media_type,
-    fault,
     parse_json,
     read_body,
 )
 from metering.api.events import event_of, quick_event
 from metering.api.guard import require_scope, tell_foreign
+from metering.api.outcomes import ALLOWED, decided_by, refusal, with_window
 from metering.auth import USAGE_WRITE, Authenticator, Caller
 from metering.clock import Clock
-from metering.errors import (
-    EventConflict,
-    FeatureDisabled,
-    FeatureUnknown,
-    InternalError,
-    OrgNotFound,
-    Overloaded,
-    Problem,
-    QuotaExceeded,
-    TimestampOutOfRange,
-    TotalTooLarge,
-)
+from metering.errors import InternalError, OrgNotFound, Overloaded, Problem
 from metering.moments import rfc3339
 from metering.ulid import Ulids
 from metering.usage import Outcome, Result, UsageEvent
-from plans.catalogue import Catalogue, nearest, plan_with_room
+from plans.catalogue import Catalogue
 from plans.limits import remaining
 
 TRACK: Final = "/usage/track"
 TRACK_PATHS: Final = frozenset({TRACK, "/api/usage/track"})
 
 _OK: Final = 200
-_ALLOWED: Final = (Result.RECORDED, Result.CAPPED, Result.DUPLICATE)
 
 log = structlog.get_logger(__name__)
 
@@ -143,8 +131,8 @@ class Track:
 
     def _rendered(self, event: UsageEvent, outcome: Outcome) -> bytes:
         result, rule = outcome.result, outcome.rule
-        if rule is None or result not in _ALLOWED:
-            raise self._refusal(event, outcome)
+        if rule is None or result not in ALLOWED:
+            raise refusal(event, outcome, self._catalogue)
         end = rfc3339(outcome.period.end_ms)
         limit = rule.limit
         answer = {
@@ -162,41 +150,11 @@ class Track:
             "unlimited": limit is None,
             "period": {"start": rfc3339(outcome.period.start_ms), "end": end},
             "thresholds_crossed": outcome.marks,
-            "decided_by": "event_id" if result is Result.DUPLICATE else _decided_by(limit),
+            "decided_by": decided_by(outcome),
         }
         if outcome.late:
             answer["late"] = True
         return orjson.dumps(answer)
-
-    def _refusal(self, event: UsageEvent, outcome: Outcome) -> Problem:
-        """The problem that a refused event is answered with."""
-        feature, result = event.feature, outcome.result
-        if result is Result.CONFLICT:
-            return EventConflict(
-                "this event_id was used for another feature or quantity", org_id=event.org_id, event_id=event.event_id
-            )
-        if outcome.rule is None or result is Result.FEATURE_UNKNOWN:
-            return feature_unknown(feature, self._catalogue)
-        if result is Result.DISABLED:
-            return FeatureDisabled(f"plan {outcome.plan} does not include {feature}", **self._balance(event, outcome))
-        if result is Result.TOTAL_TOO_LARGE:
-            return TotalTooLarge(f"{feature} stands at {outcome.used}", **self._balance(event, outcome))
-        detail = f"{feature}: {outcome.used} of {outcome.rule.limit} used, {event.quantity} more asked for"
-        return QuotaExceeded(detail, **self._balance(event, outcome), decided_by="plan_limit")
-
-    def _balance(self, event: UsageEvent, outcome: Outcome) -> dict[str, Any]:
-        """The members that say where the counter stands and what would help."""
-        limit = None if outcome.rule is None else outcome.rule.limit
-        return {
-            "org_id": event.org_id,
-            "feature": event.feature,
-            "current_usage": outcome.used,
-            "limit": limit,
-            "remaining": remaining(limit, outcome.used),
-            "requested": event.quantity,
-            "reset_date": rfc3339(outcome.period.end_ms),
-            "upgrade": {"plan": plan_with_room(self._catalogue, outcome.plan, event.feature, outcome.used)},
-        }
 
     async def _refuse(
         self, error: Exception, scope: Any, headers: Headers, request_id: str, receive: Receive, send: Send
@@ -204,31 +162,10 @@ class Track:
         """Answer for an error; the status sent."""
         if isinstance(error, ClientGone):
             return GONE
-        if isinstance(error, TimestampOutOfRange) and "oldest_ms" in error.extra:
-            error = _with_window(error)
-        if not isinstance(error, Problem):
+        if isinstance(error, Problem):
+            error = with_window(error)
+        else:
             log.error("unexpected error", exc_info=error, request_id=request_id)
             error = InternalError()
         await refuse(error, headers, request_id, receive, send, unread=scope["unread"])
         return error.status
-
-
-def feature_unknown(feature: str, catalogue: Catalogue) -> FeatureUnknown:
-    """The 404 for a feature that the catalogue does not have, with the nearest name and all names."""
-    near = nearest(feature, catalogue.features)
-    hint = f"; did you mean '{near}'?" if near else ""
-    return FeatureUnknown(
-        f"no feature '{feature}'{hint}", feature=feature, nearest=near, features=sorted(catalogue.features)
-    )
-
-
-def _decided_by(limit: int | None) -> str:
-    return "unlimited" if limit is None else "plan_limit"
-
-
-def _with_window(problem: TimestampOutOfRange) -> TimestampOutOfRange:
-    """The same with its window in the wire's own writing."""
-    oldest, newest = (rfc3339(int(str(problem.extra[name]))) for name in ("oldest_ms", "newest_ms"))
-    window = f"{oldest} to {newest}"
-    faults = [fault("/timestamp", "out-of-range", f"{window} is accepted")]
-    return TimestampOutOfRange(f"the timestamp lies outside {window}", errors=faults, oldest=oldest, newest=newest)
