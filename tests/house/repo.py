@@ -35,7 +35,9 @@ def files(*folders: str, suffix: str = "") -> list[Path]:
 
 def _walk(start: Path) -> Iterator[Path]:
     for path in start.iterdir() if start.is_dir() else ():
-        if path.is_dir() and path.name not in _LEFT_BEHIND and not path.name.endswith(".egg-info"):
+        if path.name in _LEFT_BEHIND:  # `.git` is a file in a linked work tree
+            continue
+        if path.is_dir() and not path.name.endswith(".egg-info"):
             yield from _walk(path)
         elif path.is_file() and not path.name.startswith(".coverage"):
             yield path
