@@ -7,13 +7,13 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from metering.errors import OrgNotFound, Overloaded, Problem, TimestampOutOfRange
 from metering.store.batch_stats import BatchStats
 from metering.store.batcher import BUDGET_S, Batcher
 from metering.store.calls import Answer, CallMaker, Pending
+from metering.store.digests import Digests, digits, shard_of
 from metering.store.fields import FieldCodec
 from metering.store.frames import Frame, bulk, integer
 from metering.store.keys import Keys
@@ -27,13 +27,6 @@ from plans.thresholds import MARKS
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_DIGEST_BYTES: Final = 8
-"""64 bits: ten million ids of one organisation collide with a chance of 1e-5, and then as a 409, not as a loss."""
-
-_ID: Final = b"%d:%b%d:%b%d:%b"
-_CONTENT: Final = b"%d:%b%d;"
-"""What is digested: every field after its length, so that no two ids or contents read the same."""
 
 _RESULTS: Final = {
     1: Result.RECORDED,
@@ -71,7 +64,7 @@ class Counters:
         self._loop = asyncio.get_running_loop()
         self._keys, self._orgs, self._time, self._codec = keys, orgs, time, codec
         self._auto_create = auto_create
-        self._digest = blake2b(key=secret, digest_size=_DIGEST_BYTES)
+        self._digests = Digests(secret)
         self._minted_prefix = b"m" + secrets.token_hex(8).encode()
         self._minted = itertools.count()
         track = script("track", fake=fake)
@@ -178,13 +171,9 @@ class Counters:
         if event.event_id is None:
             ids = bulk(b"%b.%x" % (self._minted_prefix, next(self._minted))) + b"$0\r\n\r\n"
         else:
-            org, source, event_id = event.org_id.encode(), event.source.encode(), event.event_id.encode()
-            digest = self._digest.copy()
-            digest.update(_ID % (len(org), org, len(source), source, len(event_id), event_id))
-            first = digest.digest()
-            digest.update(_CONTENT % (len(feature), feature, event.quantity))
-            shard = int.from_bytes(first, "big")
-            ids = bulk(_digits(first)) + bulk(_digits(digest.digest()))
+            first, second = self._digests.ids(event.org_id, event.source, event.event_id, ((feature, event.quantity),))
+            shard = shard_of(first)
+            ids = bulk(digits(first)) + bulk(digits(second))
         tail = bulk(feature) + integer(event.quantity) + ids
         loop = self._loop
         return Pending(
@@ -211,7 +200,3 @@ class Counters:
         if not self._auto_create:
             raise OrgNotFound(f"no organisation {org_id!r}", org_id=org_id)
         return Frame(await self._orgs.newcomer(org_id), self._keys, self._codec, creates=True)
-
-
-def _digits(digest: bytes) -> bytes:
-    return b"%d" % int.from_bytes(digest, "big", signed=True)
