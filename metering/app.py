@@ -171,9 +171,12 @@ class App:
             metrics_open=settings.bound_to_loopback() and token is None,
             metrics_token=None if token is None else token.get_secret_value(),
         )
+        keep = settings.event_retention_ms() > 0
         tell_each = settings.log_level is LogLevel.DEBUG
         counted = Counted(counters, measures.counted)
-        track = Track(auth, counted, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each)
+        track = Track(
+            auth, counted, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each, keep_details=keep
+        )
         return Front(track, router(ROUTES, services, track), ulids, measures.observe, clock)
 
 

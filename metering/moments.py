@@ -1,4 +1,4 @@
-"""How an instant is written and read on the wire: RFC 3339, UTC, to the millisecond."""
+"""How an instant is written and read on the wire (RFC 3339, UTC, to the millisecond), and how long a time is."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,17 @@ _TIMESTAMP: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 """RFC 3339 date-time. `datetime.fromisoformat` takes much more (week dates, no offset), hence the pattern."""
+
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])")
+
+
+def span_s(text: str) -> int:
+    """The seconds in a length of time such as `90s`, `30m`, `24h` or `7d`; `0` needs no unit. Raises ValueError."""
+    said = _SPAN.fullmatch("0s" if text.strip() == "0" else text.strip())
+    if said is None:
+        raise ValueError("a number and a unit (s, m, h, d) are needed, as 24h")
+    return int(said[1]) * _UNIT_S[said[2]]
 
 
 @lru_cache(maxsize=4096)

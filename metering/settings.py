@@ -20,6 +20,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from metering import setting_sources
 from metering.address import SCHEMES, STORE_URL_DEFAULT, AddressError, masked_url, store_address
+from metering.clock import MS_PER_S
+from metering.moments import span_s
 from metering.setting_sources import Fault, Found, secret_at
 
 JWT_SECRET_DEFAULT: Final = "changeme-in-production"  # noqa: S105 - the documented default, refused at start
@@ -29,6 +31,9 @@ JWT_SECRET_BYTES_MIN: Final = 32
 JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
 
 SHIPPED_CATALOGUE: Final = "scorpius.toml"
+
+EVENT_RETENTION_MAX_S: Final = 400 * 86_400
+"""A year and a month: enough to look into the same month of the year before. History keeps sums for longer."""
 
 _REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 """Where to reach a service that listens everywhere."""
@@ -85,6 +90,12 @@ def _store_url(value: SecretStr) -> SecretStr:
         store_address(value.get_secret_value(), database=0)
     except AddressError as error:
         raise ValueError(str(error)) from error
+    return value
+
+
+def _retention(value: str) -> str:
+    if span_s(value) > EVENT_RETENTION_MAX_S:
+        raise ValueError("it is more than 400d")
     return value
 
 
@@ -165,6 +176,9 @@ class Settings(BaseSettings):
     auto_create_orgs: bool = _setting(True, "an unknown organisation starts on the default plan", "true or false")
     late_policy: Literal["current", "reject"] = _setting(
         "current", "events of an earlier period: counted now, or refused", "current or reject"
+    )
+    event_retention: Annotated[str, AfterValidator(_retention)] = _setting(
+        "0", "how long raw events are kept; 0 keeps none", "0, or a time such as 24h or 7d, at most 400d"
     )
     history_days: int = _setting(770, "days of usage history kept", "a number, 62 to 3660", ge=62, le=3660)
 
@@ -250,6 +264,10 @@ class Settings(BaseSettings):
         """The store's URL for the driver, password included, its database settled (the URL's wins)."""
         url = self.redis_url.get_secret_value() if self.redis_url else STORE_URL_DEFAULT
         return store_address(url, database=self.redis_db).url
+
+    def event_retention_ms(self) -> int:
+        """How long raw events are kept; 0: none are."""
+        return span_s(self.event_retention) * MS_PER_S
 
     def service_url(self) -> str:
         """Where a service with these settings is reached from this machine."""

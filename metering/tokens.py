@@ -1,6 +1,5 @@
 """Making tokens: what `metering token` prints and what a start shows. `auth` is the one that checks them."""
 
-import re
 import secrets
 import warnings
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from metering.auth import ADMIN, BILLING_READ, BILLING_WRITE, USAGE_READ, USAGE_WRITE
 from metering.clock import MS_PER_S, Clock
+from metering.moments import span_s
 from metering.names import is_org_id
 from metering.settings import Settings
 
@@ -19,9 +19,6 @@ SCOPES: Final = (USAGE_WRITE, USAGE_READ, "check", BILLING_READ, BILLING_WRITE, 
 
 TTL_MAX_S: Final = 366 * 86_400
 """A shared secret cannot take a token back; a year is the longest a lost one may be good for."""
-
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_TTL: Final = re.compile(r"(\d{1,9})([smhd])")
 
 
 class TokenError(ValueError):
@@ -34,8 +31,10 @@ class TokenError(ValueError):
 
 def seconds_of(ttl: str) -> int:
     """A time to live such as 90s, 30m, 1h or 7d in seconds. Raises TokenError."""
-    said = _TTL.fullmatch(ttl.strip())
-    seconds = int(said[1]) * _UNIT_S[said[2]] if said else 0
+    try:
+        seconds = span_s(ttl)
+    except ValueError:
+        seconds = 0
     if not 1 <= seconds <= TTL_MAX_S:
         raise TokenError(
             f"'{ttl}' is no time to live", "Give a number and a unit (s, m, h, d) up to 366d, for example 1h."

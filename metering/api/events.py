@@ -1,7 +1,9 @@
 """Parsed JSON -> UsageEvent. The model decides what is taken; `quick_event` only knows its commonest yes by heart."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
 from pydantic import ValidationError
 
 from metering.api.bodies import Faults, fault, faults_of, invalid
@@ -23,11 +25,11 @@ QUICK_BYTES_MAX: Final = 1024
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
-def quick_event(value: Any, size: int, default_org_id: str | None) -> UsageEvent | None:
+def quick_event(value: Any, size: int, default_org_id: str | None, *, keep: bool = False) -> UsageEvent | None:
     """The event of an ordinary body of `size` bytes, or None where only the model can tell.
 
     Whatever this takes, the model takes with the same result (a property test holds them together); it costs a
-    third of the model.
+    third of the model. `keep` asks for the event's details, which only a log of raw events has a use for.
     """
     if type(value) is not dict or not _QUICK_FIELDS.issuperset(value) or size > QUICK_BYTES_MAX:
         return None
@@ -44,7 +46,17 @@ def quick_event(value: Any, size: int, default_org_id: str | None) -> UsageEvent
     timestamp_ms = None if timestamp is None else _quick_moment(timestamp)
     if (timestamp_ms is None and timestamp is not None) or not (metadata is None or _flat(metadata)):
         return None
-    return UsageEvent(org_id, feature, quantity, event_id, source or "", timestamp_ms)
+    event = UsageEvent(org_id, feature, quantity, event_id, source or "", timestamp_ms)
+    if keep:
+        event.details = details_of(take("actor"), metadata)
+    return event
+
+
+def details_of(actor: str | None, metadata: Mapping[str, Any] | None) -> bytes | None:
+    """What a log of raw events keeps of an event besides its figures, as `UsageEvent.details` has it."""
+    if actor is None and metadata is None:
+        return None
+    return orjson.dumps({"actor": actor, "metadata": metadata})
 
 
 def _quick_text(text: Any) -> bool:
@@ -68,8 +80,8 @@ def _flat(metadata: Any) -> bool:
     return True
 
 
-def event_of(value: Any, caller: Caller, default_feature: str) -> UsageEvent:
-    """The event that `value` says. Raises Invalid with every fault."""
+def event_of(value: Any, caller: Caller, default_feature: str, *, keep: bool = False) -> UsageEvent:
+    """The event that `value` says, with its details where `keep`. Raises Invalid with every fault."""
     faults: Faults = []
     try:
         body = TrackRequest.model_validate(value)
@@ -85,7 +97,13 @@ def event_of(value: Any, caller: Caller, default_feature: str) -> UsageEvent:
         event_id=body.event_id,
         source=body.source or "",
         timestamp_ms=None if body.timestamp is None else parse_ms(body.timestamp),
+        details=details_of(body.actor, _metadata(body)) if keep else None,
     )
+
+
+def _metadata(body: TrackRequest) -> Mapping[str, Any] | None:
+    """The metadata; the short form's endpoint is part of it."""
+    return body.metadata if not body.endpoint else {"endpoint": body.endpoint, **(body.metadata or {})}
 
 
 def _needs(value: Any, caller: Caller) -> Faults:

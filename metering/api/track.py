@@ -66,6 +66,7 @@ class Track:
         clock: Clock,
         *,
         tell_each: bool = False,
+        keep_details: bool = False,
     ) -> None:
         self._auth = auth
         self._counters = counters
@@ -73,10 +74,13 @@ class Track:
         self._ulids = ulids
         self._observe = observe
         self._monotonic = clock.monotonic
-        self._tell_each = tell_each
+        self._tell_each, self._keep = tell_each, keep_details
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request. `tell_each` writes an access line for every yes as well."""
+        """Answer one request. `tell_each` writes an access line for every yes as well.
+
+        `keep_details` gives events what a log of raw events keeps of them.
+        """
         began = self._monotonic()
         raw = scope["headers"]
         headers: Headers = dict(raw)
@@ -121,9 +125,9 @@ class Track:
     def _event(self, body: bytes, caller: Caller, request_id: str) -> UsageEvent:
         """The event in the body, of an organisation the caller sees. Raises MalformedJson, Invalid, OrgNotFound."""
         value = parse_json(body)
-        event = quick_event(value, len(body), caller.org_id)
+        event = quick_event(value, len(body), caller.org_id, keep=self._keep)
         if event is None:
-            event = event_of(value, caller, self._catalogue.default_feature)
+            event = event_of(value, caller, self._catalogue.default_feature, keep=self._keep)
         if not caller.sees(event.org_id):
             tell_foreign(caller, event.org_id, request_id=request_id)
             raise OrgNotFound

@@ -96,10 +96,10 @@ documents = likely | st.dictionaries(st.sampled_from(FIELDS), values, max_size=8
 callers = st.sampled_from([Caller("a", None, frozenset()), Caller("a", "org-1", frozenset())])
 
 
-def modelled(value: Any, caller: Caller) -> UsageEvent | None:
+def modelled(value: Any, caller: Caller, *, keep: bool = False) -> UsageEvent | None:
     """What the model makes of `value`, None where it refuses."""
     try:
-        return event_of(value, caller, FEATURE)
+        return event_of(value, caller, FEATURE, keep=keep)
     except Invalid:
         return None
 
@@ -109,9 +109,10 @@ def modelled(value: Any, caller: Caller) -> UsageEvent | None:
 @example({"org_id": "org-1", "feature": "scans", "metadata": {"a": {"b": {"c": {}}}}}, Caller("a", None, frozenset()))
 @example({"feature": "scans", "timestamp": "9999-12-31T23:59:60Z"}, Caller("a", "org-1", frozenset()))
 def test_what_the_quick_path_takes_the_model_takes_with_the_same_result(value: Any, caller: Caller) -> None:
-    quick = quick_event(value, _size(value), caller.org_id)
-    if quick is not None:
-        assert quick == modelled(value, caller)
+    for keep in (False, True):
+        quick = quick_event(value, _size(value), caller.org_id, keep=keep)
+        if quick is not None:
+            assert quick == modelled(value, caller, keep=keep)
 
 
 def _size(value: Any) -> int:
@@ -137,6 +138,28 @@ def test_the_quick_path_takes_every_ordinary_event(value: dict[str, Any]) -> Non
     quick = quick_event(value, 200, None)
     assert quick is not None
     assert quick == modelled(value, Caller("a", None, frozenset()))
+
+
+def test_details_are_actor_and_metadata_where_they_are_asked_for() -> None:
+    value = {"org_id": "a", "feature": "b", "actor": "ann", "metadata": {"chain": "x"}}
+    for made in (quick_event(value, 100, None, keep=True), modelled(value, Caller("a", None, frozenset()), keep=True)):
+        assert made is not None
+        assert json.loads(made.details or b"") == {"actor": "ann", "metadata": {"chain": "x"}}
+    plain = quick_event(value, 100, None)
+    assert plain is not None
+    assert plain.details is None
+
+
+def test_an_event_without_actor_and_metadata_has_no_details() -> None:
+    made = quick_event({"org_id": "a", "feature": "b"}, 100, None, keep=True)
+    assert made is not None
+    assert made.details is None
+
+
+def test_the_endpoint_of_the_short_form_is_part_of_the_metadata() -> None:
+    made = modelled({"endpoint": "analyze"}, Caller("a", "org-1", frozenset()), keep=True)
+    assert made is not None
+    assert json.loads(made.details or b"") == {"actor": None, "metadata": {"endpoint": "analyze"}}
 
 
 def test_the_quick_path_leaves_large_bodies_to_the_model() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.clock import HandClock
-from metering.moments import parse_ms, rfc3339
+from metering.moments import parse_ms, rfc3339, span_s
 from metering.ulid import Ulids
 
 
@@ -30,6 +30,19 @@ def test_every_instant_comes_back_from_its_text(moment: datetime) -> None:
     moment = moment.astimezone(UTC)
     at_ms = (int(moment.timestamp()) * 1000) + moment.microsecond // 1000
     assert parse_ms(rfc3339(at_ms)) == at_ms
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("0d", 0), ("90s", 90), ("30m", 1800), (" 24h ", 86_400), ("7d", 604_800)]
+)
+def test_a_length_of_time_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+    assert span_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "1w", "-1d", "1.5h", "1d12h", "d", "1 d", "1D", "1000000000s", "\u0661d"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a number and a unit"):
+        span_s(text)
 
 
 @pytest.mark.parametrize(

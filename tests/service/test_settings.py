@@ -42,6 +42,13 @@ def test_without_any_setting_the_documented_defaults_hold() -> None:
     assert not settings.debug
 
 
+@pytest.mark.parametrize(
+    ("text", "ms"), [("0", 0), ("0d", 0), ("90s", 90_000), ("24h", 86_400_000), ("7d", 604_800_000)]
+)
+def test_the_retention_of_events_is_told_in_ms(text: str, ms: int) -> None:
+    assert Settings(event_retention=text).event_retention_ms() == ms
+
+
 def test_building_settings_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "9000")
     assert Settings().port == 8005
@@ -58,6 +65,8 @@ def test_building_settings_reads_no_environment(monkeypatch: pytest.MonkeyPatch)
         ("PARTITIONS", "1", 1),
         ("PARTITIONS", "4096", 4096),
         ("STORE_SPAN", "partition", "partition"),
+        ("EVENT_RETENTION", "0", "0"),
+        ("EVENT_RETENTION", "400d", "400d"),
         ("FRONTEND_URL", "https://x.example/", "https://x.example"),
         ("PLANS_FILE", "plans.toml", Path("plans.toml")),
         ("stripe_price_basic", "price_1", "price_1"),
@@ -100,6 +109,10 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("STRIPE_SECRET_KEY", "pk_test_1", "sk_ or rk_"),
         ("STRIPE_PUBLISHABLE_KEY", "sk_test_1", "pk_"),
         ("STRIPE_WEBHOOK_SECRET", "secret", "whsec_"),
+        ("EVENT_RETENTION", "7", "a number and a unit"),
+        ("EVENT_RETENTION", "1w", "a number and a unit"),
+        ("EVENT_RETENTION", "-1d", "a number and a unit"),
+        ("EVENT_RETENTION", "401d", "more than 400d"),
         ("HISTORY_DAYS", "61", "greater than or equal to 62"),
         ("METRICS_TOP_ORGS", "1001", "less than or equal to 1000"),
     ],
