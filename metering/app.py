@@ -33,6 +33,7 @@ from metering.store.connect import PATIENT, connect
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
+from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
 from metering.store.orgs import SWEEP_S, Orgs
 from metering.store.spent import SPENT_S, SpentIds
@@ -146,9 +147,12 @@ class App:
             return run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue, write=False)
 
         vitals = StoreVitals(client.ping, gate, report, counters, end, settings)
-        return self._wired(orgs, counters, measures, vitals)
+        kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
+        return self._wired(orgs, kept, counters, measures, vitals)
 
-    def _wired(self, orgs: Orgs, counters: Counters, measures: Measures, vitals: StoreVitals) -> Front:
+    def _wired(
+        self, orgs: Orgs, kept: KeptAnswers, counters: Counters, measures: Measures, vitals: StoreVitals
+    ) -> Front:
         """The HTTP side over what has been opened."""
         settings, clock, ulids = self._settings, self._clock, self._ulids
         verifier = JwtVerifier(
@@ -160,6 +164,7 @@ class App:
         services = Services(
             auth=auth,
             orgs=orgs,
+            kept=kept,
             catalogue=self._catalogue,
             clock=clock,
             measures=measures,

@@ -7,10 +7,10 @@
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, NotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
-    ├── 409 EventConflict, VersionConflict
+    ├── 409 EventConflict, VersionConflict, IdempotencyInProgress, IdempotencyNotKept
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
-    ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge
+    ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, IdempotencyKeyReused
     ├── 431 HeadersTooLarge
     └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt
 
@@ -132,6 +132,17 @@ class VersionConflict(Problem):
     retry_after_s = 1
 
 
+class IdempotencyInProgress(Problem):
+    status, code, title = 409, "idempotency-in-progress", "The request with this Idempotency-Key is still running"
+    cure = "Send it again, with the same key, after the time in Retry-After."
+    retry_after_s = 1
+
+
+class IdempotencyNotKept(Problem):
+    status, code, title = 409, "idempotency-not-kept", "The request has run; its answer was too large to keep"
+    cure = "Read what it changed. It is not carried out again; another request needs another key."
+
+
 class TooLarge(Problem):
     status, code, title = 413, "too-large", "The body is too large"
     cure = "Send at most 64 KiB an event."
@@ -155,6 +166,11 @@ class TimestampOutOfRange(Problem):
 class TotalTooLarge(Problem):
     status, code, title = 422, "total-too-large", "The counter would pass 2^53 - 1"
     cure = "Meter this feature in a larger unit."
+
+
+class IdempotencyKeyReused(Problem):
+    status, code, title = 422, "idempotency-key-reused", "This Idempotency-Key was used for another request"
+    cure = "Give every request a key of its own; repeat a key only with the same method, URL and body."
 
 
 class HeadersTooLarge(Problem):

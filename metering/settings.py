@@ -182,6 +182,10 @@ class Settings(BaseSettings):
     )
     history_days: int = _setting(770, "days of usage history kept", "a number, 62 to 3660", ge=62, le=3660)
 
+    idempotency_hours: int = _setting(
+        24, "hours that the answer to a request with an Idempotency-Key is kept", "a number, 1 to 168", ge=1, le=168
+    )
+
     stripe_secret_key: Annotated[SecretStr, _starts("sk_", "rk_")] | None = _setting(
         None, "Stripe's secret key", "a key that begins with sk_ or rk_"
     )

@@ -8,17 +8,24 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from metering.api.keyed import KEY_PATTERN
 from metering.api.models.problems import ProblemView
 from metering.api.route import OPEN, Route
 from metering.errors import (
     Forbidden,
     HeadersTooLarge,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    IdempotencyNotKept,
     InternalError,
     Invalid,
+    LedgerFull,
     MalformedJson,
     MethodNotAllowed,
+    Overloaded,
     Problem,
     RequestTimeout,
+    StorageUnavailable,
     TooLarge,
     Unauthenticated,
     UnsupportedMediaType,
@@ -30,8 +37,32 @@ _REF: Final = "#/components/schemas/{model}"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 _PROBLEM_TYPE: Final = "application/problem+json"
 _REQUEST_ID: Final = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+_REPLAYED: Final = {"Idempotency-Replayed": {"$ref": "#/components/headers/IdempotencyReplayed"}}
+
+_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "RequestId": {"description": "Names this request in logs.", "schema": {"type": "string"}},
+    "IdempotencyReplayed": {
+        "description": "`true`: this is the answer that was given the first time. Nothing ran again.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
+
+_HEADER_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Makes repeating safe: the same request under the same key runs once and gets the same answer"
+        " again. A random text of your own, bare or as an RFC 8941 string; it is yours alone.",
+        "schema": {"type": "string", "pattern": KEY_PATTERN},
+    },
+}
 
 _WITH_BODY: Final = (MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType, Invalid)
+_WITH_KEY: Final = (
+    IdempotencyInProgress, IdempotencyKeyReused, IdempotencyNotKept,
+    Invalid, StorageUnavailable, Overloaded, LedgerFull,
+)  # fmt: skip
+_SERVER_FAULT: Final = 500
 _ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
 
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -62,7 +93,8 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": _schemas(table),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
-            "headers": {"RequestId": {"description": "Names this request in logs.", "schema": {"type": "string"}}},
+            "headers": _HEADERS,
+            "parameters": _HEADER_PARAMETERS,
         },
     }
 
@@ -92,7 +124,7 @@ def _operation(route: Route, path: str) -> dict[str, Any]:
 
 
 def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]} for name in _PARAMETER.findall(path)
     ]
     if route.query is not None:
@@ -100,20 +132,24 @@ def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
         for name, field in schema["properties"].items():
             about = field.pop("description", "")
             listed.append({"name": name, "in": "query", "description": about, "schema": _bare(field)})
+    if route.keyed:
+        listed.append({"$ref": "#/components/parameters/IdempotencyKey"})
     return listed
 
 
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in route.answers.items():
-        responses[str(status)] = {"description": _said(status), "headers": _REQUEST_ID, "content": _content(answer)}
+        headers = _REQUEST_ID | (_REPLAYED if route.keyed else {})
+        responses[str(status)] = {"description": _said(status), "headers": headers, "content": _content(answer)}
         if route.shows is not None and status < 300:  # noqa: PLR2004 - an answer, not a refusal
             responses[str(status)]["content"]["application/json"]["example"] = route.shows
     by_status: dict[int, list[type[Problem]]] = defaultdict(list)
     for problem in problems_of(route):
         by_status[problem.status].append(problem)
     for status, problems in sorted(by_status.items()):
-        entry = responses.setdefault(str(status), {"description": "", "headers": _REQUEST_ID, "content": {}})
+        headers = _REQUEST_ID | (_REPLAYED if route.keyed and status < _SERVER_FAULT else {})
+        entry = responses.setdefault(str(status), {"description": "", "headers": headers, "content": {}})
         entry["description"] = " ".join([entry["description"], *(f"`{p.code}`: {p.title}." for p in problems)]).strip()
         entry["content"][_PROBLEM_TYPE] = {
             "schema": _ref(ProblemView),
@@ -129,6 +165,8 @@ def problems_of(route: Route) -> tuple[type[Problem], ...]:
         needs = (Unauthenticated, Forbidden, *needs)
     if route.request is not None:
         needs = (*_WITH_BODY, *needs)
+    if route.keyed:
+        needs = (*_WITH_KEY, *needs)
     return tuple(dict.fromkeys((*route.problems, *needs)))
 
 

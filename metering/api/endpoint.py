@@ -22,6 +22,7 @@ from metering.api.bodies import (
     read_body,
 )
 from metering.api.guard import require_scope
+from metering.api.keyed import KEY_HEADER, key_of, run, try_of
 from metering.api.route import OPEN, SIGNED_IN, Call, Reply, Route
 from metering.api.services import Services
 from metering.auth import Caller
@@ -57,21 +58,25 @@ class Endpoint:
             await self._track(scope, receive, send)
             return
         headers: Headers = dict(scope["headers"])
-        call = await self._call(route, scope, headers, receive)
-        reply = await route.handler(call)
+        caller = await self._caller(route, headers)  # first who calls, then what is asked
+        key = key_of(route, scope["headers"]) if KEY_HEADER in headers and route.keyed else None
+        call = await self._call(route, scope, headers, caller, receive)
+        if key is None:
+            reply = await route.handler(call)
+        else:
+            reply = await run(route.handler, call, try_of(self._services.kept, call, scope, key))
         await self._send(reply, scope, headers, send)
 
-    async def _call(self, route: Route, scope: Any, headers: Headers, receive: Receive) -> Call:
-        """The request, checked: first who calls, then what is asked. Raises Problems."""
-        caller = await self._caller(route, headers)
+    async def _call(self, route: Route, scope: Any, headers: Headers, caller: Caller | None, receive: Receive) -> Call:
+        """What is asked, checked. Raises Problems."""
         query = None if route.query is None else checked_query(scope["query_string"], route.query)
-        body = None
+        body, raw = None, b""
         if route.request is not None:
             check_media_type(headers)
             raw = await read_body(headers, receive)
             scope["unread"] = False
             body = checked(parse_json(raw), route.request)
-        return Call(self._services, headers, scope["path_params"], caller, body, query)
+        return Call(self._services, headers, scope["path_params"], caller, body, query, raw)
 
     async def _caller(self, route: Route, headers: Headers) -> Caller | None:
         if route.scope == OPEN:

@@ -19,6 +19,9 @@ OPEN: Final = ""
 SIGNED_IN: Final = "*"
 """The scope of routes that need valid credentials and nothing more."""
 
+CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Methods that change something, unless their route says that it only reads."""
+
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -32,6 +35,13 @@ class Call:
     identity: Caller | None = None
     body: BaseModel | None = None
     query: BaseModel | None = None
+    raw: bytes = b""
+    """The body as it came; empty where the route takes none."""
+    idempotency_key: str | None = None
+    """Names this request: the same for every repeat under its Idempotency-Key, and for no other request of anybody
+    (a digest of caller, key and request). None without the header. A worker that dies between a handler's effect and
+    the keeping of its answer makes a repeat run the handler again: an effect that must not happen twice takes its
+    own id from this."""
 
     @property
     def caller(self) -> Caller:
@@ -78,7 +88,9 @@ class Route:
     """One method of one path. `handler` None: the hot path answers it.
 
     `answers` holds the model (or media type) of each status that is no problem; `example` is a body as a caller
-    would send it, `shows` one as they would get it. Aliases are older paths of the same route.
+    would send it, `shows` one as they would get it. Aliases are older paths of the same route. `reads` says that a
+    POST changes nothing, so that an Idempotency-Key has no business with it; `secret` that an answer shows a secret
+    that is never shown again.
     """
 
     method: str
@@ -95,3 +107,10 @@ class Route:
     shows: Mapping[str, Any] | None = None
     aliases: tuple[str, ...] = ()
     about: str = ""
+    reads: bool = False
+    secret: bool = False
+
+    @property
+    def keyed(self) -> bool:
+        """Whether an Idempotency-Key is heeded: on changes by a known caller, but for the hot path, which has ids."""
+        return self.method in CHANGES and not self.reads and self.scope != OPEN and self.handler is not None

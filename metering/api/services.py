@@ -1,11 +1,12 @@
 """What the handlers work with, by the narrowest description that serves them; app.py brings the real ones."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from metering.auth import Authenticator
 from metering.clock import Clock
+from metering.store.kept import KeptAnswer, Try
 from metering.store.org import Org
 from metering.store.orgs import OrgChange
 from plans.catalogue import Catalogue
@@ -24,6 +25,26 @@ class OrgBook(Protocol):
 
     def page(self, cursor: str | None, limit: int) -> Awaitable[tuple[list[Org], str | None]]:
         """One page and the cursor of the next."""
+        ...
+
+
+class Kept(Protocol):
+    """The answers of requests with an Idempotency-Key (`metering.store.kept.KeptAnswers`)."""
+
+    def attempt(self, caller: Sequence[str], key: str, request: Sequence[bytes]) -> Try:
+        """A try of `caller` at what `request` says, under `key`."""
+        ...
+
+    def begin(self, one: Try) -> Awaitable[KeptAnswer | None]:
+        """None: run it. Else the answer it had. Raises Problems."""
+        ...
+
+    def finish(self, one: Try, answer: KeptAnswer) -> Awaitable[None]:
+        """Keep the answer. Raises Problems."""
+        ...
+
+    def forget(self, one: Try) -> Awaitable[None]:
+        """Let a repeat run again. Raises Problems."""
         ...
 
 
@@ -76,6 +97,7 @@ class Services:
 
     auth: Authenticator
     orgs: OrgBook
+    kept: Kept
     catalogue: Catalogue
     clock: Clock
     measures: Measures

@@ -60,6 +60,7 @@ _CHARS: Final = {
     "minute": "[0-9]+",
     "tier": "[0-9a-z]",
     "shard": "[0-9a-f]+",
+    "digest": "[0-9a-f]{32}",
 }
 
 SHAPES: Final = (
@@ -71,6 +72,7 @@ SHAPES: Final = (
     Shape("history", "{p<p>}:h:<org>:<feature>:<day>", Kind.HASH, Expiry.TTL, "units and overage by hour"),
     Shape("seen", "{p<p>}:d:<org>:<month>:<tier>:<shard>", Kind.SET, Expiry.JOB, "digests of event ids"),
     Shape("minted", "{p<p>}:m:<org>:<minute>", Kind.HASH, Expiry.TTL, "answers to events without an id"),
+    Shape("kept", "{p<p>}:k:<digest>", Kind.HASH, Expiry.TTL, "a request with an Idempotency-Key, and its answer"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature"),
@@ -129,6 +131,10 @@ class Keys:
     def minted(self, org: str, minute: int) -> str:
         """Answers given in one minute (since the epoch) to events that came without an id."""
         return f"{self._tag(org)}:m:{org}:{minute}"
+
+    def kept(self, digest: str) -> str:
+        """A request with an Idempotency-Key. It belongs to its digest (32 hex digits), not to an organisation."""
+        return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}:k:{digest}"
 
     def _tag(self, org: str) -> str:
         return f"{{p{self.partition(org):02x}}}"

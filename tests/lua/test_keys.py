@@ -15,6 +15,7 @@ LITERALS = {
     "history": (KEYS.history("acme", "scans", "20240229"), "{p3e}:h:acme:scans:20240229"),
     "seen": (KEYS.seen("acme", "202402", "8", 255), "{p3e}:d:acme:202402:8:ff"),
     "minted": (KEYS.minted("acme", 28475000), "{p3e}:m:acme:28475000"),
+    "kept": (KEYS.kept("0f" * 15 + "7e"), "{p3e}:k:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f7e"),
     "dirty": (KEYS.shared("dirty", 0), "{p00}:dirty"),
     "crossings": (KEYS.shared("crossings", 1), "{p01}:crossings"),
     "totals": (KEYS.shared("totals", 10), "{p0a}:totals"),

@@ -32,6 +32,11 @@ class Proxy:
         """Replies vanish and the connection stays, as with a half-open socket."""
         self.cut_at: int | None = None
         """The next call is passed on up to this byte only, then the connection is cut."""
+        self.swallow: bytes | None = None
+        """Requests that hold these bytes are never answered and their connection stays; `swallowed` counts them."""
+        self.swallow_whole = False
+        """They do not even reach the server."""
+        self.swallowed = 0
         self.delay_s = 0.0
         """Replies come so much later."""
         self.hold_after: bytes | None = None
@@ -101,7 +106,7 @@ class _Line:
 
     def __init__(self, proxy: Proxy, caller: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._proxy, self.caller, self._server = proxy, caller, server
-        self._loses = False
+        self._loses = self._silent = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def request(self, data: bytes) -> None:
@@ -118,6 +123,11 @@ class _Line:
                 self._server.write_eof()
                 self.caller.close()
                 return
+        if proxy.swallow is not None and proxy.swallow in data:
+            proxy.swallowed += 1
+            self._silent = True
+            if proxy.swallow_whole:
+                return
         if READ in data and proxy.hold_after is not None:
             head, mark, tail = data.partition(proxy.hold_after)
             data, proxy.held, proxy.hold_after = head + mark, (self._server, tail), None
@@ -129,7 +139,7 @@ class _Line:
             self.cut()
         elif self._proxy.delay_s:
             asyncio.get_running_loop().call_later(self._proxy.delay_s, self._pass, data)
-        elif not self._proxy.mute:
+        elif not (self._proxy.mute or self._silent):
             self._pass(data)
 
     def _pass(self, data: bytes) -> None:
