@@ -7,6 +7,7 @@ reverse. Importing this module does nothing. It serves as
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,7 @@ from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
 from metering.store.orgs import SWEEP_S, Orgs
+from metering.store.raw_log import TRIM_S, RawLog
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import StoreTime
 from metering.ulid import Ulids
@@ -71,6 +73,18 @@ def secrets_of(settings: Settings) -> list[str]:
     if settings.redis_url is not None:
         found.append(unquote(urlsplit(settings.redis_url.get_secret_value()).password or ""))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What stands on an open store."""
+
+    orgs: Orgs
+    counters: Counters
+    kept: KeptAnswers
+    raw_log: RawLog
+    measures: Measures
+    vitals: StoreVitals
 
 
 class App:
@@ -135,10 +149,12 @@ class App:
         build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build))
         spent = SpentIds(patient, keys, time)
+        raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         loops = (
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("sweep", orgs.sweep, SWEEP_S),
             Loop("spent", spent.unlink, SPENT_S),
+            Loop("raw events", raw_log.trim, TRIM_S),
         )
         await stack.enter_async_context(Workers(*loops))
         end = stack.enter_context(told_of_the_end())
@@ -148,13 +164,12 @@ class App:
 
         vitals = StoreVitals(client.ping, gate, report, counters, end, settings)
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
-        return self._wired(orgs, kept, counters, measures, vitals)
+        return self._wired(_Opened(orgs, counters, kept, raw_log, measures, vitals))
 
-    def _wired(
-        self, orgs: Orgs, kept: KeptAnswers, counters: Counters, measures: Measures, vitals: StoreVitals
-    ) -> Front:
+    def _wired(self, opened: _Opened) -> Front:
         """The HTTP side over what has been opened."""
-        settings, clock, ulids = self._settings, self._clock, self._ulids
+        settings, clock, ulids, measures = self._settings, self._clock, self._ulids, opened.measures
+        keep = settings.event_retention_ms() > 0
         verifier = JwtVerifier(
             settings.jwt_secret.get_secret_value(), clock, audience=settings.jwt_audience, issuer=settings.jwt_issuer
         )
@@ -163,12 +178,13 @@ class App:
         token = settings.metrics_token
         services = Services(
             auth=auth,
-            orgs=orgs,
-            kept=kept,
+            orgs=opened.orgs,
+            kept=opened.kept,
+            raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,
             clock=clock,
-            measures=measures,
-            vitals=vitals,
+            measures=opened.measures,
+            vitals=opened.vitals,
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,
@@ -176,9 +192,8 @@ class App:
             metrics_open=settings.bound_to_loopback() and token is None,
             metrics_token=None if token is None else token.get_secret_value(),
         )
-        keep = settings.event_retention_ms() > 0
         tell_each = settings.log_level is LogLevel.DEBUG
-        counted = Counted(counters, measures.counted)
+        counted = Counted(opened.counters, measures.counted)
         track = Track(
             auth, counted, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each, keep_details=keep
         )

@@ -7,7 +7,7 @@
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, NotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
-    ├── 409 EventConflict, VersionConflict, IdempotencyInProgress, IdempotencyNotKept
+    ├── 409 EventConflict, VersionConflict, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
     ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, IdempotencyKeyReused
@@ -141,6 +141,11 @@ class IdempotencyInProgress(Problem):
 class IdempotencyNotKept(Problem):
     status, code, title = 409, "idempotency-not-kept", "The request has run; its answer was too large to keep"
     cure = "Read what it changed. It is not carried out again; another request needs another key."
+
+
+class EventsNotKept(Problem):
+    status, code, title = 409, "events-not-kept", "This service keeps no raw events"
+    cure = "Operators: set EVENT_RETENTION, for example to 7d; events are kept from then on."
 
 
 class TooLarge(Problem):

@@ -9,6 +9,7 @@ from metering.clock import Clock
 from metering.store.kept import KeptAnswer, Try
 from metering.store.org import Org
 from metering.store.orgs import OrgChange
+from metering.store.raw_log import RawEvent, Wanted
 from plans.catalogue import Catalogue
 
 
@@ -45,6 +46,16 @@ class Kept(Protocol):
 
     def forget(self, one: Try) -> Awaitable[None]:
         """Let a repeat run again. Raises Problems."""
+        ...
+
+
+class EventLog(Protocol):
+    """The raw events (`metering.store.raw_log.RawLog`)."""
+
+    def page(
+        self, org: Org, wanted: Wanted, cursor: str | None, limit: int
+    ) -> Awaitable[tuple[list[RawEvent], str | None]]:
+        """One page, the newest first, and the cursor of the next."""
         ...
 
 
@@ -93,11 +104,15 @@ class Vitals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone."""
+    """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
+
+    `raw_log` None: no raw events are kept.
+    """
 
     auth: Authenticator
     orgs: OrgBook
     kept: Kept
+    raw_log: EventLog | None
     catalogue: Catalogue
     clock: Clock
     measures: Measures

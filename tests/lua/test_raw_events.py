@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metering.store.boxes import Unreadable
 from metering.store.fields import new_data_key
-from metering.store.raw_events import Details, Unreadable, boxed, opened
+from metering.store.raw_events import Details, boxed, opened
 from metering.usage import UsageEvent
 
 KEY = bytes(range(32))

@@ -24,8 +24,8 @@ def examples() -> list[str]:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[ServiceProcess]:
-    """One service for the whole page: later examples look at what earlier ones did."""
-    with ServiceProcess() as running:
+    """One service for the whole page, with what it tells to set: later examples look at what earlier ones did."""
+    with ServiceProcess(settings={"EVENT_RETENTION": "24h"}) as running:
         yield running
 
 

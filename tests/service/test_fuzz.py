@@ -57,10 +57,11 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 
 
 @pytest.fixture(scope="module")
-def fuzzed(service: Running) -> Running:
-    """The service, with one organisation that the generator is told of."""
-    service.track(org_id=KNOWN, feature="scans")
-    return service
+def fuzzed() -> Iterator[Running]:
+    """A service in which every route has something to answer, with one organisation that the generator is told of."""
+    with Running(event_retention="24h") as service:
+        service.track(org_id=KNOWN, feature="scans")
+        yield service
 
 
 turns = count()

@@ -13,6 +13,14 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import OWN, Running, problem, token
 
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Running]:
+    """A service in which every route has something to answer."""
+    with Running(event_retention="24h") as running:
+        yield running
+
+
 Sent = tuple[str, dict[str, Any] | None]
 
 
@@ -49,6 +57,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/api/usage"): Row(_plain("/api/usage"), names_org=False),
     ("GET", "/usage/{org_id}"): Row(_at("/usage/{org_id}")),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
+    ("GET", "/v1/events"): Row(lambda org: (f"/v1/events?org_id={org}", None)),
     ("GET", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}")),
     ("PUT", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", plan="professional"), creates=True),
     ("GET", "/v1/orgs"): Row(_plain("/v1/orgs?limit=1"), names_org=False),

@@ -32,13 +32,15 @@ class TrackRequest(Request):
     feature: FeatureName = unset("", "A feature of the catalogue; with `endpoint` alone its default feature.")
     quantity: Quantity = Field(1, description="Units used.")
     metadata: Metadata | None = unset(
-        None, "Anything you know of the event: at most 50 keys, 8 KiB and 3 levels. Checked, not stored."
+        None, "Anything you know of the event: at most 50 keys, 8 KiB and 3 levels. Kept with raw events only."
     )
     event_id: Text | None = unset(None, "Makes repeating safe: an id counts once for each organisation and source.")
     source: Text | None = unset(None, "Keeps the event ids of several senders apart.")
     timestamp: Moment | None = unset(None, "When it happened; the time of receipt when left out.")
-    actor: Text | None = unset(None, "Who in the organisation used it. Checked, not stored.")
-    endpoint: Text = unset("", "Short form, in place of `feature`: one call of this endpoint. Checked, not stored.")
+    actor: Text | None = unset(None, "Who in the organisation used it. Kept with raw events only.")
+    endpoint: Text = unset(
+        "", "Short form, in place of `feature`: one call of this endpoint. Kept with raw events only."
+    )
     mode: Default = Field("default", description="What the plan says; other modes are not built yet.")
     reservation_id: Nothing = unset(None, "Reservations are not built yet.")
     dry_run: No = Field(default=False, description="Dry runs are not built yet.")

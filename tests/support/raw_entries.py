@@ -1,0 +1,43 @@
+"""Entries of the log of raw events as the script writes them, for tests that need more than an event can leave."""
+
+import itertools
+from typing import Any, Final
+
+from metering.store.fields import FieldCodec, sealed_name
+from metering.store.keys import Keys
+from metering.store.raw_events import boxed
+from metering.usage import UsageEvent
+
+PARTITIONS: Final = 64
+
+_used = itertools.count(1)
+
+
+def data_key_of(store: Any, org_id: str, keys: Keys | None = None) -> bytes:
+    """The organisation's data key, out of its profile. `store` is a plain client."""
+    stored = store.hget((keys or Keys(PARTITIONS)).profile(org_id), "key")
+    return bytes.fromhex(FieldCodec().decode(org_id, "key", stored.decode()))
+
+
+def fields_of(event: UsageEvent, data_key: bytes, at_ms: int, **figures: int) -> dict[str, str | int]:
+    """The fields of an entry, in their order; `figures` in place of plain ones."""
+    plain: dict[str, str | int] = {
+        "at": at_ms,
+        "org": sealed_name(event.org_id, data_key),
+        "box": boxed(event, data_key),
+        "id": "",
+        "feature": event.feature,
+        "q": event.quantity,
+        "n": event.quantity,
+        "x": 0,
+        "used": next(_used),
+    }
+    return plain | figures
+
+
+def add(store: Any, event: UsageEvent, data_key: bytes, at_ms: int, name: str = "*", **figures: int) -> str:
+    """Put an entry into the partition's stream; its name."""
+    keys = Keys(PARTITIONS)
+    key = keys.shared("events", keys.partition(event.org_id))
+    written: bytes = store.xadd(key, fields_of(event, data_key, at_ms, **figures), id=name)
+    return written.decode()
