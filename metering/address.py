@@ -1,4 +1,4 @@
-"""Where the store lives: one URL, read once, checked before anything connects.
+"""Where the store lives, and where keys are fetched: URLs that are read once, checked before anything connects.
 
 redis-py would take `redis://host` as database 0 and drop a path that is no number; the settings of this
 service promise otherwise, so the database is worked out here and written into the URL.
@@ -6,6 +6,7 @@ service promise otherwise, so the database is worked out here and written into t
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -90,6 +91,33 @@ def _number(text: str, *, fallback: int) -> int:
     if not (text.isascii() and text.isdigit()):
         raise AddressError("the database (path or ?db=) is a number from 0 up")
     return int(text)
+
+
+def keys_address(url: str) -> str:
+    """`url` where keys may be fetched from it: https, or http on this machine; no credentials in it.
+
+    Raises AddressError with what is wrong.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise AddressError("the host or port cannot be read; the port is a number up to 65535") from error
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        raise AddressError("it is not an https URL")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise AddressError("plain http is taken on loopback only: whoever is in between could put in keys of their own")
+    if "@" in parts.netloc or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
+        raise AddressError("credentials, fragments, spaces and other than ASCII characters are not taken")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is an address of this machine alone, or the name of one."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def masked_url(url: str) -> str:

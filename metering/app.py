@@ -25,8 +25,8 @@ from metering.api.front import Front
 from metering.api.routes import ROUTES
 from metering.api.services import Measures, Services
 from metering.api.track import Track
-from metering.auth import Authenticator, JwtVerifier
 from metering.clock import Clock, SystemClock
+from metering.credentials import Credentials, key_file, open_credentials
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.settings import LogLevel, Settings, SettingsError, StoreKind
@@ -36,6 +36,7 @@ from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
+from metering.store.marker import DataSet
 from metering.store.orgs import SWEEP_S, Orgs
 from metering.store.raw_log import TRIM_S, RawLog
 from metering.store.spent import SPENT_S, SpentIds
@@ -59,7 +60,8 @@ def create_app(
 ) -> "App":
     """The service as an ASGI application. Without `settings` they are read from the environment.
 
-    Raises SettingsError or CatalogueError; what the store has to say comes when the lifespan begins.
+    Raises SettingsError (the file of public keys is read too) or CatalogueError; what the store has to say comes when
+    the lifespan begins.
     """
     settings = settings or Settings.load()
     log_setup.configure(settings.log_level.value, secrets=secrets_of(settings))
@@ -76,9 +78,24 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ground:
+    """The store everything stands on: `client` asks once, `patient` repeats what is safe to repeat."""
+
+    client: Any
+    patient: Any
+    keys: Keys
+    time: StoreTime
+    codec: FieldCodec
+    dataset: DataSet
+    report: GateReport
+    fake: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
     """What stands on an open store."""
 
+    credentials: Credentials
     orgs: Orgs
     counters: Counters
     kept: KeptAnswers
@@ -95,6 +112,7 @@ class App:
         self._catalogue = catalogue
         self._clock = clock
         self._measures = measures
+        self._key_file = key_file(settings)
         self._ulids = Ulids(clock)
         self._front: Front | None = None
 
@@ -127,17 +145,9 @@ class App:
 
     async def open(self, stack: AsyncExitStack) -> Front:
         """Open everything in order onto `stack`, which closes it in reverse. Raises GateRefusedError."""
-        settings, clock, kind = self._settings, self._clock, self._settings.store_kind
-        client = connect(settings.store_url())
-        stack.push_async_callback(client.aclose)
-        report = await run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue)
-        dataset = report.admit()
-        _warn(report)
-
-        keys, time, codec = Keys(dataset.partitions), StoreTime(clock), FieldCodec()
-        fake = kind is StoreKind.EPHEMERAL
-        patient = connect(settings.store_url(), retries=PATIENT)
-        stack.push_async_callback(patient.aclose)
+        settings, ground = self._settings, await self._ground(stack)
+        client, patient, keys, time, codec = ground.client, ground.patient, ground.keys, ground.time, ground.codec
+        dataset, report, fake = ground.dataset, ground.report, ground.fake
         orgs = Orgs(patient, keys, self._catalogue, time, codec, fake=fake)
         counters = Counters(
             client, keys, orgs, time, codec,
@@ -150,30 +160,46 @@ class App:
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build))
         spent = SpentIds(patient, keys, time)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
+        kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
+        credentials = await open_credentials(stack, settings, self._clock, self._key_file)
         loops = (
+            *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("sweep", orgs.sweep, SWEEP_S),
             Loop("spent", spent.unlink, SPENT_S),
             Loop("raw events", raw_log.trim, TRIM_S),
         )
         await stack.enter_async_context(Workers(*loops))
-        end = stack.enter_context(told_of_the_end())
+        vitals = self._vitals(stack, ground, counters)
+        return self._wired(_Opened(credentials, orgs, counters, kept, raw_log, measures, vitals))
+
+    async def _ground(self, stack: AsyncExitStack) -> _Ground:
+        """The store, admitted by the gate. Raises GateRefusedError."""
+        settings, kind = self._settings, self._settings.store_kind
+        client = connect(settings.store_url())
+        stack.push_async_callback(client.aclose)
+        report = await run_gate(client, settings, self._clock, kind=kind, catalogue=self._catalogue)
+        dataset = report.admit()
+        _warn(report)
+        patient = connect(settings.store_url(), retries=PATIENT)
+        stack.push_async_callback(patient.aclose)
+        keys, time = Keys(dataset.partitions), StoreTime(self._clock)
+        return _Ground(client, patient, keys, time, FieldCodec(), dataset, report, kind is StoreKind.EPHEMERAL)
+
+    def _vitals(self, stack: AsyncExitStack, ground: _Ground, counters: Counters) -> StoreVitals:
+        """How the service does, asked of the store that was opened."""
+        settings, clock, client = self._settings, self._clock, ground.client
 
         def gate() -> Awaitable[GateReport]:
-            return run_gate(client, settings, clock, kind=kind, catalogue=self._catalogue, write=False)
+            return run_gate(client, settings, clock, kind=settings.store_kind, catalogue=self._catalogue, write=False)
 
-        vitals = StoreVitals(client.ping, gate, report, counters, end, settings)
-        kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
-        return self._wired(_Opened(orgs, counters, kept, raw_log, measures, vitals))
+        end = stack.enter_context(told_of_the_end())
+        return StoreVitals(client.ping, gate, ground.report, counters, end, settings)
 
     def _wired(self, opened: _Opened) -> Front:
         """The HTTP side over what has been opened."""
         settings, clock, ulids, measures = self._settings, self._clock, self._ulids, opened.measures
-        keep = settings.event_retention_ms() > 0
-        verifier = JwtVerifier(
-            settings.jwt_secret.get_secret_value(), clock, audience=settings.jwt_audience, issuer=settings.jwt_issuer
-        )
-        auth = Authenticator([verifier], clock)
+        keep, auth = settings.event_retention_ms() > 0, opened.credentials.auth
         release = version(PACKAGE)
         token = settings.metrics_token
         services = Services(

@@ -5,18 +5,12 @@ was. Verified headers are remembered for a short time by their digest, never by 
 """
 
 import hashlib
-import math
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import jwt
-from jwt.warnings import InsecureKeyLengthWarning
-
 from metering.clock import MS_PER_S, Clock
 from metering.errors import Unauthenticated
-from metering.names import is_org_id, is_text
 
 ADMIN: Final = "admin"
 """The scope (and role) that holds every other scope and sees every organisation."""
@@ -29,14 +23,13 @@ BILLING_WRITE: Final = "billing:write"
 HEADER_BYTES_MAX: Final = 8 * 1024
 """Longest Authorization header: ten times a rich token. Decoding two MB of base64 takes 100 ms of CPU."""
 
-LEEWAY_S: Final = 10
-"""How far the issuer's clock may be from ours; NTP keeps both within one second."""
-
 CACHE_S: Final = 30.0
 """Longest time a verified header is trusted without looking again."""
 
 CACHE_SIZE: Final = 8192
 """Headers remembered by one worker: 2 MB at most. The oldest goes first."""
+
+_SCHEME_BYTES: Final = len("Bearer ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,10 @@ class Verifier(Protocol):
     """One kind of credential."""
 
     async def verify(self, token: str) -> Verified | None:
-        """Who sent `token`; None where it is of another kind. Raises Unauthenticated where it does not hold."""
+        """Who sent `token`; None where it is of another kind.
+
+        Raises Unauthenticated where it does not hold, a 503 problem where that cannot be found out now.
+        """
         ...
 
 
@@ -79,6 +75,7 @@ class Authenticator:
         self._verifiers = verifiers
         self._clock = clock
         self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._forgotten = 0
 
     def remembered(self, header: bytes | None, now_s: float) -> Caller | None:
         """The caller of a header verified lately, else None. `now_s` is the stopwatch's time."""
@@ -88,22 +85,26 @@ class Authenticator:
         return entry[0] if entry is not None and now_s < entry[1] else None
 
     async def identify(self, header: bytes | None) -> Caller:
-        """The caller of an Authorization header. Raises Unauthenticated."""
+        """The caller of an Authorization header. Raises Unauthenticated, or a 503 of its verifier."""
         known = self.remembered(header, self._clock.monotonic())
         if known is not None:
             return known
-        token = _bearer(header)
+        token, before = _bearer(header), self._forgotten
         for verifier in self._verifiers:
             if (verified := await verifier.verify(token)) is not None:
-                self._remember(header or b"", verified)
+                if before == self._forgotten:  # else it may rest on what has been withdrawn meanwhile
+                    self._remember(header or b"", token, verified)
                 return verified.caller
         raise refused("the token is of no kind known here")
 
     def forget(self) -> None:
-        """Trust nothing verified so far: a credential was withdrawn."""
+        """Trust nothing verified so far, nor what is being verified now: a credential was withdrawn."""
         self._known.clear()
+        self._forgotten += 1
 
-    def _remember(self, header: bytes, verified: Verified) -> None:
+    def _remember(self, header: bytes, token: str, verified: Verified) -> None:
+        if len(header) != _SCHEME_BYTES + len(token):
+            return  # spaces more than needed: one token must not fill the cache in thousands of spellings
         left_s = min((verified.expires_ms - self._clock.now_ms()) / MS_PER_S, CACHE_S)
         if left_s <= 0:
             return
@@ -130,127 +131,3 @@ def _bearer(header: bytes | None) -> str:
     if scheme.lower() != b"bearer" or not token or not token.isascii() or b" " in token:
         raise refused("the Authorization header is not 'Bearer <token>'")
     return token.decode("ascii")
-
-
-class JwtVerifier:
-    """JSON Web Tokens signed with one shared secret.
-
-    Required: `exp`; `aud` and `iss` as soon as `audience` and `issuer` are given. Read: `sub`, `org_id`, `scopes`
-    or `scope` (list, or one string with spaces) and `roles` (role admin is scope admin).
-    """
-
-    ALGORITHMS: Final = ("HS256",)
-    TYPES: Final = ("jwt", "at+jwt")
-
-    def __init__(self, secret: str, clock: Clock, *, audience: str | None = None, issuer: str | None = None) -> None:
-        self._secret = secret.encode()
-        self._clock = clock
-        self._audience = audience
-        self._issuer = issuer
-        # The start-up gate has refused a short secret, or DEBUG has let it pass and said so; once is enough.
-        warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
-        # Times are checked here against the service's own clock, the rest by the library.
-        self._jwt = jwt.PyJWT(
-            {
-                "require": ["exp"],
-                "verify_exp": False,
-                "verify_nbf": False,
-                "verify_iat": False,
-                "verify_aud": audience is not None,
-            }
-        )
-
-    async def verify(self, token: str) -> Verified | None:
-        """Who the token speaks for; None where it has not the three parts of a JWT. Raises Unauthenticated."""
-        if token.count(".") != 2:  # noqa: PLR2004 - header.payload.signature
-            return None
-        claims = self._claims(token)
-        expires_ms = self._checked_times(claims)
-        return Verified(_caller(claims), expires_ms)
-
-    def _claims(self, token: str) -> Mapping[str, object]:
-        try:
-            complete = self._jwt.decode_complete(
-                token,
-                self._secret,
-                algorithms=self.ALGORITHMS,
-                audience=self._audience,
-                issuer=self._issuer,
-            )
-        except (jwt.PyJWTError, ValueError) as error:
-            raise refused(_reason(error)) from error
-        header = complete["header"]
-        if "crit" in header or "b64" in header:
-            raise refused("the token's header asks for extensions that are not supported")
-        if str(header.get("typ", "JWT")).lower() not in self.TYPES:
-            raise refused("the token is of another type than JWT")
-        claims: Mapping[str, object] = complete["payload"]
-        return claims
-
-    def _checked_times(self, claims: Mapping[str, object]) -> float:
-        """The expiry in ms since the epoch. Raises Unauthenticated where one of the three times does not hold."""
-        now_s = self._clock.now_ms() / MS_PER_S
-        expires_s = _seconds(claims, "exp")
-        if expires_s <= now_s - LEEWAY_S:
-            raise refused("the token has expired")
-        for claim in ("nbf", "iat"):
-            if claim in claims and _seconds(claims, claim) > now_s + LEEWAY_S:
-                raise refused(f"the token is not valid yet ({claim})")
-        return expires_s * MS_PER_S
-
-
-_REASONS: Final[Mapping[type[Exception], str]] = {
-    jwt.InvalidAudienceError: "the token is for another audience",
-    jwt.InvalidIssuerError: "the token is from another issuer",
-    jwt.InvalidAlgorithmError: "the token is signed with an algorithm that is not allowed",
-    jwt.InvalidSignatureError: "the token's signature does not fit",
-    jwt.DecodeError: "the token cannot be read",
-}
-
-
-def _reason(error: Exception) -> str:
-    """What to tell the caller; the library's own words could repeat parts of the token."""
-    if isinstance(error, jwt.MissingRequiredClaimError):
-        return f"the token lacks the claim {error.claim}"
-    kinds = (kind for kind in type(error).__mro__ if kind in _REASONS)
-    return _REASONS[next(kinds, jwt.DecodeError)]
-
-
-def _seconds(claims: Mapping[str, object], claim: str) -> float:
-    """A NumericDate of RFC 7519. Raises Unauthenticated for anything but a finite number."""
-    value = claims[claim]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refused(f"the token's {claim} is not a number")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.inf
-    if not math.isfinite(seconds):
-        raise refused(f"the token's {claim} is not a time")
-    return seconds
-
-
-def _caller(claims: Mapping[str, object]) -> Caller:
-    """The caller that verified claims describe. Raises Unauthenticated where a claim has the wrong shape."""
-    org_id = claims.get("org_id")
-    if org_id is not None and not (isinstance(org_id, str) and is_org_id(org_id)):
-        raise refused("the token's org_id is not an organisation id")
-    scopes = {*_words(claims, "scopes"), *_words(claims, "scope")}
-    if ADMIN in _words(claims, "roles"):
-        scopes.add(ADMIN)
-    subject = str(claims.get("sub") or "unnamed")
-    if not is_text(subject):  # it goes into logs and the billing trail
-        raise refused("the token's sub is not 1 to 255 printable characters")
-    return Caller(subject, org_id, frozenset(scopes))
-
-
-def _words(claims: Mapping[str, object], claim: str) -> Iterable[str]:
-    """A claim that is a list of words or one string of them. Raises Unauthenticated for another shape."""
-    value = claims.get(claim)
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return value.split()
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return value
-    raise refused(f"the token's {claim} is neither a list of words nor a string of them")

@@ -1,12 +1,17 @@
 """What `metering doctor` looks at: the gate's own checks, and what only a person wants to know."""
 
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
 from pydantic import SecretStr
 
 from metering.clock import Clock
+from metering.credentials import key_file
+from metering.jwks import Download, FetchError
+from metering.public_keys import PublicKey, UnusableKeysError, keys_of_jwks
 from metering.settings import JWT_SECRET_BYTES_MIN, Settings, SettingsError, StoreKind
 from metering.store.binaries import NoServerError, find_binary
 from metering.store.connect import connect
@@ -31,13 +36,13 @@ async def examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
 
 async def _examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
     """Every check, with the secret that the service has or will have."""
-    advice = (_audience(settings), _loop())
+    advice = (_audience(settings), *await _jwks(settings, clock), _loop())
     if settings.redis_url is not None:
         report = await gate_report(settings, settings.store_url(), StoreKind.EXTERNAL, clock)
         return (*report.checks, *advice)
     running = Running.read(Folder(settings.data_dir.absolute()))
     if running is None:
-        return (secret_check(settings), _server(), *_catalogue(settings)[1], *advice)
+        return (secret_check(settings), _server(), *_catalogue(settings)[1], *_key_file(settings), *advice)
     url = f"unix://{running.socket}?db={settings.redis_db}"
     report = await gate_report(settings, url, StoreKind.EMBEDDED, clock)
     return (*report.checks, *advice)
@@ -46,6 +51,7 @@ async def _examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
 async def gate_report(settings: Settings, url: str, kind: StoreKind, clock: Clock) -> GateReport:
     """The gate's report on the store at `url`, with catalogue and scripts tried as well. Writes nothing."""
     catalogue, checks = _catalogue(settings)
+    checks += _key_file(settings)
     async with connect(url) as client:
         report = await run_gate(client, settings, clock, kind=kind, catalogue=catalogue, write=False)
         if any(check.name == "store" and check.ok for check in report.checks):
@@ -65,6 +71,35 @@ def _catalogue(settings: Settings) -> tuple[Catalogue | None, list[Check]]:
     return catalogue, [Check("catalogue file", ok=True, found=f"version {catalogue.version}")]
 
 
+def _key_file(settings: Settings) -> list[Check]:
+    """The file of public keys, where there is to be one."""
+    try:
+        keys = key_file(settings)
+    except SettingsError as error:
+        return [Check(fault.name, ok=False, found=fault.reason, cure=fault.cure) for fault in error.faults]
+    return [] if keys is None else [Check("JWT_PUBLIC_KEY_FILE", ok=True, found=_counted(keys.keys))]
+
+
+async def _jwks(settings: Settings, clock: Clock) -> list[Check]:
+    """What the JWKS URL answers now. The service starts without it, and refuses what is signed with its keys."""
+    if settings.jwt_jwks_url is None:
+        return []
+    keys: Sequence[PublicKey] = ()
+    try:
+        keys, _ = keys_of_jwks(await Download(settings.jwt_jwks_url, clock)())
+        found = _counted(keys)
+    except (FetchError, UnusableKeysError) as error:
+        found = str(error)
+    cure = "See that the URL answers from here with keys for RS256, ES256 or EdDSA under a certificate that is trusted."
+    return [Check("JWT_JWKS_URL", bool(keys), found, cure, fatal=False)]
+
+
+def _counted(keys: Sequence[PublicKey]) -> str:
+    """How many keys of which algorithms."""
+    kinds = Counter(key.algorithm for key in keys)
+    return ", ".join(f"{count} for {kind}" for kind, count in sorted(kinds.items())) or "no key that is taken here"
+
+
 def _server() -> Check:
     """The server that a start would bring up, where none runs yet."""
     try:
@@ -76,9 +111,9 @@ def _server() -> Check:
 
 
 def _audience(settings: Settings) -> Check:
-    """Tokens made for another service with the same secret are taken, unless both sides name the audience."""
+    """Tokens made for another service with the same secret or keys are taken, unless both sides name the audience."""
     said = [name for name, value in (("aud", settings.jwt_audience), ("iss", settings.jwt_issuer)) if value]
-    cure = "Set JWT_AUDIENCE and JWT_ISSUER if other services sign tokens with the same secret."
+    cure = "Set JWT_AUDIENCE and JWT_ISSUER if other services take tokens of the same secret or keys."
     return Check("token audience", len(said) == 2, f"required: {', '.join(said) or 'neither'}", cure, fatal=False)  # noqa: PLR2004
 
 

@@ -12,7 +12,7 @@
     ├── 415 UnsupportedMediaType
     ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, IdempotencyKeyReused
     ├── 431 HeadersTooLarge
-    └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt
+    └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt, KeysUnavailable
 
 The body is RFC 9457 `application/problem+json`. `code` is stable; `cure` says how to put it right; `errors` lists
 each fault with the JSON pointer of its place (empty where there is but one fault, told by `detail`).
@@ -216,6 +216,12 @@ class OrgCorrupt(Problem):
     status, code, title = 503, "org-corrupt", "The organisation's data has an unexpected shape"
     cure = "Operators: see docs/troubleshooting.md#org-corrupt. Other organisations are not affected."
     retry_after_s = 60
+
+
+class KeysUnavailable(Problem):
+    status, code, title = 503, "keys-unavailable", "The keys that tokens are checked with cannot be fetched"
+    cure = "Operators: see that JWT_JWKS_URL answers. Callers: retry with the same event_id."
+    retry_after_s = 5
 
 
 def leaves(root: type[Problem] = Problem) -> tuple[type[Problem], ...]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -19,7 +18,15 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from metering import setting_sources
-from metering.address import SCHEMES, STORE_URL_DEFAULT, AddressError, masked_url, store_address
+from metering.address import (
+    SCHEMES,
+    STORE_URL_DEFAULT,
+    AddressError,
+    is_loopback,
+    keys_address,
+    masked_url,
+    store_address,
+)
 from metering.clock import MS_PER_S
 from metering.moments import span_s
 from metering.setting_sources import Fault, Found, secret_at
@@ -121,6 +128,7 @@ def _starts(*prefixes: str) -> AfterValidator:
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]
+KeysUrl = Annotated[str, AfterValidator(keys_address)]
 
 
 def _setting(default: Any, about: str, takes: str, **bounds: Any) -> Any:
@@ -168,6 +176,12 @@ class Settings(BaseSettings):
         SecretStr(JWT_SECRET_DEFAULT),
         "key of the tokens (HS256); unset: `metering serve` keeps a generated one in DATA_DIR",
         f"a secret of {JWT_SECRET_BYTES_MIN} bytes or more",
+    )
+    jwt_public_key_file: Path | None = _setting(
+        None, "public keys of tokens signed with RS256, ES256 or EdDSA (PEM, one or more)", "a path"
+    )
+    jwt_jwks_url: KeysUrl | None = _setting(
+        None, "where the issuer publishes such keys (JWKS)", "an https URL, or http on loopback"
     )
     jwt_audience: Text | None = _setting(None, "`aud` every token must carry", "a name")
     jwt_issuer: Text | None = _setting(None, "`iss` every token must carry", "a name")
@@ -286,10 +300,7 @@ class Settings(BaseSettings):
         """
         if "store_kind" not in self.model_fields_set:
             return False
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def plans_text(self) -> tuple[str, str]:
         """The catalogue's text and the name of its file. Raises SettingsError when it cannot be read."""
@@ -314,6 +325,14 @@ class Settings(BaseSettings):
             raise SettingsError((secret,))
         kept = self.model_copy(update={"jwt_secret": SecretStr(secret)})
         return kept.with_sources({**self._sources, "jwt_secret": f"generated, kept in {path}"})
+
+    def hs256_secret(self) -> str | None:
+        """The secret that tokens may be signed with; None where public keys alone are configured.
+
+        The documented default counts as no secret then. `metering serve` always has one: set, or kept in DATA_DIR.
+        """
+        by_keys = self.jwt_public_key_file is not None or self.jwt_jwks_url is not None
+        return None if by_keys and "jwt_secret" not in self.model_fields_set else self.jwt_secret.get_secret_value()
 
     def secret_path(self) -> Path | None:
         """The file of the generated secret, made or not; None where JWT_SECRET was set."""

@@ -19,6 +19,7 @@ from metering.errors import (
     IdempotencyNotKept,
     InternalError,
     Invalid,
+    KeysUnavailable,
     LedgerFull,
     MalformedJson,
     MethodNotAllowed,
@@ -63,6 +64,8 @@ _WITH_KEY: Final = (
     Invalid, StorageUnavailable, Overloaded, LedgerFull,
 )  # fmt: skip
 _SERVER_FAULT: Final = 500
+_UNCHECKED: Final = (StorageUnavailable, Overloaded, KeysUnavailable)
+"""Why credentials may not be checked now: API keys are in the store, signing keys behind a URL."""
 _ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
 
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -162,7 +165,7 @@ def problems_of(route: Route) -> tuple[type[Problem], ...]:
     """Every problem a route may answer with: its own, and those of what it needs."""
     needs: tuple[type[Problem], ...] = _ALWAYS
     if route.scope != OPEN:
-        needs = (Unauthenticated, Forbidden, *needs)
+        needs = (Unauthenticated, Forbidden, *_UNCHECKED, *needs)
     if route.request is not None:
         needs = (*_WITH_BODY, *needs)
     if route.keyed:

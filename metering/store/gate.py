@@ -140,8 +140,10 @@ async def run_gate(
 
 
 def secret_check(settings: Settings) -> Check:
-    """JWT_SECRET: not the documented default, and as long as its hash."""
-    secret = settings.jwt_secret.get_secret_value()
+    """JWT_SECRET: not the documented default, and as long as its hash. None is needed beside public keys."""
+    secret = settings.hs256_secret()
+    if secret is None:
+        return Check("JWT_SECRET", ok=True, found="not set: tokens signed with HS256 are refused")
     default, length = secret == JWT_SECRET_DEFAULT, len(secret.encode())
     found = "the documented default" if default else f"{length} bytes"
     cure = (

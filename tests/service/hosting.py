@@ -10,8 +10,9 @@ import orjson
 from metering.api.endpoint import router
 from metering.api.front import Front
 from metering.api.route import Route
-from metering.auth import Authenticator, JwtVerifier
+from metering.auth import Authenticator
 from metering.clock import SystemClock
+from metering.jwts import JwtVerifier
 from metering.store.connect import connect
 from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys

@@ -12,8 +12,9 @@ from metering.api.endpoint import router
 from metering.api.routes import ROUTES
 from metering.api.track import Counts, Track
 from metering.app import create_app
-from metering.auth import ADMIN, Authenticator, Caller, JwtVerifier
+from metering.auth import ADMIN, Authenticator, Caller
 from metering.clock import SystemClock
+from metering.jwts import JwtVerifier
 from metering.settings import Settings
 from metering.ulid import Ulids
 from metering.usage import UsageEvent

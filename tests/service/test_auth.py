@@ -1,8 +1,10 @@
 """Which tokens hold, and for how long they are believed."""
 
+import asyncio
 import base64
 import hmac
 import json
+import math
 import time
 from typing import Any, Final
 
@@ -15,16 +17,15 @@ from metering.auth import (
     CACHE_S,
     CACHE_SIZE,
     HEADER_BYTES_MAX,
-    LEEWAY_S,
     USAGE_READ,
     USAGE_WRITE,
     Authenticator,
     Caller,
-    JwtVerifier,
     Verified,
 )
 from metering.clock import HandClock, SystemClock
 from metering.errors import Unauthenticated
+from metering.jwts import LEEWAY_S, JwtVerifier
 from metering.settings import JWT_SECRET_DEFAULT, Settings
 from metering.tokens import mint
 from tests.service.running import SECRET, Running, problem, token
@@ -230,6 +231,44 @@ async def test_a_withdrawn_credential_is_forgotten_at_once() -> None:
     auth.forget()
     await auth.identify(b"Bearer a")
     assert verifier.asked == 2
+
+
+class Slow:
+    """Takes everything, when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Event()
+
+    async def verify(self, text: str) -> Verified | None:
+        self.asked += 1
+        await self.go.wait()
+        return Verified(Caller(text, None, frozenset()), math.inf)
+
+
+async def test_what_was_being_verified_while_a_credential_was_withdrawn_is_not_remembered() -> None:
+    verifier = Slow()
+    auth = Authenticator([verifier], HandClock(NOW_MS))
+    asked = asyncio.create_task(auth.identify(b"Bearer a"))
+    await asyncio.sleep(0)
+    auth.forget()
+    verifier.go.set()
+    assert (await asked).subject == "a"
+    await auth.identify(b"Bearer a")
+    assert verifier.asked == 2
+    await auth.identify(b"Bearer a")
+    assert verifier.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "asked"), [(b"bearer a", 1), (b"BEARER a", 1), (b"Bearer  a", 2), (b"Bearer a ", 2)]
+)
+async def test_one_token_does_not_fill_the_cache_in_many_spellings(header: bytes, asked: int) -> None:
+    clock = HandClock(NOW_MS)
+    verifier = Counting(clock, 600_000)
+    auth = Authenticator([verifier], clock)
+    assert [(await auth.identify(header)).subject for _ in range(2)] == ["a", "a"]
+    assert verifier.asked == asked
 
 
 async def test_the_cache_is_bounded_and_drops_the_oldest() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from metering.auth import JwtVerifier
 from metering.clock import HandClock, SystemClock
 from metering.errors import Unauthenticated
+from metering.jwts import JwtVerifier
 from metering.settings import Settings
 from metering.tokens import SCOPES, TokenError, mint, seconds_of
 from tests.support.fixtures import store, store_session
+from tests.support.issuer import EC, ED, RSA, JwksServer, document
 from tests.support.servers import StoreServer, free_port
 from tests.support.service import START_S, ServiceProcess, call, clean_environment
 from tests.support.wait import wait_until
@@ -177,6 +178,30 @@ def test_the_doctor_reads_the_catalogue_as_well(tmp_path: Path) -> None:
     assert (missing.code, bad.code) == (1, 1)
     assert "FAIL  PLANS_FILE: " in missing.output
     assert "FAIL  catalogue file: bad.toml: version: " in bad.output
+
+
+def test_the_doctor_reads_the_public_keys_and_asks_for_those_behind_a_url(tmp_path: Path) -> None:
+    (tmp_path / "keys.pem").write_text(EC.pem() + RSA.pem() + EC.pem())
+    with JwksServer(document(ED.jwk())) as server:
+        good = Run(tmp_path, "doctor", JWT_PUBLIC_KEY_FILE="keys.pem", JWT_JWKS_URL=server.url)
+        server.publish()
+        none = Run(tmp_path, "doctor", JWT_JWKS_URL=server.url)
+    (tmp_path / "keys.pem").write_text("nothing")
+    bad = Run(tmp_path, "doctor", JWT_PUBLIC_KEY_FILE="keys.pem", JWT_JWKS_URL=server.url)
+    assert "ok    JWT_PUBLIC_KEY_FILE: 2 for ES256, 1 for RS256\n" in good.output
+    assert "ok    JWT_JWKS_URL: 1 for EdDSA\n" in good.output
+    assert "warn  JWT_JWKS_URL: no key that is taken here\n" in none.output
+    assert "FAIL  JWT_PUBLIC_KEY_FILE: it holds no whole PEM blocks\n" in bad.output
+    assert "warn  JWT_JWKS_URL: " in bad.output
+    assert (good.code, none.code, bad.code) == (0, 0, 1)
+
+
+def test_a_service_with_a_file_that_holds_no_public_keys_does_not_start_and_says_why(
+    tmp_path: Path, store: StoreServer
+) -> None:
+    run = Run(tmp_path, "serve", "--port", "0", REDIS_URL=store.url, DEBUG="true", JWT_PUBLIC_KEY_FILE="none.pem")
+    assert run.code == 1
+    assert "JWT_PUBLIC_KEY_FILE: none.pem cannot be read" in run.errors
 
 
 def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None:

@@ -93,6 +93,18 @@ async def test_a_secret_as_long_as_its_hash_is_strong(client: Redis) -> None:
     assert (await _report(client, Settings(jwt_secret=SecretStr("s" * 32)))).admit()
 
 
+async def test_no_secret_is_needed_where_public_keys_check_the_tokens(client: Redis) -> None:
+    report = await _report(client, Settings(jwt_jwks_url="https://id.example/keys"))
+    assert report.admit()
+    assert next(check.found for check in report.checks if check.name == "JWT_SECRET").startswith("not set")
+
+
+@pytest.mark.parametrize("secret", [JWT_SECRET_DEFAULT, "s" * 31])
+async def test_a_weak_secret_is_refused_beside_public_keys_too(client: Redis, secret: str) -> None:
+    report = await _report(client, Settings(jwt_jwks_url="https://id.example/keys", jwt_secret=SecretStr(secret)))
+    assert _names(report.failures) == ["JWT_SECRET"]
+
+
 async def test_no_check_shows_the_secret(client: Redis) -> None:
     report = await _report(client, Settings(jwt_secret=SecretStr("canary-7f3a")))
     assert "canary" not in repr(report)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -70,6 +71,11 @@ def test_building_settings_reads_no_environment(monkeypatch: pytest.MonkeyPatch)
         ("FRONTEND_URL", "https://x.example/", "https://x.example"),
         ("PLANS_FILE", "plans.toml", Path("plans.toml")),
         ("stripe_price_basic", "price_1", "price_1"),
+        ("JWT_PUBLIC_KEY_FILE", "keys.pem", Path("keys.pem")),
+        ("JWT_JWKS_URL", "https://id.example/keys?v=1", "https://id.example/keys?v=1"),
+        ("JWT_JWKS_URL", "http://127.0.0.1:9000/keys", "http://127.0.0.1:9000/keys"),
+        ("JWT_JWKS_URL", "http://[::1]/keys", "http://[::1]/keys"),
+        ("JWT_JWKS_URL", "http://localhost/keys", "http://localhost/keys"),
     ],
 )
 def test_a_good_value_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
@@ -115,6 +121,17 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("EVENT_RETENTION", "401d", "more than 400d"),
         ("HISTORY_DAYS", "61", "greater than or equal to 62"),
         ("METRICS_TOP_ORGS", "1001", "less than or equal to 1000"),
+        ("JWT_JWKS_URL", "http://id.example/keys", "on loopback only"),
+        ("JWT_JWKS_URL", "http://127.0.0.1.id.example/keys", "on loopback only"),
+        ("JWT_JWKS_URL", "http://localhost@id.example/keys", "on loopback only"),
+        ("JWT_JWKS_URL", "file:///etc/keys.json", "not an https URL"),
+        ("JWT_JWKS_URL", "data:application/json,{}", "not an https URL"),
+        ("JWT_JWKS_URL", "https:///keys", "not an https URL"),
+        ("JWT_JWKS_URL", "https://id.example:0/keys", "not an https URL"),
+        ("JWT_JWKS_URL", "https://id.example:http/keys", "port"),
+        ("JWT_JWKS_URL", "https://user:word@id.example/keys", "credentials"),
+        ("JWT_JWKS_URL", "https://id.example/keys#a", "credentials"),
+        ("JWT_JWKS_URL", "https://id.example/my keys", "credentials"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_reason_and_a_cure(
@@ -311,6 +328,15 @@ def test_a_kept_secret_that_cannot_be_trusted_is_refused(tmp_path: Path, text: s
     (tmp_path / "jwt-secret").write_text(text)
     with pytest.raises(SettingsError, match="JWT_SECRET"):
         Settings(data_dir=tmp_path).with_secret_kept()
+
+
+@pytest.mark.parametrize("by_keys", [{"jwt_public_key_file": Path("k.pem")}, {"jwt_jwks_url": "https://id.example/k"}])
+def test_beside_public_keys_only_a_secret_that_was_set_or_kept_signs(tmp_path: Path, by_keys: dict[str, Any]) -> None:
+    assert Settings(**by_keys).hs256_secret() is None
+    assert Settings(**by_keys, jwt_secret=SecretStr("s" * 32)).hs256_secret() == "s" * 32
+    kept = Settings(**by_keys, data_dir=tmp_path).with_secret_kept()
+    assert kept.hs256_secret() == (tmp_path / "jwt-secret").read_text().strip()
+    assert Settings().hs256_secret() == JWT_SECRET_DEFAULT
 
 
 def test_the_shipped_catalogue_is_read_from_the_package() -> None:
