@@ -8,6 +8,7 @@
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
     ├── 409 EventConflict, VersionConflict, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
+    ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
     ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, IdempotencyKeyReused
@@ -146,6 +147,11 @@ class IdempotencyNotKept(Problem):
 class EventsNotKept(Problem):
     status, code, title = 409, "events-not-kept", "This service keeps no raw events"
     cure = "Operators: set EVENT_RETENTION, for example to 7d; events are kept from then on."
+
+
+class PreconditionFailed(Problem):
+    status, code, title = 412, "precondition-failed", "It is not in the state that the request asks for"
+    cure = "Read it again, and send the change with the ETag it has now in If-Match."
 
 
 class TooLarge(Problem):

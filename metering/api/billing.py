@@ -6,13 +6,14 @@ from functools import partial
 from typing import Any
 
 from metering.api.bodies import Faults, fault, invalid
+from metering.api.etags import etag_of
 from metering.api.guard import visible
 from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, OrgSettings
-from metering.api.route import Call, Reply, json_reply
-from metering.api.usage import org_view
+from metering.api.route import Call, Reply, json_reply, tagged, tagged_read
+from metering.api.usage import found, org_view
 from metering.errors import OrgNotFound, PlanUnknown
-from metering.store.org import Org
+from metering.store.org import Org, settings_of
 from metering.store.orgs import OrgChange
 from plans.catalogue import KEEP, Catalogue, Override, Plan, nearest
 from plans.limits import OnLimit
@@ -24,14 +25,21 @@ async def update_billing(call: Call) -> Reply:
     body = call.sent(BillingUpdate)
     org_id = visible(call.caller, body.org_id)
     org, _ = await _updated(call, org_id, body, create=call.services.auto_create_orgs)
-    return json_reply(org_view(org, call.caller))
+    return tagged(json_reply(org_view(org, call.caller)), etag_of(settings_of(org)))
 
 
 async def put_org(call: Call) -> Reply:
     """Change or create the organisation in the path."""
     org_id = visible(call.caller, call.params["org_id"])
     org, created = await _updated(call, org_id, call.sent(OrgSettings), create=True)
-    return json_reply(org_view(org, call.caller), 201 if created else 200)
+    reply = json_reply(org_view(org, call.caller), 201 if created else 200)
+    return tagged(reply, etag_of(settings_of(org)))
+
+
+async def get_org(call: Call) -> Reply:
+    """The organisation in the path, with the ETag of its settings."""
+    org = await found(call, call.params["org_id"])
+    return tagged_read(call, json_reply(org_view(org, call.caller)), etag_of(settings_of(org)))
 
 
 async def list_orgs(call: Call) -> Reply:
@@ -51,10 +59,20 @@ async def _updated(call: Call, org_id: str, body: OrgSettings, *, create: bool) 
     catalogue, orgs = call.services.catalogue, call.services.orgs
     _check_names(body, catalogue)
     change = change_of(body)
-    org, created = await orgs.update(org_id, change, actor=call.caller.subject, create=create)
+    only_if = partial(_check_conditions, call) if call.conditions else None
+    org, created = await orgs.update(org_id, change, actor=call.caller.subject, create=create, only_if=only_if)
     if org is None:
         raise OrgNotFound
     return org, created
+
+
+def _check_conditions(call: Call, before: Org | None, after: Org) -> None:
+    """Raises PreconditionFailed. A repeat whose first try was not answered finds its own change: RFC 9110, section
+    13.1.1, lets it succeed; without a key a change that is there already may be another's.
+    """
+    already = before == after and call.idempotency_key is not None and call.conditions.if_none_match is None
+    if not already:
+        call.conditions.check(None if before is None else etag_of(settings_of(before)))
 
 
 def _check_names(body: OrgSettings, catalogue: Catalogue) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from metering.api.keyed import KEY_PATTERN
+from metering.api.document_headers import HEADERS, PARAMETERS, answer_headers, header_parameters, problem_headers
 from metering.api.models.problems import ProblemView
-from metering.api.route import OPEN, Route
+from metering.api.route import CHANGES, NOT_MODIFIED, OPEN, Route
 from metering.errors import (
     Forbidden,
     HeadersTooLarge,
@@ -24,6 +24,7 @@ from metering.errors import (
     MalformedJson,
     MethodNotAllowed,
     Overloaded,
+    PreconditionFailed,
     Problem,
     RequestTimeout,
     StorageUnavailable,
@@ -37,33 +38,12 @@ from metering.names import ORG_ID_PATTERN, RESERVED
 _REF: Final = "#/components/schemas/{model}"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 _PROBLEM_TYPE: Final = "application/problem+json"
-_REQUEST_ID: Final = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
-_REPLAYED: Final = {"Idempotency-Replayed": {"$ref": "#/components/headers/IdempotencyReplayed"}}
-
-_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "RequestId": {"description": "Names this request in logs.", "schema": {"type": "string"}},
-    "IdempotencyReplayed": {
-        "description": "`true`: this is the answer that was given the first time. Nothing ran again.",
-        "schema": {"type": "string", "enum": ["true"]},
-    },
-}
-
-_HEADER_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "IdempotencyKey": {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "Makes repeating safe: the same request under the same key runs once and gets the same answer"
-        " again. A random text of your own, bare or as an RFC 8941 string; it is yours alone.",
-        "schema": {"type": "string", "pattern": KEY_PATTERN},
-    },
-}
 
 _WITH_BODY: Final = (MalformedJson, RequestTimeout, TooLarge, UnsupportedMediaType, Invalid)
 _WITH_KEY: Final = (
     IdempotencyInProgress, IdempotencyKeyReused, IdempotencyNotKept,
     Invalid, StorageUnavailable, Overloaded, LedgerFull,
 )  # fmt: skip
-_SERVER_FAULT: Final = 500
 _UNCHECKED: Final = (StorageUnavailable, Overloaded, KeysUnavailable)
 """Why credentials may not be checked now: API keys are in the store, signing keys behind a URL."""
 _ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
@@ -96,8 +76,8 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": _schemas(table),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
-            "headers": _HEADERS,
-            "parameters": _HEADER_PARAMETERS,
+            "headers": HEADERS,
+            "parameters": PARAMETERS,
         },
     }
 
@@ -135,23 +115,23 @@ def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
         for name, field in schema["properties"].items():
             about = field.pop("description", "")
             listed.append({"name": name, "in": "query", "description": about, "schema": _bare(field)})
-    if route.keyed:
-        listed.append({"$ref": "#/components/parameters/IdempotencyKey"})
-    return listed
+    return listed + header_parameters(route)
 
 
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in route.answers.items():
-        headers = _REQUEST_ID | (_REPLAYED if route.keyed else {})
+        headers = answer_headers(route)
         responses[str(status)] = {"description": _said(status), "headers": headers, "content": _content(answer)}
         if route.shows is not None and status < 300:  # noqa: PLR2004 - an answer, not a refusal
             responses[str(status)]["content"]["application/json"]["example"] = route.shows
+    if route.etag and route.method == "GET":
+        responses[str(NOT_MODIFIED)] = {"description": "Not changed.", "headers": answer_headers(route), "content": {}}
     by_status: dict[int, list[type[Problem]]] = defaultdict(list)
     for problem in problems_of(route):
         by_status[problem.status].append(problem)
     for status, problems in sorted(by_status.items()):
-        headers = _REQUEST_ID | (_REPLAYED if route.keyed and status < _SERVER_FAULT else {})
+        headers = problem_headers(route, status)
         entry = responses.setdefault(str(status), {"description": "", "headers": headers, "content": {}})
         entry["description"] = " ".join([entry["description"], *(f"`{p.code}`: {p.title}." for p in problems)]).strip()
         entry["content"][_PROBLEM_TYPE] = {
@@ -168,6 +148,8 @@ def problems_of(route: Route) -> tuple[type[Problem], ...]:
         needs = (Unauthenticated, Forbidden, *_UNCHECKED, *needs)
     if route.request is not None:
         needs = (*_WITH_BODY, *needs)
+    if route.etag:
+        needs = (*((PreconditionFailed,) if route.method in CHANGES else ()), Invalid, *needs)
     if route.keyed:
         needs = (*_WITH_KEY, *needs)
     return tuple(dict.fromkeys((*route.problems, *needs)))

@@ -21,14 +21,18 @@ from metering.api.bodies import (
     parse_json,
     read_body,
 )
+from metering.api.etags import NO_CONDITIONS, conditions_of
 from metering.api.guard import require_scope
 from metering.api.keyed import KEY_HEADER, key_of, run, try_of
-from metering.api.route import OPEN, SIGNED_IN, Call, Reply, Route
+from metering.api.route import NOT_MODIFIED, OPEN, SIGNED_IN, Call, Reply, Route
 from metering.api.services import Services
 from metering.auth import Caller
 from metering.errors import MethodNotAllowed, NotFound
 
 _QUERY_FIELDS_MAX: Final = 32
+
+_BODILESS: Final = frozenset({204, NOT_MODIFIED})
+"""Answers without a body say nothing of its type and length (RFC 9110, sections 8.6 and 15.4.5)."""
 
 
 class Endpoint:
@@ -69,6 +73,7 @@ class Endpoint:
 
     async def _call(self, route: Route, scope: Any, headers: Headers, caller: Caller | None, receive: Receive) -> Call:
         """What is asked, checked. Raises Problems."""
+        conditions = conditions_of(scope["headers"]) if route.etag else NO_CONDITIONS
         query = None if route.query is None else checked_query(scope["query_string"], route.query)
         body, raw = None, b""
         if route.request is not None:
@@ -76,7 +81,7 @@ class Endpoint:
             raw = await read_body(headers, receive)
             scope["unread"] = False
             body = checked(parse_json(raw), route.request)
-        return Call(self._services, headers, scope["path_params"], caller, body, query, raw)
+        return Call(self._services, headers, scope["path_params"], caller, body, query, raw=raw, conditions=conditions)
 
     async def _caller(self, route: Route, headers: Headers) -> Caller | None:
         if route.scope == OPEN:
@@ -88,6 +93,8 @@ class Endpoint:
 
     async def _send(self, reply: Reply, scope: Any, headers: Headers, send: Send) -> None:
         listed = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
+        if reply.status in _BODILESS:
+            listed = []
         listed += [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
         if scope["unread"] and not bounded(headers):
             listed.append((b"connection", b"close"))

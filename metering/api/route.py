@@ -1,7 +1,7 @@
 """One route: everything the service and its document need to know of it, and what its handler sees of a request."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 import orjson
@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from metering.api.answers import JSON
 from metering.api.bodies import Headers
+from metering.api.etags import NO_CONDITIONS, Conditions
 from metering.api.services import Services
 from metering.auth import Caller
 from metering.errors import Problem
@@ -18,6 +19,8 @@ OPEN: Final = ""
 
 SIGNED_IN: Final = "*"
 """The scope of routes that need valid credentials and nothing more."""
+
+NOT_MODIFIED: Final = 304
 
 CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """Methods that change something, unless their route says that it only reads."""
@@ -42,6 +45,8 @@ class Call:
     (a digest of caller, key and request). None without the header. A worker that dies between a handler's effect and
     the keeping of its answer makes a repeat run the handler again: an effect that must not happen twice takes its
     own id from this."""
+    conditions: Conditions = NO_CONDITIONS
+    """If-Match and If-None-Match, on routes with an ETag."""
 
     @property
     def caller(self) -> Caller:
@@ -80,6 +85,18 @@ def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None 
     return Reply(orjson.dumps(value), status, headers=headers or {})
 
 
+def tagged(reply: Reply, etag: str) -> Reply:
+    """The answer to a change, with the ETag of what it made."""
+    return replace(reply, headers={**reply.headers, "ETag": etag})
+
+
+def tagged_read(call: Call, reply: Reply, etag: str) -> Reply:
+    """The answer to a read, with its ETag; 304 without a body where the caller has just that."""
+    if call.conditions.unchanged(etag):
+        return Reply(b"", NOT_MODIFIED, headers={"ETag": etag})
+    return tagged(reply, etag)
+
+
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
 
 
@@ -90,7 +107,7 @@ class Route:
     `answers` holds the model (or media type) of each status that is no problem; `example` is a body as a caller
     would send it, `shows` one as they would get it. Aliases are older paths of the same route. `reads` says that a
     POST changes nothing, so that an Idempotency-Key has no business with it; `secret` that an answer shows a secret
-    that is never shown again.
+    that is never shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded.
     """
 
     method: str
@@ -109,6 +126,7 @@ class Route:
     about: str = ""
     reads: bool = False
     secret: bool = False
+    etag: bool = False
 
     @property
     def keyed(self) -> bool:

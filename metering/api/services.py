@@ -8,7 +8,7 @@ from metering.auth import Authenticator
 from metering.clock import Clock
 from metering.store.kept import KeptAnswer, Try
 from metering.store.org import Org
-from metering.store.orgs import OrgChange
+from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.raw_log import RawEvent, Wanted
 from plans.catalogue import Catalogue
 
@@ -20,7 +20,9 @@ class OrgBook(Protocol):
         """The organisation as it is now, or None."""
         ...
 
-    def update(self, org_id: str, change: OrgChange, *, actor: str, create: bool) -> Awaitable[tuple[Org | None, bool]]:
+    def update(
+        self, org_id: str, change: OrgChange, *, actor: str, create: bool, only_if: OnlyIf | None = None
+    ) -> Awaitable[tuple[Org | None, bool]]:
         """Apply a change; the organisation (None: there is none) and whether it was created."""
         ...
 

@@ -14,11 +14,16 @@ from plans.periods import Period
 
 async def get_usage(call: Call) -> Reply:
     """The organisation in the path, or the token's own where the path names none."""
-    org_id = visible(call.caller, call.params.get("org_id"))
-    org = await call.services.orgs.get(org_id)
+    org = await found(call, call.params.get("org_id"))
+    return json_reply(org_view(org, call.caller))
+
+
+async def found(call: Call, org_id: str | None) -> Org:
+    """The organisation of that id, the token's own where there is none. Raises OrgNotFound."""
+    org = await call.services.orgs.get(visible(call.caller, org_id))
     if org is None:
         raise OrgNotFound
-    return json_reply(org_view(org, call.caller))
+    return org
 
 
 def org_view(org: Org, caller: Caller) -> dict[str, Any]:

@@ -68,6 +68,19 @@ class Org:
         return max(self.profile.updated_ms, *(u.last_updated_ms or 0 for u in self.features.values()), 0)
 
 
+def settings_of(org: Org) -> dict[str, object]:
+    """What people set for an organisation, ready for JSON: all that a change can alter, nothing that usage does."""
+    profile = org.profile
+    return {
+        "org_id": org.org_id,
+        "plan": org.plan,
+        "overrides": {name: override_entry(override) for name, override in profile.overrides.items()},
+        "reset": profile.reset.value,
+        "timezone": profile.timezone,
+        "stripe_customer_id": profile.stripe_customer_id,
+    }
+
+
 def rule_fields(rules: Mapping[str, Rule]) -> dict[str, str]:
     """Limits and modes as the record and the scripts hold them: `-1` is unlimited, a mode after `x` is disabled."""
     fields = {}

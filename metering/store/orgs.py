@@ -5,7 +5,6 @@ Every change is a compare-and-set on the stored claim, so a lost reply or a race
 second effect.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +22,12 @@ from metering.errors import (
     StorageUnavailable,
     VersionConflict,
 )
+from metering.store.changes import is_written, trail_entry
 from metering.store.claim import shards_of
 from metering.store.connect import StoreError, problem_of
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
-from metering.store.org import Org, override_entry, parse, profile_fields, rule_fields
+from metering.store.org import Org, parse, profile_fields, rule_fields
 from metering.store.rolling import Roll, dropped_fields, newcomer, roll_of, with_rules
 from metering.store.scripts import script
 from metering.store.timing import SKEW_MAX_MS, StoreTime
@@ -50,6 +50,9 @@ _CORRUPT: Final = -2
 
 _TURNS: Final = 8
 """Compare-and-set turns before giving up: each lost turn means that somebody else made progress."""
+
+OnlyIf = Callable[[Org | None, Org], None]
+"""Looks at an organisation before (None: there is none) and after a change, and raises where it must not happen."""
 
 log = structlog.get_logger(__name__)
 
@@ -105,23 +108,34 @@ class Orgs:
         reset, timezone = asked.reset or law.reset, asked.timezone or "UTC"
         return newcomer(org_id, law, now_ms, self._catalogue.version, reset=reset, timezone=timezone)
 
-    async def update(self, org_id: str, change: OrgChange, *, actor: str, create: bool) -> tuple[Org | None, bool]:
+    async def update(
+        self, org_id: str, change: OrgChange, *, actor: str, create: bool, only_if: OnlyIf | None = None
+    ) -> tuple[Org | None, bool]:
         """Apply `change`; returns the organisation and whether it was created.
 
-        None when there is none and `create` is false. A change that changes nothing writes nothing. Raises
+        None when there is none and `create` is false. A change that changes nothing writes nothing. `only_if` is shown
+        every turn's state before and after, and raises to stop it: what is written follows from what it saw. Raises
         PlanUnknown; VersionConflict when others keep changing it.
         """
         if change.plan is not None and change.plan not in self._catalogue.plans:
             raise PlanUnknown(f"no plan {change.plan!r}", plan=change.plan)
+        tried: tuple[Org, bool] | None = None
         for _ in range(_TURNS):
             before = await self.present(org_id)
             if before is None and not create:
                 return None, False
+            if before and tried and is_written(tried[0], before):
+                return before, tried[1]  # by us: the reply was lost
             after = self._changed(before or await self.newcomer(org_id, change), change)
+            if only_if is not None:
+                only_if(before, after)
             if before == after:
                 return after, False
+            if before is not None:
+                after = replace(after, claim=replace(after.claim, revision=after.claim.revision + 1))
             if await self._write_change(before, after, actor):
                 return await self.present(org_id), before is None
+            tried = after, before is None
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
     async def page(self, cursor: str | None, limit: int) -> tuple[list[Org], str | None]:
@@ -302,7 +316,6 @@ class Orgs:
             *(self._keys.shared(kind, partition) for kind in ("orgs", "plans", "due", "totals")),
             *self._clock_key(partition),
         ]
-        claim = after.claim if before is None else replace(after.claim, revision=after.claim.revision + 1)
         rules = {feature: usage.rule for feature, usage in after.features.items()}
         values = _flat(rule_fields(rules))
         if before is None:
@@ -313,13 +326,13 @@ class Orgs:
         args = [
             *self._clock_args(),
             "" if before is None else before.claim.text(),
-            claim.text(),
+            after.claim.text(),
             after.plan,
             *counts,
             *values,
             *drops,
             *profile,
-            *_trail_entry(before, after, actor),
+            *trail_entry(before, after, actor),
         ]
         return self._settled(await self._ask(self._change(keys=keys, args=args)))
 
@@ -360,20 +373,3 @@ def _cursor(cursor: str | None) -> tuple[int, str]:
         return 0, ""
     partition, _, name = cursor.partition(".")
     return int(partition), name
-
-
-def _trail_entry(before: Org | None, after: Org, actor: str) -> list[str]:
-    """The trail's words for a change: type first, then who and what."""
-    if before is None:
-        return ["org_created", "plan", after.plan, "actor", actor]
-    kind = "plan_changed" if before.plan != after.plan else "org_updated"
-    entry = [kind, "actor", actor, "plan_before", before.plan, "plan", after.plan]
-    if before.profile.overrides != after.profile.overrides:
-        entry += ["overrides", _entries(after)]
-    if before.profile.stripe_customer_id != after.profile.stripe_customer_id:
-        entry += ["stripe_customer", "changed"]
-    return entry
-
-
-def _entries(org: Org) -> str:
-    return json.dumps({name: override_entry(o) for name, o in sorted(org.profile.overrides.items())})

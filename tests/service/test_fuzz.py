@@ -1,8 +1,9 @@
 """Everything the document allows, and much it does not, sent to the service: no surprise ever comes back."""
 
+import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
@@ -15,6 +16,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 
 from metering.api.document import document
+from metering.api.document_headers import PARAMETERS
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, token
@@ -66,6 +68,15 @@ def fuzzed() -> Iterator[Running]:
 
 turns = count()
 
+
+def spoilt(headers: Mapping[str, str]) -> set[str]:
+    """Headers that the generator takes for good although the document's own pattern refuses them: it draws optional
+    headers of its border cases without their schema. The service's fault code is the name of the header.
+    """
+    patterns = {shown["name"]: re.compile(shown["schema"]["pattern"]) for shown in PARAMETERS.values()}
+    return {name.lower() for name, text in headers.items() if name in patterns and not patterns[name].search(text)}
+
+
 SAID_OTHERWISE: Final[list[Any]] = CHECKS.get_by_names(["positive_data_acceptance"])
 """What this file checks by itself, knowing which faults no schema can tell."""
 
@@ -89,4 +100,4 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
             return
         assert response.status_code == 422, told
         assert told["errors"], told
-        assert {fault["code"] for fault in told["errors"]} <= SEMANTIC, told
+        assert {fault["code"] for fault in told["errors"]} <= SEMANTIC | spoilt(case.headers), told

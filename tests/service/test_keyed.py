@@ -219,7 +219,7 @@ async def test_another_caller_with_the_same_key_is_somebody_else(store: StoreSer
     """Another organisation, another subject, and an administrator of the same name and organisation."""
     callers = [
         token("org-1"), token("org-2"), token("org-1", sub="other"), token("org-1", ADMIN), token(None, ADMIN),
-        token("1", sub="org-tester"), token("org-1tester", sub=""),
+        token("org-1t", sub="ester"), token("org-1tester", sub=""),
     ]  # fmt: skip
     work = Work()
     async with hosted(store.url, work) as host:
@@ -229,6 +229,13 @@ async def test_another_caller_with_the_same_key_is_somebody_else(store: StoreSer
         assert len(set(work.names)) == len(bearers)
         again = [await host.ask(RANDOM, bearer=bearer) for bearer in bearers]
         assert [(one.body, one.replayed) for one in again] == [(body, True) for body in bodies]
+
+
+async def test_where_the_name_of_a_caller_ends_its_key_begins(store: StoreServer) -> None:
+    work = Work()
+    async with hosted(store.url, work) as host:
+        await host.ask("xkey", bearer=token("org-1", sub="ann"))
+        assert (await host.ask("key", bearer=token("org-1", sub="annx"))).body == b'{"run":2}'
 
 
 async def test_a_renewed_token_is_the_same_caller(store: StoreServer) -> None:

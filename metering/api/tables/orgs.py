@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from metering.api import billing, usage
+from metering.api import billing
 from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, CatalogueView, OrgPage, OrgSettings
 from metering.api.models.usage import OrgView
@@ -19,21 +19,22 @@ ROUTES: Final[tuple[Route, ...]] = (
         {200: OrgView},
         request=BillingUpdate, problems=(OrgNotFound, PlanUnknown, *READS),
         example={"org_id": "org-123", **_SETTINGS}, shows=ORG,
-        about="Takes effect with the next event. A plan change never resets counters.",
+        about="Takes effect with the next event. A plan change never resets counters.", etag=True,
     ),
     Route(
         "GET", "/v1/orgs", "All organisations", ADMIN, "organisations", billing.list_orgs, {200: OrgPage},
         query=PageQuery, problems=(Invalid, *READS), shows={"data": [ORG], "next_cursor": None},
     ),
     Route(
-        "GET", "/v1/orgs/{org_id}", "An organisation", USAGE_READ, "organisations", usage.get_usage, {200: OrgView},
-        problems=(Invalid, OrgNotFound, *READS), shows=ORG,
+        "GET", "/v1/orgs/{org_id}", "An organisation", USAGE_READ, "organisations", billing.get_org, {200: OrgView},
+        problems=(Invalid, OrgNotFound, *READS), shows=ORG, etag=True,
+        about="Its ETag names the settings, not the counters: a 304 says that the settings are unchanged.",
     ),
     Route(
         "PUT", "/v1/orgs/{org_id}", "Create or change an organisation", BILLING_WRITE, "organisations",
         billing.put_org, {200: OrgView, 201: OrgView},
         request=OrgSettings, problems=(PlanUnknown, OrgNotFound, *READS), example=_SETTINGS, shows=ORG,
-        about="As POST /billing/update for the organisation in the path, which is created if there is none.",
+        about="As POST /billing/update for the organisation in the path, which is created if there is none.", etag=True,
     ),
     Route(
         "GET", "/v1/plans", "The catalogue of plans and features", SIGNED_IN, "billing", billing.list_plans,
