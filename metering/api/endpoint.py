@@ -23,7 +23,7 @@ from metering.api.bodies import (
 )
 from metering.api.etags import NO_CONDITIONS, conditions_of
 from metering.api.guard import require_scope
-from metering.api.keyed import KEY_HEADER, key_of, run, try_of
+from metering.api.keyed import KEY_HEADER, Heard, key_of, run, try_of
 from metering.api.route import NOT_MODIFIED, OPEN, SIGNED_IN, Call, Reply, Route
 from metering.api.services import Services
 from metering.auth import Caller
@@ -63,25 +63,26 @@ class Endpoint:
             return
         headers: Headers = dict(scope["headers"])
         caller = await self._caller(route, headers)  # first who calls, then what is asked
-        key = key_of(route, scope["headers"]) if KEY_HEADER in headers and route.keyed else None
-        call = await self._call(route, scope, headers, caller, receive)
-        if key is None:
-            reply = await route.handler(call)
+        if KEY_HEADER in headers and route.keyed:
+            key, heard = key_of(route, scope["headers"]), Heard(receive)
+            call = await self._call(route, scope, headers, caller, heard)
+            reply = await run(route.handler, call, try_of(call, key, scope, heard))
         else:
-            reply = await run(route.handler, call, try_of(self._services.kept, call, scope, key))
+            call = await self._call(route, scope, headers, caller, receive)
+            reply = await route.handler(call)
         await self._send(reply, scope, headers, send)
 
     async def _call(self, route: Route, scope: Any, headers: Headers, caller: Caller | None, receive: Receive) -> Call:
         """What is asked, checked. Raises Problems."""
         conditions = conditions_of(scope["headers"]) if route.etag else NO_CONDITIONS
         query = None if route.query is None else checked_query(scope["query_string"], route.query)
-        body, raw = None, b""
+        body = None
         if route.request is not None:
             check_media_type(headers)
             raw = await read_body(headers, receive)
             scope["unread"] = False
             body = checked(parse_json(raw), route.request)
-        return Call(self._services, headers, scope["path_params"], caller, body, query, raw=raw, conditions=conditions)
+        return Call(self._services, headers, scope["path_params"], caller, body, query, conditions=conditions)
 
     async def _caller(self, route: Route, headers: Headers) -> Caller | None:
         if route.scope == OPEN:

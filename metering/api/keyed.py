@@ -8,13 +8,14 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, Final
 
 import structlog
 
 from metering import log as log_setup
 from metering.api.answers import PROBLEM, problem_body
-from metering.api.bodies import Headers, fault
+from metering.api.bodies import Headers, Receive, fault
 from metering.api.route import Call, Handler, Reply, Route
 from metering.api.services import Kept
 from metering.auth import ADMIN, Caller
@@ -39,6 +40,9 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 _REQUEST_HEADERS: Final = frozenset({b"content-type", b"content-encoding", b"if-match", b"if-none-match"})
 """Headers that say what is asked for; with them all of CloudEvents' (`ce-`)."""
 
+_BODY_DIGEST_BYTES: Final = 32
+"""Nobody makes two bodies with one digest of this size."""
+
 _SERVER_FAULT: Final = 500
 _TOO_MANY: Final = 429
 
@@ -61,9 +65,27 @@ def _refused(reason: str) -> Invalid:
     return Invalid(f"the Idempotency-Key header: {reason}", errors=[fault("", "idempotency-key", reason)])
 
 
-def try_of(kept: Kept, call: Call, scope: Any, key: str) -> Try:
+class Heard:
+    """`receive` that digests a body as it passes, whoever reads it and however it is packed."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._body = blake2b(digest_size=_BODY_DIGEST_BYTES)
+
+    async def __call__(self) -> Any:
+        """The next message."""
+        message = await self._receive()
+        self._body.update(message.get("body", b""))
+        return message
+
+    def digest(self) -> bytes:
+        """The digest of all that was read."""
+        return self._body.digest()
+
+
+def try_of(call: Call, key: str, scope: Any, heard: Heard) -> Try:
     """A try at the request that `call` came from."""
-    return kept.attempt(_scope_of(call.caller), key, _said(scope, call.headers, call.raw))
+    return call.services.kept.attempt(_scope_of(call.caller), key, _said(scope, call.headers, heard.digest()))
 
 
 def _scope_of(caller: Caller) -> tuple[str, str, str]:
@@ -77,15 +99,17 @@ def _said(scope: Any, headers: Headers, body: bytes) -> list[bytes]:
     return [scope["method"].encode(), scope["path"].encode(), scope["query_string"], body, *told]
 
 
-async def run(handler: Handler, call: Call, one: Try) -> Reply:
-    """The handler's answer, or the one it gave before (a refusal, too, as a Reply). Raises Problems."""
+async def run(handler: Handler, call: Call, one: Try, run_s: float = RUN_S) -> Reply:
+    """The handler's answer, or the one it gave before (a refusal, too, as a Reply). Raises Problems, among them
+    StorageUnavailable for a handler that has not ended after `run_s`.
+    """
     kept = call.services.kept
     before = await kept.begin(one)
     if before is not None:
         headers = {**before.headers, "Idempotency-Replayed": "true"}
         return Reply(before.body, before.status, before.kind, headers)
     try:
-        reply = await _handled(handler, replace(call, idempotency_key=one.name))
+        reply = await _handled(handler, replace(call, idempotency_key=one.name), run_s)
     except Problem as problem:
         await _settle(kept, one, _refusal(problem))
         raise
@@ -96,15 +120,15 @@ async def run(handler: Handler, call: Call, one: Try) -> Reply:
     return reply
 
 
-async def _handled(handler: Handler, call: Call) -> Reply:
+async def _handled(handler: Handler, call: Call, run_s: float) -> Reply:
     """The handler's answer, inside the time that a try may take."""
     try:
-        async with asyncio.timeout(RUN_S) as limit:
+        async with asyncio.timeout(run_s) as limit:
             return await handler(call)
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise StorageUnavailable(f"not done after {RUN_S:g} s") from error
+        raise StorageUnavailable(f"not done after {run_s:g} s") from error
 
 
 def _answer(reply: Reply) -> KeptAnswer | None:

@@ -38,8 +38,6 @@ class Call:
     identity: Caller | None = None
     body: BaseModel | None = None
     query: BaseModel | None = None
-    raw: bytes = b""
-    """The body as it came; empty where the route takes none."""
     idempotency_key: str | None = None
     """Names this request: the same for every repeat under its Idempotency-Key, and for no other request of anybody
     (a digest of caller, key and request). None without the header. A worker that dies between a handler's effect and

@@ -49,6 +49,13 @@ async def test_a_begin_whose_reply_was_lost_may_be_repeated(each_store: StoreSer
         assert await begin(client, "a") == await begin(client, "a") == [1]
 
 
+async def test_a_begin_that_is_repeated_has_its_whole_lease(each_store: StoreServer) -> None:
+    async with connect(each_store.url) as client:
+        await begin(client, "a", lease_ms=5_000)
+        await begin(client, "a")
+        assert await client.pttl(PLACE) > LEASE_MS - 5_000
+
+
 async def test_another_request_under_the_key_is_told_at_once_and_ever_after(each_store: StoreServer) -> None:
     async with connect(each_store.url) as client:
         await begin(client, "a")

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from metering.api.keyed import run
 from metering.api.route import Call, Reply, Route, json_reply
 from metering.auth import ADMIN, USAGE_WRITE
 from metering.errors import (
@@ -21,7 +23,8 @@ from metering.errors import (
     StorageUnavailable,
     VersionConflict,
 )
-from metering.store.kept import KEPT_BYTES_MAX
+from metering.store.connect import REPLY_TIMEOUT_S
+from metering.store.kept import KEPT_BYTES_MAX, LEASE_S, RUN_S
 from tests.service.hosting import KEEP_S, Answered, Host
 from tests.service.running import token
 from tests.support.fixtures import store, store_session
@@ -347,6 +350,18 @@ async def test_what_was_refused_before_the_handler_is_not_kept(
         assert (await host.ask(RANDOM, **wrong)).status == status
         assert await host.kept_keys() == []
         assert (await host.ask(RANDOM)).status == 201
+
+
+async def test_a_run_that_does_not_end_is_cut_off_before_its_lease_ends(store: StoreServer) -> None:
+    assert RUN_S + 2 * REPLY_TIMEOUT_S < LEASE_S
+    work = Work()
+    async with hosted(store.url, work, waits=True) as host:
+        one = host.kept.attempt(("", "org-1", "ann"), RANDOM, [b"POST"])
+        services: Any = SimpleNamespace(kept=host.kept)
+        with pytest.raises(StorageUnavailable, match="not done after"):
+            await run(work, Call(services, {}, {}), one, run_s=0.01)
+        assert work.runs == 1
+        assert await host.kept_keys() == []
 
 
 async def test_an_answer_is_kept_for_the_hours_of_the_setting(store: StoreServer) -> None:

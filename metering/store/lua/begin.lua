@@ -12,7 +12,10 @@ local stored = call('HMGET', kept, 'token', 'request', 'answer')
 if stored[1] then
   if stored[2] ~= request then return {3} end
   if stored[3] then return {2, stored[3]} end
-  if stored[1] == token then return {1} end
+  if stored[1] == token then
+    call('PEXPIRE', kept, lease_ms) -- the reply to the first was lost: the run begins now
+    return {1}
+  end
   return {4, call('PTTL', kept)}
 end
 
