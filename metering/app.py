@@ -30,7 +30,9 @@ from metering.credentials import Credentials, key_file, open_credentials
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.settings import LogLevel, Settings, SettingsError, StoreKind
+from metering.store.batch_stats import QueueStats
 from metering.store.connect import PATIENT, connect
+from metering.store.consumer import TURN_S, Consumer
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
@@ -38,6 +40,9 @@ from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
 from metering.store.marker import DataSet
 from metering.store.orgs import SWEEP_S, Orgs
+from metering.store.queue import Queue
+from metering.store.queue_owners import Owners
+from metering.store.queue_reader import QueueReader
 from metering.store.raw_log import TRIM_S, RawLog
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import StoreTime
@@ -100,6 +105,7 @@ class _Opened:
     counters: Counters
     kept: KeptAnswers
     raw_log: RawLog
+    queue: Queue
     measures: Measures
     vitals: StoreVitals
 
@@ -157,21 +163,32 @@ class App:
         )  # fmt: skip
         stack.push_async_callback(counters.close)
         build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
-        measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build))
+        queue_stats = QueueStats()
+        measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build, queue_stats))
         spent = SpentIds(patient, keys, time)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
         credentials = await open_credentials(stack, settings, self._clock, self._key_file)
+        queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
         loops = (
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("sweep", orgs.sweep, SWEEP_S),
             Loop("spent", spent.unlink, SPENT_S),
             Loop("raw events", raw_log.trim, TRIM_S),
+            Loop("queue", consumer.turn, TURN_S, queue.woken),
         )
         await stack.enter_async_context(Workers(*loops))
         vitals = self._vitals(stack, ground, counters)
-        return self._wired(_Opened(credentials, orgs, counters, kept, raw_log, measures, vitals))
+        return self._wired(_Opened(credentials, orgs, counters, kept, raw_log, queue, measures, vitals))
+
+    def _queue(self, ground: _Ground, orgs: Orgs, counted: Counted, stats: QueueStats) -> tuple[Queue, Consumer]:
+        """Both ends of the queues: where events are accepted, and who counts them."""
+        settings, client, keys = self._settings, ground.patient, ground.keys
+        owners = Owners(orgs, ground.dataset.secret, self._clock.monotonic, auto_create=settings.auto_create_orgs)
+        queue = Queue(client, keys, ground.time, owners, self._ulids, most=settings.queue_max, fake=ground.fake)
+        most = settings.pending_max // 2  # the rest of what may wait is for those who wait for an answer
+        return queue, Consumer(QueueReader(client, keys, owners), counted.track_all, stats, most=most)
 
     async def _ground(self, stack: AsyncExitStack) -> _Ground:
         """The store, admitted by the gate. Raises GateRefusedError."""

@@ -16,14 +16,16 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from metering.clock import MS_PER_S
 from metering.errors import Problem
 from metering.figures import Figures, FiguresError, Row, shared_folder
 from metering.latency import BOUNDS_S, Latency, histograms
 from metering.settings import Settings
-from metering.store.batch_stats import BatchStats
+from metering.store.batch_stats import BatchStats, QueueStats
 from metering.store.counters import Counters
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
+from metering.store.queue_state import QueueState, read_state
 from metering.store.top import OrgUnits, TopOrgs
 from metering.store.totals import Client, Totals, read_totals
 from metering.usage import Outcome, UsageEvent
@@ -43,9 +45,19 @@ BATCHES: Final[Mapping[str, str]] = {
 }
 """What metering.store.batcher.BatchStats counts."""
 
+QUEUED: Final[Mapping[str, str]] = {
+    "counted": "Events accepted with ack=async that were counted.",
+    "duplicates": "Events accepted with ack=async that had been counted before.",
+    "refused": "Events accepted with ack=async that were refused: blocked, unknown, in conflict, or of nobody.",
+    "given_up": "Events accepted with ack=async that could not be counted: look at them.",
+}
+"""What metering.store.batch_stats.QueueStats counts."""
+
 _US_PER_S: Final = 1_000_000
 _LES: Final = (*map(repr, BOUNDS_S), "+Inf")
 _BATCH_ROWS: Final = {name: Row(f"batch|{name}", 1) for name in BATCHES}
+_QUEUE_ROWS: Final = {name: Row(f"queue|{name}", 1) for name in QUEUED}
+_COUNTS: Final = len(_BATCH_ROWS) + len(_QUEUE_ROWS)
 
 _WHO: Final = "METRICS_TOP_ORGS organisations have one: those with the most units."
 
@@ -69,9 +81,19 @@ class Metrics:
     A context manager: entering opens the figures and raises GateRefusedError when their folder cannot be used.
     """
 
-    def __init__(self, settings: Settings, client: Client, keys: Keys, stats: BatchStats, build: Build) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        keys: Keys,
+        stats: BatchStats,
+        build: Build,
+        queue_stats: QueueStats | None = None,
+    ) -> None:
         self._folder = settings.metrics_dir
-        self._client, self._keys, self._stats, self._build = client, keys, stats, build
+        self._client, self._keys, self._build = client, keys, build
+        queued = queue_stats or QueueStats()
+        self._counts = [(stats, name) for name in BATCHES] + [(queued, name) for name in QUEUED]
         self._top = TopOrgs(client, keys, settings.metrics_top_orgs)
         self._latency = Latency(build.endpoints)
         self.observe = self._latency.observe
@@ -81,7 +103,7 @@ class Metrics:
 
     def __enter__(self) -> Self:
         """Open the figures, or go on in those of a worker that ended."""
-        rows = [*_BATCH_ROWS.values(), *self._latency.rows]
+        rows = [*_BATCH_ROWS.values(), *_QUEUE_ROWS.values(), *self._latency.rows]
         with ExitStack() as stack:
             try:
                 folder = self._folder or stack.enter_context(shared_folder())
@@ -89,15 +111,15 @@ class Metrics:
             except FiguresError as error:
                 raise GateRefusedError(f"metrics: {error}\n    {error.cure}") from error
             self._stack = stack.pop_all()
-        self._before = self._figures.cells[: len(BATCHES)].tolist()
-        self._latency.count_in(self._figures.cells[len(BATCHES) :])
+        self._before = self._figures.cells[:_COUNTS].tolist()
+        self._latency.count_in(self._figures.cells[_COUNTS:])
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the figures to the next worker; what is still observed is seen by nobody."""
         self._note_batches()
         self._stack.close()
-        self._latency.count_in(self._figures.cells[len(BATCHES) :])
+        self._latency.count_in(self._figures.cells[_COUNTS:])
 
     async def flush(self) -> None:
         """Bring what only this worker knows to where all see it. Raises the 503 problems."""
@@ -120,15 +142,16 @@ class Metrics:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 totals = await read_totals(self._client, self._keys, top=self._top.kept)
-                return list(_business(totals, await self._top.units(totals.top)))
+                state = await read_state(self._client, self._keys)
+                return [*_business(totals, await self._top.units(totals.top)), *_queue(state)]
         except (Problem, TimeoutError) as error:
             log.warning("scrape without the store", error=repr(error))
             return []
 
     def _note_batches(self) -> None:
         """Show what the batcher counted, on top of what the file held before."""
-        for cell, name in enumerate(BATCHES):
-            self._figures.cells[cell] = self._before[cell] + getattr(self._stats, name)
+        for cell, (stats, name) in enumerate(self._counts):
+            self._figures.cells[cell] = self._before[cell] + getattr(stats, name)
 
 
 class Counted:
@@ -184,6 +207,8 @@ def _service(build: Build, sums: Sums, *, up: bool) -> Iterator[Metric]:
     yield _gauge("metering_build_info", about, [((build.release,), 1)], "version")
     for name, about in BATCHES.items():
         yield _counter(f"metering_batch_{name}", about, [((), sums[_BATCH_ROWS[name]][0])])
+    for name, about in QUEUED.items():
+        yield _counter(f"metering_queue_{name}", about, [((), sums[_QUEUE_ROWS[name]][0])])
     yield _durations(sums)
 
 
@@ -224,7 +249,17 @@ def _business(totals: Totals, top: list[OrgUnits]) -> Iterator[Metric]:
     yield _counter("scorpius_usage", about, each, "org_id", "feature", "plan")
 
 
-Series = Iterable[tuple[tuple[str, ...], int]]
+def _queue(state: QueueState) -> Iterator[Metric]:
+    """What the store knows of its queues."""
+    about = "Events accepted with ack=async that are not decided yet."
+    yield _gauge("metering_queue_entries", about, [((), state.length)])
+    about = "Age of the oldest of them; 0 where there is none."
+    yield _gauge("metering_queue_oldest_seconds", about, [((), max(0, state.age_ms) / MS_PER_S)])
+    about = "Events given up and not looked at yet."
+    yield _gauge("metering_queue_dead", about, [((), state.dead)])
+
+
+Series = Iterable[tuple[tuple[str, ...], float]]
 """Of each series the values of its labels, and its own."""
 
 

@@ -171,6 +171,9 @@ class Settings(BaseSettings):
     pending_max: int = _setting(
         2_000, "events a worker holds for the store before it sheds load", "a number, 1 to 1000000", ge=1, le=1_000_000
     )
+    queue_max: int = _setting(
+        10_000, "events accepted with ack=async that a partition holds", "a number, 1 to 1000000", ge=1, le=1_000_000
+    )
 
     jwt_secret: SecretStr = _setting(
         SecretStr(JWT_SECRET_DEFAULT),

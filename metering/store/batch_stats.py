@@ -1,4 +1,4 @@
-"""What a batcher counts of its own work."""
+"""What a worker counts of its own work."""
 
 from dataclasses import dataclass
 
@@ -12,3 +12,13 @@ class BatchStats:
     retries: int = 0
     shed: int = 0
     parked: int = 0
+
+
+@dataclass(slots=True)
+class QueueStats:
+    """What became of the queued events that a worker took, for the metrics."""
+
+    counted: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    given_up: int = 0

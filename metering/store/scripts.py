@@ -6,7 +6,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
-NAMES: Final = ("track", "roll", "change_plan", "begin", "finish")
+NAMES: Final = ("track", "roll", "change_plan", "enqueue", "begin", "finish")
 
 _SHEBANG: Final = "#!lua\n"
 

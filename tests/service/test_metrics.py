@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 from redis.asyncio import Redis
 
-from metering.metrics import BATCHES, DEADLINE_S, Build, Counted, Metrics
+from metering.metrics import BATCHES, DEADLINE_S, QUEUED, Build, Counted, Metrics
 from metering.settings import Settings
-from metering.store.batch_stats import BatchStats
+from metering.store.batch_stats import BatchStats, QueueStats
 from metering.store.connect import connect
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
@@ -202,6 +202,30 @@ async def test_what_workers_counted_is_one_sum_that_outlives_them(client: Redis,
     assert [after[f"metering_batch_{name}_total"] for name in BATCHES] == [70 + 3 * n for n in range(len(BATCHES))]
     assert after.total("scorpius_usage_api_duration_seconds_count") == 3
     assert backwards(both, after) == []
+
+
+async def test_what_became_of_queued_events_is_one_sum_too(client: Redis, tmp_path: Path) -> None:
+    assert set(QUEUED) == set(QueueStats.__dataclass_fields__)
+    stats = [QueueStats(*range(number, number + len(QUEUED))) for number in (10, 20)]
+    opened = [Metrics(Settings(metrics_dir=tmp_path), client, Keys(2), BatchStats(), BUILD, one) for one in stats]
+    with opened[0], opened[1] as shown:
+        await opened[0].flush()
+        page = await page_of(shown)
+    assert [page[f"metering_queue_{name}_total"] for name in QUEUED] == [30 + 2 * n for n in range(len(QUEUED))]
+
+
+async def test_queues_show_what_waits_since_when_and_what_was_given_up(client: Redis, tmp_path: Path) -> None:
+    with metrics(tmp_path, client, Keys(2)) as shown:
+        empty = await page_of(shown)
+        seconds, _ = await client.time()
+        await client.xadd("{p00}:queue", {"x": 1}, id=f"{(seconds - 60) * 1000}-0")
+        await client.xadd("{p01}:queue", {"x": 1})
+        await client.xadd("{p01}:dead", {"x": 1})
+        page = await page_of(shown)
+    names = ("metering_queue_entries", "metering_queue_dead", "metering_queue_oldest_seconds")
+    assert [empty[name] for name in names] == [0, 0, 0]
+    assert [page[name] for name in names[:2]] == [2, 1]
+    assert 59 <= page["metering_queue_oldest_seconds"] < 65
 
 
 async def test_without_a_folder_named_the_figures_are_kept_all_the_same(
