@@ -16,6 +16,7 @@ from plans.catalogue_file import (
     CatalogueError,
     CatalogueTable,
     Fault,
+    FeatureTable,
     LeaseExpiry,
     PlanTable,
     RateTable,
@@ -25,7 +26,9 @@ from plans.catalogue_file import (
 )
 from plans.limits import OnLimit, Rule, remaining
 from plans.periods import Reset
+from plans.prices_file import pricing_of
 from plans.subwindows import RateLimit, SubWindow
+from plans.tiers import Pricing
 
 __all__ = [
     "KEEP",
@@ -58,8 +61,9 @@ KEEP: Final = Keep.KEEP
 class Feature:
     """One thing that is metered.
 
-    Overage costs `overage_price_minor` (minor units of the catalogue's currency; None: it is not sold) per
-    `overage_per` units. `stripe_meter_event` is the event name of its Stripe meter.
+    Overage costs `overage_price_minor` (minor units of the catalogue's currency; None: it is not sold so) per
+    `overage_per` units, or what `pricing` says, which covers that too (None: it is not sold).
+    `stripe_meter_event` is the event name of its Stripe meter.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Feature:
     overage_price_minor: int | None = None
     overage_per: int = 1
     lease_expiry: LeaseExpiry = LeaseExpiry.CHARGE
+    pricing: Pricing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ class Override:
 def parse(text: str, file: str) -> Catalogue:
     """The catalogue of a TOML text; `file` is what faults show. Raises CatalogueError with all faults."""
     table = read(text, file)
-    features = {name: Feature(name, **dict(feature)) for name, feature in table.features.items()}
+    features = {name: _feature(name, feature) for name, feature in table.features.items()}
     return Catalogue(
         version=table.version,
         digest=_digest(table),
@@ -169,6 +174,19 @@ def _has_room(rule: Rule | None, used: int) -> bool:
 
 def _price_order(plan: Plan) -> tuple[bool, int, str]:
     return (plan.price_minor is None, plan.price_minor or 0, plan.name)
+
+
+def _feature(name: str, table: FeatureTable) -> Feature:
+    return Feature(
+        name=name,
+        title=table.title,
+        unit=table.unit,
+        stripe_meter_event=table.stripe_meter_event,
+        overage_price_minor=table.overage_price_minor,
+        overage_per=table.overage_per,
+        lease_expiry=table.lease_expiry,
+        pricing=pricing_of(table.overage_model, table.overage_tiers, table.overage_price_minor, table.overage_per),
+    )
 
 
 def _plan(name: str, table: PlanTable) -> Plan:

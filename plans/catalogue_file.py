@@ -19,7 +19,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from plans.limits import LIMIT_MAX, TOTAL_MAX, OnLimit
 from plans.periods import Reset
+from plans.prices_file import TIERS_ABOUT, TIERS_MAX, TierTable, price_faults
 from plans.subwindows import Per
+from plans.tiers import PriceModel
 
 NAME_PATTERN: Final = "^[a-z][a-z0-9_]{0,63}$"
 """Plans and features: their names become parts of keys and metric labels, so no ':', '|' or blank."""
@@ -152,7 +154,7 @@ class RuleTable(_Table):
 
 
 class FeatureTable(_Table):
-    """One feature and how its overage is sold: `overage_price_minor` buys `overage_per` units."""
+    """One feature and how its overage is sold: `overage_price_minor` per `overage_per` units, or by tiers."""
 
     title: Text = Field(description="a short text to show people")
     unit: Text = Field(description='the word for one unit, such as "scan"')
@@ -163,6 +165,15 @@ class FeatureTable(_Table):
     )
     overage_per: int = Field(
         default=1, ge=1, le=TOTAL_MAX, description="the number of units overage_price_minor buys, at least 1"
+    )
+    overage_model: PriceModel | None = Field(
+        default=None, strict=False, description="flat or package, or graduated or volume with overage_tiers"
+    )
+    overage_tiers: tuple[TierTable, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=TIERS_MAX,
+        description=TIERS_ABOUT,
     )
     lease_expiry: LeaseExpiry = Field(
         default=LeaseExpiry.CHARGE, strict=False, description="charge or release: what becomes of an unsettled lease"
@@ -269,19 +280,20 @@ def _meant(name: str, names: Iterable[str]) -> str:
     return f"Did you mean {known}?" if known else ""
 
 
-_INSIDE: Final[Mapping[tuple[type[_Table], str], type[_Table]]] = {
+_INSIDE: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (CatalogueTable, "features"): FeatureTable,
     (CatalogueTable, "plans"): PlanTable,
     (PlanTable, "features"): RuleTable,
     (PlanTable, "rate_limit"): RateTable,
     (RuleTable, "windows"): WindowTable,
+    (FeatureTable, "overage_tiers"): TierTable,
 }
 """The table that stands in a field of another one; but for `rate_limit`, under a name or number of its own."""
 
 
 def _fields_at(path: Path) -> tuple[dict[str, FieldInfo], FieldInfo]:
     """The fields of the table that a path leads into, and the field its fault belongs to."""
-    model: type[_Table] = CatalogueTable
+    model: type[BaseModel] = CatalogueTable
     field = CatalogueTable.model_fields[path[0]] if path[0] in CatalogueTable.model_fields else FieldInfo()
     steps = iter(path)
     for step in steps:
@@ -302,6 +314,8 @@ def _cross_faults(raw: Mapping[str, Any]) -> Iterator[_Found]:
     yield from _reference_faults(raw, "default_plan", plans)
     yield from _reference_faults(raw, "default_feature", features)
     yield from _meter_faults(features)
+    for name, feature in features.items():
+        yield from (_Found(*fault) for fault in price_faults(("features", name), _table(feature)))
     if len(features) > FEATURES_MAX:
         reason = f"has {len(features)} tables, more than {FEATURES_MAX}"
         yield _Found(("features",), reason, "Meter variants of one thing as one feature.")

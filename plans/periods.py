@@ -66,7 +66,7 @@ class Period:
 def zone_known(name: str) -> bool:
     """Whether `period_at` takes the name as a time zone. Case counts."""
     try:
-        _zone(name)
+        zone_of(name)
     except TimezoneError:
         return False
     return True
@@ -84,15 +84,15 @@ def period_at(now_ms: int, *, reset: Reset, anchor_ms: int, timezone: str = "UTC
 
     Raises TimezoneError and InstantError.
     """
-    zone = _zone(timezone)
-    now = _local(now_ms, zone)
-    anchor = datetime(1970, 1, 1, tzinfo=zone) if reset is Reset.CALENDAR else _local(anchor_ms, zone)
+    zone = zone_of(timezone)
+    now = local_time(now_ms, zone)
+    anchor = datetime(1970, 1, 1, tzinfo=zone) if reset is Reset.CALENDAR else local_time(anchor_ms, zone)
     return _period(now_ms, _month_number(now), anchor)
 
 
 def month_utc(instant_ms: int) -> str:
     """The UTC calendar month of an instant, as "yyyymm". Raises InstantError."""
-    return f"{_local(instant_ms, UTC):%Y%m}"
+    return f"{local_time(instant_ms, UTC):%Y%m}"
 
 
 def month_span_utc(instant_ms: int) -> Period:
@@ -137,7 +137,12 @@ def _border_ms(anchor: datetime, month_number: int) -> int:
     year, month0 = divmod(month_number, 12)
     day = min(anchor.day, monthrange(year, month0 + 1)[1])
     fold = anchor.fold if month_number == _month_number(anchor) else 0
-    return (anchor.replace(year=year, month=month0 + 1, day=day, fold=fold) - _EPOCH) // _MS
+    return instant_of(anchor.replace(year=year, month=month0 + 1, day=day, fold=fold))
+
+
+def instant_of(local: datetime) -> int:
+    """The instant of a wall time with its zone; one that the clocks skip is taken with the offset before the change."""
+    return (local - _EPOCH) // _MS
 
 
 def _month_number(local: datetime) -> int:
@@ -145,16 +150,19 @@ def _month_number(local: datetime) -> int:
     return local.year * 12 + local.month - 1
 
 
-def _local(instant_ms: int, zone: tzinfo) -> datetime:
-    """The wall time of an instant, exact to the ms (a float of seconds would not be)."""
+def local_time(instant_ms: int, zone: tzinfo) -> datetime:
+    """The wall time of an instant, exact to the ms (a float of seconds would not be). Raises InstantError."""
     if not INSTANT_MIN_MS <= instant_ms <= INSTANT_MAX_MS:
         raise InstantError(instant_ms)
     return (_EPOCH + instant_ms * _MS).astimezone(zone)
 
 
 @lru_cache(maxsize=1024)  # more than there are zones, so bad names (never cached) cannot push good ones out
-def _zone(name: str) -> ZoneInfo:
-    """The zone of that name. The pattern keeps paths, leap-second zones and machine-local names out."""
+def zone_of(name: str) -> ZoneInfo:
+    """The zone of that name. Raises TimezoneError.
+
+    The pattern keeps paths, leap-second zones and machine-local names out.
+    """
     if name in _MACHINE_ZONES or not _ZONE_NAME.fullmatch(name):
         raise TimezoneError(name)
     try:

@@ -20,6 +20,7 @@ from plans.catalogue import (
 )
 from plans.limits import OnLimit, Rule
 from plans.periods import Reset
+from plans.tiers import PriceModel, Pricing, Tier
 
 SHIPPED = sorted(
     entry.name for entry in resources.files("plans").joinpath("catalogs").iterdir() if entry.name.endswith(".toml")
@@ -88,9 +89,12 @@ def small(text: str = SMALL) -> Catalogue:
 
 def test_a_file_becomes_features_with_their_prices() -> None:
     assert dict(small().features) == {
-        "calls": Feature("calls", "Calls", "call", "calls_over", overage_price_minor=5, overage_per=100),
+        "calls": Feature(
+            "calls", "Calls", "call", "calls_over", overage_price_minor=5, overage_per=100,
+            pricing=Pricing(PriceModel.PACKAGE, (Tier(None, 5, 100),)),
+        ),
         "exports": Feature("exports", "Exports", "export"),
-    }
+    }  # fmt: skip
 
 
 def test_a_file_becomes_plans_with_a_rule_for_each_feature() -> None:

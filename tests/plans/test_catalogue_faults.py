@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from plans.catalogue import CatalogueError, Fault, LeaseExpiry, parse
 from plans.catalogue_file import FEATURES_MAX
 from plans.subwindows import Per, RateLimit, SubWindow
+from plans.tiers import PriceModel, Pricing, Tier
 
 GOOD = """
 version = 1
@@ -83,6 +84,57 @@ def test_what_a_plan_may_also_say_is_read() -> None:
     assert catalogue.features["calls"].lease_expiry is LeaseExpiry.CHARGE
     assert catalogue.plans["free"].rate_limit == RateLimit(5, Per.MINUTE, 2)
     assert catalogue.plans["free"].rules["scans"].windows == (SubWindow(5, Per.HOUR, rolling=True),)
+
+
+TIERED = GOOD.replace(
+    "overage_price_minor = 5\noverage_per = 10",
+    "overage_model = 'graduated'\n"
+    "overage_tiers = [{ up_to = 10, price_minor = 5 }, { up_to = 20, price_minor = 9, per = 2 },"
+    " { price_minor = 1, flat_minor = 7 }]",
+)
+
+
+def test_tiers_are_read() -> None:
+    tiers = (Tier(10, 5), Tier(20, 9, 2), Tier(None, 1, flat_minor=7))
+    assert parse(TIERED, "plans.toml").features["scans"].pricing == Pricing(PriceModel.GRADUATED, tiers)
+    volume = parse(TIERED.replace("graduated", "volume"), "plans.toml")
+    assert volume.features["scans"].pricing == Pricing(PriceModel.VOLUME, tiers)
+
+
+@pytest.mark.parametrize(("model", "found"), [("flat", PriceModel.FLAT), ("package", PriceModel.PACKAGE)])
+def test_one_price_can_name_its_model(model: str, found: PriceModel) -> None:
+    named = GOOD.replace("overage_per = 10", f"overage_per = 10\noverage_model = '{model}'")
+    assert parse(named, "plans.toml").features["scans"].pricing == Pricing(found, (Tier(None, 5, 10),))
+    assert parse(GOOD, "plans.toml").features["calls"].pricing is None
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after", "key", "reason", "cure"),
+    [
+        (TIERED, "'graduated'", "'tiered'", "overage_model", "'tiered' is not 'flat'", "graduated or volume"),
+        (TIERED, "overage_model = 'graduated'", "", "overage_model", "does not say how", 'Give "graduated"'),
+        (TIERED, "'graduated'", "'package'", "overage_model", "does not say how", 'Give "graduated"'),
+        (TIERED, "'graduated'", "'graduated'\noverage_per = 5", "overage_per", "beside", "Keep one"),
+        (TIERED, "'graduated'", "'volume'\noverage_price_minor = 5", "overage_price_minor", "beside", "Keep one"),
+        (TIERED, "up_to = 20", "up_to = 10", "overage_tiers.1.up_to", "not above the tier before", "ascend"),
+        (TIERED, "up_to = 10, ", "", "overage_tiers.0.up_to", "is missing", "the last unit of the tier"),
+        (TIERED, "{ price_minor = 1,", "{ up_to = 30, price_minor = 1,", "overage_tiers.2.up_to", "last tier", "Leave"),
+        (TIERED, "up_to = 10", "up_to = 0", "overage_tiers.0.up_to", "0 is less than 1", "the last unit of the tier"),
+        (TIERED, "per = 2", "per = 0", "overage_tiers.1.per", "0 is less than 1", "at least 1"),
+        (TIERED, "per = 2", "pre = 2", "overage_tiers.1.pre", "is not a known key here", "Did you mean per?"),
+        (TIERED, ", per = 2", ", price = 2", "overage_tiers.1.price", "is not a known key here", "price_minor?"),
+        (TIERED, "flat_minor = 7", "flat_minor = -7", "overage_tiers.2.flat_minor", "-7 is less than 0", "minor units"),
+        (GOOD, "overage_per = 10", "overage_model = 'volume'", "overage_tiers", "is missing", "up to 50 tables"),
+        (GOOD, "overage_price_minor = 5", "overage_model = 'flat'", "overage_price_minor", "is missing", "minor units"),
+        (GOOD, "overage_per = 10", "overage_tiers = 3", "overage_tiers", "3", "up to 50 tables"),
+    ],
+)  # fmt: skip
+def test_a_price_that_cannot_be_is_told(text: str, before: str, after: str, key: str, reason: str, cure: str) -> None:
+    assert before in text
+    (fault,) = faults_of(text.replace(before, after, 1))
+    assert fault.key == f"features.scans.{key}"
+    assert reason in fault.reason
+    assert cure in fault.cure
 
 
 def test_the_file_all_others_here_are_made_from_is_good() -> None:
