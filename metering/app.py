@@ -38,6 +38,7 @@ from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
+from metering.store.lookback import Lookback
 from metering.store.marker import DataSet
 from metering.store.orgs import SWEEP_S, Orgs
 from metering.store.queue import Queue
@@ -104,6 +105,7 @@ class _Opened:
     orgs: Orgs
     counters: Counters
     kept: KeptAnswers
+    lookback: Lookback
     raw_log: RawLog
     queue: Queue
     measures: Measures
@@ -168,6 +170,7 @@ class App:
         spent = SpentIds(patient, keys, time)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
+        lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
         credentials = await open_credentials(stack, settings, self._clock, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
         loops = (
@@ -180,7 +183,7 @@ class App:
         )
         await stack.enter_async_context(Workers(*loops))
         vitals = self._vitals(stack, ground, counters)
-        return self._wired(_Opened(credentials, orgs, counters, kept, raw_log, queue, measures, vitals))
+        return self._wired(_Opened(credentials, orgs, counters, kept, lookback, raw_log, queue, measures, vitals))
 
     def _queue(self, ground: _Ground, orgs: Orgs, counted: Counted, stats: QueueStats) -> tuple[Queue, Consumer]:
         """Both ends of the queues: where events are accepted, and who counts them."""
@@ -223,6 +226,7 @@ class App:
             auth=auth,
             orgs=opened.orgs,
             kept=opened.kept,
+            lookback=opened.lookback,
             raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,
             clock=clock,

@@ -194,6 +194,9 @@ class Settings(BaseSettings):
     late_policy: Literal["current", "reject"] = _setting(
         "current", "events of an earlier period: counted now, or refused", "current or reject"
     )
+    minute_history_hours: int = _setting(
+        0, "hours of usage history kept by minute; 0 keeps none", "a number, 0 to 48", ge=0, le=48
+    )
     event_retention: Annotated[str, AfterValidator(_retention)] = _setting(
         "0", "how long raw events are kept; 0 keeps none", "0, or a time such as 24h or 7d, at most 400d"
     )

@@ -243,8 +243,9 @@ def faults_of(error: ValidationError, model: type[BaseModel]) -> Faults:
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     faults = [_fault(entry["type"], entry["loc"], entry["msg"]) for entry in errors[:FAULTS_MAX]]
     unknown = [fault for fault in faults if fault["code"] == "unknown-field"]
+    known = [field.alias or name for name, field in model.model_fields.items()]
     for fault in unknown[:_SUGGESTIONS_MAX]:
-        if near := nearest(fault["pointer"].rpartition("/")[2], model.model_fields):
+        if near := nearest(fault["pointer"].rpartition("/")[2], known):
             fault["detail"] += f"; did you mean '{near}'?"
     return faults
 

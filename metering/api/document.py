@@ -123,6 +123,8 @@ def _responses(route: Route) -> dict[str, Any]:
     for status, answer in route.answers.items():
         headers = answer_headers(route)
         responses[str(status)] = {"description": _said(status), "headers": headers, "content": _content(answer)}
+        if status == 200:  # noqa: PLR2004 - what was asked for, in another form
+            responses["200"]["content"] |= {kind: {"schema": {"type": "string"}} for kind in route.media}
         if route.shows is not None and status < 300:  # noqa: PLR2004 - an answer, not a refusal
             responses[str(status)]["content"]["application/json"]["example"] = route.shows
     if route.etag and route.method == "GET":
@@ -199,4 +201,4 @@ def _bare(schema: Any) -> Any:
 
 
 def _noise(key: str, value: Any) -> bool:
-    return (key == "title" and isinstance(value, str)) or (key == "default" and value in ("", None, {}))
+    return (key == "title" and isinstance(value, str)) or (key == "default" and value in ("", None, {}, []))

@@ -106,6 +106,7 @@ class Route:
     would send it, `shows` one as they would get it. Aliases are older paths of the same route. `reads` says that a
     POST changes nothing, so that an Idempotency-Key has no business with it; `secret` that an answer shows a secret
     that is never shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded.
+    `media` are further media types of a 200.
     """
 
     method: str
@@ -125,6 +126,7 @@ class Route:
     reads: bool = False
     secret: bool = False
     etag: bool = False
+    media: tuple[str, ...] = ()
 
     @property
     def keyed(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Protocol
 from metering.auth import Authenticator
 from metering.clock import Clock
 from metering.store.kept import KeptAnswer, Try
+from metering.store.lookback import Lookback
 from metering.store.org import Org
 from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.raw_log import RawEvent, Wanted
@@ -114,6 +115,7 @@ class Services:
     auth: Authenticator
     orgs: OrgBook
     kept: Kept
+    lookback: Lookback
     raw_log: EventLog | None
     catalogue: Catalogue
     clock: Clock

@@ -58,6 +58,8 @@ _CHARS: Final = {
     "day": "[0-9]{8}",
     "month": "[0-9]{6}",
     "minute": "[0-9]+",
+    "hour": "[0-9]{10}",
+    "dim": "[a-z0-9_]+",
     "tier": "[0-9a-z]",
     "shard": "[0-9a-f]+",
     "digest": "[0-9a-f]{32}",
@@ -73,6 +75,8 @@ SHAPES: Final = (
     Shape("seen", "{p<p>}:d:<org>:<month>:<tier>:<shard>", Kind.SET, Expiry.JOB, "digests of event ids"),
     Shape("minted", "{p<p>}:m:<org>:<minute>", Kind.HASH, Expiry.TTL, "answers to events without an id"),
     Shape("kept", "{p<p>}:k:<digest>", Kind.HASH, Expiry.TTL, "a request with an Idempotency-Key, and its answer"),
+    Shape("minutes", "{p<p>}:i:<org>:<feature>:<hour>", Kind.HASH, Expiry.TTL, "units and overage by minute"),
+    Shape("groups", "{p<p>}:g:<org>:<feature>:<dim>:<day>", Kind.HASH, Expiry.TTL, "units by hour and value"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature"),
@@ -135,6 +139,14 @@ class Keys:
     def kept(self, digest: str) -> str:
         """A request with an Idempotency-Key. It belongs to its digest (32 hex digits), not to an organisation."""
         return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}:k:{digest}"
+
+    def minutes(self, org: str, feature: str, hour: str) -> str:
+        """Units by minute of one UTC hour (`yyyymmddhh`)."""
+        return f"{self._tag(org)}:i:{org}:{feature}:{hour}"
+
+    def groups(self, org: str, feature: str, dim: str, day: str) -> str:
+        """Units by hour and value of a dimension, of one UTC day (`yyyymmdd`)."""
+        return f"{self._tag(org)}:g:{org}:{feature}:{dim}:{day}"
 
     def _tag(self, org: str) -> str:
         return f"{{p{self.partition(org):02x}}}"

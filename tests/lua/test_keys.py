@@ -16,6 +16,8 @@ LITERALS = {
     "seen": (KEYS.seen("acme", "202402", "8", 255), "{p3e}:d:acme:202402:8:ff"),
     "minted": (KEYS.minted("acme", 28475000), "{p3e}:m:acme:28475000"),
     "kept": (KEYS.kept("0f" * 15 + "7e"), "{p3e}:k:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f7e"),
+    "minutes": (KEYS.minutes("acme", "scans", "2024022923"), "{p3e}:i:acme:scans:2024022923"),
+    "groups": (KEYS.groups("acme", "scans", "actor", "20240229"), "{p3e}:g:acme:scans:actor:20240229"),
     "dirty": (KEYS.shared("dirty", 0), "{p00}:dirty"),
     "crossings": (KEYS.shared("crossings", 1), "{p01}:crossings"),
     "totals": (KEYS.shared("totals", 10), "{p0a}:totals"),
@@ -32,7 +34,7 @@ LITERALS = {
 
 BY_NAME = {shape.name: shape for shape in SHAPES}
 
-ORG_KEYS = ("record", "profile", "trail", "archive", "history", "seen", "minted")
+ORG_KEYS = ("record", "profile", "trail", "archive", "history", "seen", "minted", "minutes", "groups")
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

@@ -27,7 +27,7 @@ EXACT_FLOAT_MAX: Final = 2**53
 """Below this every float without a fraction is one integer."""
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     """A float without a fraction is the integer it equals, as in JSON Schema; all else is left to the model."""
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_MAX:
         return int(value)
@@ -126,8 +126,8 @@ OrgId: TypeAlias = Annotated[
 FeatureName: TypeAlias = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 PlanName: TypeAlias = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX, pattern=TEXT_PATTERN)]
-Quantity: TypeAlias = Annotated[int, Field(ge=1, le=QUANTITY_MAX), BeforeValidator(_whole)]
-Limit: TypeAlias = Annotated[int, Field(ge=0, le=LIMIT_MAX), BeforeValidator(_whole)]
+Quantity: TypeAlias = Annotated[int, Field(ge=1, le=QUANTITY_MAX), BeforeValidator(whole)]
+Limit: TypeAlias = Annotated[int, Field(ge=0, le=LIMIT_MAX), BeforeValidator(whole)]
 Moment: TypeAlias = Annotated[
     str,
     Field(json_schema_extra={"format": "date-time"}),
