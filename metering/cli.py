@@ -19,6 +19,8 @@ config_app = typer.Typer(help="The settings.", no_args_is_help=True)
 plans_app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plans_app, name="plans")
+events_app = typer.Typer(help="Raw events, as EVENT_RETENTION keeps them.", no_args_is_help=True)
+app.add_typer(events_app, name="events")
 
 HEALTH_TIMEOUT_S: Final = 4.0
 """Below the 5 s that container runtimes give a health check."""
@@ -114,6 +116,28 @@ def plans_check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML."
         raise typer.Exit(1) from error
     plans, features = ", ".join(catalogue.plans), ", ".join(catalogue.features)
     _say(f"{file} is good: version {catalogue.version}; plans {plans}; features {features}")
+
+
+@events_app.command("sink")
+def events_sink(
+    folder: Annotated[Path, typer.Option("--dir", help="Where the files go: events-YYYY-MM-DD.jsonl.")],
+    group: Annotated[str, typer.Option(help="Consumer group: each gets every event.")] = "sink",
+    name: Annotated[str, typer.Option(help="Name in the group; what it left unfinished it takes up again.")] = "sink",
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End when there is nothing left to copy.")] = False,
+) -> None:
+    """Copy raw events into files of JSON lines as they are counted, each at least once."""
+    from metering import log
+    from metering.clock import SystemClock
+    from metering.sink import SinkError, copy_events
+
+    settings = _settings()
+    log.configure(settings.log_level.value, clock=SystemClock())
+    try:
+        written = asyncio.run(copy_events(settings, SystemClock(), folder, group=group, name=name, once=once))
+    except SinkError as error:
+        _fail(str(error), error.cure)
+    _say(f"{written} events written to {folder}")
 
 
 @app.command()

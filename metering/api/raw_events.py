@@ -1,15 +1,12 @@
 """Looking at raw events: what was counted, one by one, for as long as they are kept."""
 
-from typing import Any
-
 from metering.api.bodies import fault, invalid
 from metering.api.guard import visible
 from metering.api.models.raw_events import RawEventsQuery
 from metering.api.route import Call, Reply, json_reply
 from metering.errors import EventsNotKept, OrgNotFound
-from metering.moments import parse_ms, rfc3339
-from metering.store.raw_events import Details
-from metering.store.raw_log import RawEvent, Wanted
+from metering.moments import parse_ms
+from metering.store.raw_log import Wanted, shown
 
 
 async def list_events(call: Call) -> Reply:
@@ -23,7 +20,7 @@ async def list_events(call: Call) -> Reply:
     if call.services.raw_log is None:
         raise EventsNotKept
     entries, following = await call.services.raw_log.page(org, wanted, query.cursor, query.limit)
-    return json_reply({"data": [entry_view(entry, org_id) for entry in entries], "next_cursor": following})
+    return json_reply({"data": [shown(entry, org_id) for entry in entries], "next_cursor": following})
 
 
 def wanted_of(query: RawEventsQuery) -> Wanted:
@@ -33,23 +30,3 @@ def wanted_of(query: RawEventsQuery) -> Wanted:
     if from_ms is not None and to_ms is not None and to_ms <= from_ms:
         raise invalid([fault("/to", "out-of-range", "lies not after `from`")])
     return Wanted(query.feature, query.id, query.source, from_ms, to_ms)
-
-
-def entry_view(entry: RawEvent, org_id: str | None) -> dict[str, Any]:
-    """An entry as the wire, and a sink's line, shows it."""
-    details = entry.details or Details()
-    return {
-        "id": entry.id,
-        "at": rfc3339(entry.at_ms),
-        "event_id": details.event_id,
-        "source": details.source or None,
-        "org_id": org_id,
-        "feature": entry.feature,
-        "quantity": entry.requested,
-        "recorded": entry.recorded,
-        "overage": entry.overage,
-        "current_usage": entry.used,
-        "actor": details.actor,
-        "metadata": details.metadata,
-        "timestamp": None if details.timestamp_ms is None else rfc3339(details.timestamp_ms),
-    }

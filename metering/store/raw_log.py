@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from metering.moments import rfc3339
 from metering.store.boxes import Unreadable
 from metering.store.connect import StoreError, problem_of
 from metering.store.fields import pseudonym
@@ -84,6 +85,26 @@ def entry_of(name: str, fields: Mapping[bytes, bytes]) -> RawEvent:
         used=int(fields[b"used"]),
         details=None,
     )
+
+
+def shown(entry: RawEvent, org_id: str | None) -> dict[str, Any]:
+    """An entry as the wire, and the line of a sink, shows it; `org_id` None where it is of somebody who is gone."""
+    details = entry.details or Details()
+    return {
+        "id": entry.id,
+        "at": rfc3339(entry.at_ms),
+        "event_id": details.event_id,
+        "source": details.source or None,
+        "org_id": org_id,
+        "feature": entry.feature,
+        "quantity": entry.requested,
+        "recorded": entry.recorded,
+        "overage": entry.overage,
+        "current_usage": entry.used,
+        "actor": details.actor,
+        "metadata": details.metadata,
+        "timestamp": None if details.timestamp_ms is None else rfc3339(details.timestamp_ms),
+    }
 
 
 class RawLog:

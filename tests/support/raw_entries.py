@@ -4,13 +4,19 @@ import itertools
 from typing import Any, Final
 
 from metering.store.fields import FieldCodec, sealed_name
-from metering.store.keys import Keys
+from metering.store.keys import DATASET, Keys
 from metering.store.raw_events import boxed
 from metering.usage import UsageEvent
 
 PARTITIONS: Final = 64
 
 _used = itertools.count(1)
+
+
+def make_dataset(store: Any) -> None:
+    """Mark an empty database as a data set."""
+    marker = {"schema": 1, "partitions": PARTITIONS, "id": "made", "secret": "00" * 32, "created_ms": 1}
+    store.hset(DATASET, mapping=marker)
 
 
 def data_key_of(store: Any, org_id: str, keys: Keys | None = None) -> bytes:
