@@ -1,7 +1,7 @@
 """Organisations and plans: what each organisation is granted, and who may change it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from metering.store.orgs import OrgChange
 from plans.catalogue import KEEP, Catalogue, Override, Plan, nearest
 from plans.limits import OnLimit
 from plans.periods import Reset
+from plans.tiers import PriceModel, Pricing
 
 
 async def update_billing(call: Call) -> Reply:
@@ -77,18 +78,26 @@ def _check_conditions(call: Call, before: Org | None, after: Org) -> None:
 
 def _check_names(body: OrgSettings, catalogue: Catalogue) -> None:
     """Raises PlanUnknown, or Invalid with every feature the catalogue does not have."""
-    if body.plan and body.plan not in catalogue.plans:
-        near = nearest(body.plan, catalogue.plans)
-        hint = f"; did you mean '{near}'?" if near else ""
-        raise PlanUnknown(f"no plan '{body.plan}'{hint}", plan=body.plan, nearest=near, plans=sorted(catalogue.plans))
+    if body.plan:
+        plan_named(body.plan, catalogue)
     faults: Faults = []
     for place, named in (("limits", body.limits), ("on_limit", body.on_limit)):
-        faults += [_unknown(place, name, catalogue) for name in named if name not in catalogue.features]
+        faults += [unknown_feature(place, name, catalogue) for name in named if name not in catalogue.features]
     if faults:
         raise invalid(faults)
 
 
-def _unknown(place: str, name: str, catalogue: Catalogue) -> dict[str, str]:
+def plan_named(name: str, catalogue: Catalogue) -> Plan:
+    """The plan of that name. Raises PlanUnknown."""
+    if name not in catalogue.plans:
+        near = nearest(name, catalogue.plans)
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise PlanUnknown(f"no plan '{name}'{hint}", plan=name, nearest=near, plans=sorted(catalogue.plans))
+    return catalogue.plans[name]
+
+
+def unknown_feature(place: str, name: str, catalogue: Catalogue) -> dict[str, str]:
+    """The fault of a feature that the catalogue does not have, as a key of the object at `place`."""
     near = nearest(name, catalogue.features)
     hint = f"did you mean '{near}'?" if near else f"known: {', '.join(sorted(catalogue.features))}"
     return fault(f"/{place}/{name}", "feature-unknown", f"no feature '{name}'; {hint}")
@@ -134,11 +143,20 @@ def catalogue_view(catalogue: Catalogue) -> dict[str, Any]:
                 "unit": feature.unit,
                 "overage_price_minor": feature.overage_price_minor,
                 "overage_per": feature.overage_per,
+                "overage_model": None if feature.pricing is None else feature.pricing.model.value,
+                "overage_tiers": _tiers(feature.pricing),
             }
             for feature in catalogue.features.values()
         ],
         "data": [_plan_view(plan) for plan in catalogue.plans.values()],
     }
+
+
+def _tiers(pricing: Pricing | None) -> list[dict[str, int | None]]:
+    """The steps of a price that has them."""
+    if pricing is None or pricing.model not in {PriceModel.GRADUATED, PriceModel.VOLUME}:
+        return []
+    return [asdict(tier) for tier in pricing.tiers]
 
 
 def _plan_view(plan: Plan) -> dict[str, Any]:

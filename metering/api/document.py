@@ -33,7 +33,7 @@ from metering.errors import (
     UnsupportedMediaType,
     leaves,
 )
-from metering.names import ORG_ID_PATTERN, RESERVED
+from metering.names import FEATURE_PATTERN, ORG_ID_PATTERN, RESERVED
 
 _REF: Final = "#/components/schemas/{model}"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -50,6 +50,7 @@ _ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
 
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "org_id": {"type": "string", "pattern": ORG_ID_PATTERN, "not": {"enum": sorted(RESERVED)}},
+    "plan": {"type": "string", "pattern": FEATURE_PATTERN},
     "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
     "code": {"type": "string", "enum": sorted(problem.code for problem in leaves())},
 }

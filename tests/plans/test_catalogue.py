@@ -1,5 +1,6 @@
 """Catalogues: what a good file becomes, how plans are looked up, and that the shipped files are what they say."""
 
+import re
 from dataclasses import FrozenInstanceError
 from importlib import resources
 from random import Random
@@ -21,6 +22,7 @@ from plans.catalogue import (
 from plans.limits import OnLimit, Rule
 from plans.periods import Reset
 from plans.tiers import PriceModel, Pricing, Tier
+from tests.house.repo import ROOT
 
 SHIPPED = sorted(
     entry.name for entry in resources.files("plans").joinpath("catalogs").iterdir() if entry.name.endswith(".toml")
@@ -351,3 +353,14 @@ def test_a_refused_catalogue_is_a_value_error_that_shows_every_fault() -> None:
     assert str(caught.value).splitlines()[0] == (
         "small.toml: version: 0 is less than 1. Give a whole number from 1, raised with every change."
     )
+
+
+def test_the_prices_that_the_handbook_shows_are_read() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    named = re.sub(r"^(\[features\.(\w+)\])$", r'\1\ntitle = "\2"\nunit = "unit"', shown, flags=re.MULTILINE)
+    head = 'version = 1\ncurrency = "usd"\ndefault_plan = "one"\ndefault_feature = "scans"\n'
+    rules = '[plans.one]\ntitle = "One"\nreset = "calendar"\non_limit = "overage"\nprice_minor = 0\n'
+    rules += "features = { scans = { limit = 1 }, tokens = { limit = 1 } }\n"
+    models = {name: one.pricing.model for name, one in small(head + named + rules).features.items() if one.pricing}
+    assert models == {"scans": PriceModel.PACKAGE, "tokens": PriceModel.GRADUATED}

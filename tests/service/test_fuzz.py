@@ -90,6 +90,8 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
     wanted = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
     if wanted and "org_id" in case.path_parameters and next(turns) % 2:
         case.path_parameters["org_id"] = KNOWN
+    if wanted and "plan" in case.path_parameters and next(turns) % 2:
+        case.path_parameters["plan"] = "professional"
     response = case.call_and_validate(
         base_url=f"http://127.0.0.1:{fuzzed.port}",
         headers={"Authorization": f"Bearer {token(KNOWN, ADMIN)}"},

@@ -59,6 +59,8 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/usage/history"): Row(_plain("/usage/history"), names_org=False),
     ("GET", "/usage/{org_id}/history"): Row(_at("/usage/{org_id}/history")),
     ("POST", "/v1/usage/query"): Row(_at("/v1/usage/query", window="hour")),
+    ("GET", "/v1/billing/projection"): Row(lambda org: (f"/v1/billing/projection?org_id={org}", None)),
+    ("POST", "/v1/plans/{plan}/preview"): Row(_at("/v1/plans/professional/preview", quantities={})),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
     ("GET", "/v1/events"): Row(lambda org: (f"/v1/events?org_id={org}", None)),
     ("GET", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}")),

@@ -1,6 +1,6 @@
 """Organisations and plans on the wire."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -69,14 +69,25 @@ class PlanView(Answer):
     features: dict[str, RuleView]
 
 
+class TierView(Answer):
+    """One step of a price: units up to `up_to` (null: all above) cost `price_minor` per `per`, `flat_minor` once."""
+
+    up_to: int | None
+    price_minor: int
+    per: int
+    flat_minor: int
+
+
 class FeatureKind(Answer):
-    """Something that is metered."""
+    """Something that is metered. Overage is sold by one price per `overage_per` units, by steps, or (null) not."""
 
     name: str
     title: str
     unit: str
     overage_price_minor: int | None
     overage_per: int
+    overage_model: Literal["flat", "package", "graduated", "volume"] | None
+    overage_tiers: list[TierView]
 
 
 class CatalogueView(Answer):
