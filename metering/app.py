@@ -33,7 +33,7 @@ from metering.settings import LogLevel, Settings, SettingsError, StoreKind
 from metering.store.batch_stats import QueueStats
 from metering.store.connect import PATIENT, connect
 from metering.store.consumer import TURN_S, Consumer
-from metering.store.counters import Counters
+from metering.store.counters import Counters, LatePolicy
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.kept import KeptAnswers
@@ -45,6 +45,7 @@ from metering.store.queue import Queue
 from metering.store.queue_owners import Owners
 from metering.store.queue_reader import QueueReader
 from metering.store.raw_log import TRIM_S, RawLog
+from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import StoreTime
 from metering.ulid import Ulids
@@ -159,8 +160,8 @@ class App:
         orgs = Orgs(patient, keys, self._catalogue, time, codec, fake=fake)
         counters = Counters(
             client, keys, orgs, time, codec,
-            secret=dataset.secret, auto_create=settings.auto_create_orgs, late_reject=settings.late_policy == "reject",
-            one_partition=settings.store_span == "partition", history_days=settings.history_days,
+            secret=dataset.secret, auto_create=settings.auto_create_orgs, late=LatePolicy(settings.late_policy),
+            one_partition=settings.store_span == "partition", retention=Retention(settings.history_days),
             pending_max=settings.pending_max, fake=fake,
         )  # fmt: skip
         stack.push_async_callback(counters.close)

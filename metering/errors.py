@@ -4,14 +4,16 @@
     ├── 400 MalformedRequest, MalformedJson
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
-    ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, NotFound
+    ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, NotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
-    ├── 409 EventConflict, VersionConflict, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
+    ├── 409 EventConflict, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict, IdempotencyInProgress,
+    │       IdempotencyNotKept, EventsNotKept
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
     ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, IdempotencyKeyReused
+    ├── 429 RateLimited
     ├── 431 HeadersTooLarge
     └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt, KeysUnavailable
 
@@ -106,6 +108,11 @@ class PlanUnknown(Problem):
     cure = "Use a plan of the catalogue (GET /v1/plans), or add it there."
 
 
+class HoldNotFound(Problem):
+    status, code, title = 404, "hold-not-found", "No such reservation or lease"
+    cure = "Check the id and the organisation; a hold is told of for a day after its end."
+
+
 class NotFound(Problem):
     status, code, title = 404, "not-found", "No such path"
     cure = "See /openapi.json for every path."
@@ -125,6 +132,26 @@ class RequestTimeout(Problem):
 class EventConflict(Problem):
     status, code, title = 409, "event-conflict", "This event id was used for another event"
     cure = "Give every event an id of its own; repeat an id only with the same content."
+
+
+class HoldConflict(Problem):
+    status, code, title = 409, "hold-conflict", "This id was used for another hold"
+    cure = "Give every reservation an id of its own; repeat an id only with the same feature and quantity."
+
+
+class HoldExpired(Problem):
+    status, code, title = 409, "reservation-expired", "The reservation or lease has ended"
+    cure = "Commit before `expires_at`, extend in time, or send `late_commit` to have it decided as any event."
+
+
+class HoldSettled(Problem):
+    status, code, title = 409, "hold-settled", "The reservation or lease was settled before"
+    cure = "Make a new one; what was committed, charged or released stays so."
+
+
+class TooManyHolds(Problem):
+    status, code, title = 409, "too-many-holds", "The organisation has 1,000 open reservations and leases"
+    cure = "Commit or release some, or let them end."
 
 
 class VersionConflict(Problem):
@@ -182,6 +209,12 @@ class TotalTooLarge(Problem):
 class IdempotencyKeyReused(Problem):
     status, code, title = 422, "idempotency-key-reused", "This Idempotency-Key was used for another request"
     cure = "Give every request a key of its own; repeat a key only with the same method, URL and body."
+
+
+class RateLimited(Problem):
+    status, code, title = 429, "rate-limited", "Too many events in a short time"
+    cure = "Send the event again, with its event_id, after the time in Retry-After."
+    retry_after_s = 1
 
 
 class HeadersTooLarge(Problem):

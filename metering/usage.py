@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from plans.limits import OnLimit, Rule
 from plans.periods import Period
@@ -18,6 +19,8 @@ class UsageEvent:
     further (feature, quantity) pairs of the same event: all of them are counted with it, or none and it neither.
     `mode` tightens what the plan does above a limit and never loosens it. `dry_run` decides and writes nothing.
     `dimensions` are the declared ones it has, by name; `details` is what a log of raw events keeps besides, as JSON.
+    `accepted_ms` is when an event was accepted that is counted later: it counts as of then, also into a period that
+    closed meanwhile.
     """
 
     org_id: str
@@ -31,6 +34,7 @@ class UsageEvent:
     also: tuple[tuple[str, int], ...] = ()
     dimensions: Mapping[str, str] | None = None
     details: bytes | None = None
+    accepted_ms: int | None = None
 
 
 class Result(StrEnum):
@@ -44,13 +48,40 @@ class Result(StrEnum):
     DISABLED = "disabled"
     FEATURE_UNKNOWN = "feature_unknown"
     TOTAL_TOO_LARGE = "total_too_large"
+    RATE_LIMITED = "rate_limited"
+    NOT_TOGETHER = "not_together"  # another one, with which it is counted or not at all, was refused
+    HOLD_GONE = "hold_gone"
+    TOO_MANY_HOLDS = "too_many_holds"
+
+
+ADMITTED: Final = frozenset({Result.RECORDED, Result.CAPPED, Result.DUPLICATE})
+"""What an event asked for was done, now or before."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """What else an answer tells where more than a plain counter decided.
+
+    `held` units of open holds; `decided_by` 0 for the plan's limit, n for the n-th sub-window of the rule, which
+    gives way in `opens_in_ms`; `events_left` under the rate limit (None: there is none), full again in `full_in_ms`;
+    `wait_ms` before an event conforms again; `hold_state` why a hold was not settled: 1 unknown, 2 expired, 3 before.
+    """
+
+    held: int = 0
+    decided_by: int = 0
+    opens_in_ms: int = 0
+    events_left: int | None = None
+    full_in_ms: int = 0
+    wait_ms: int = 0
+    hold_state: int = 0
 
 
 @dataclass(slots=True)
 class Outcome:
     """The answer to one event: the counter after it and the law it was decided under. Nobody changes one.
 
-    `used` is the counter of the current period; `recorded` and `overage` are this event's own units.
+    `used` is the counter of the current period; `recorded` and `overage` are this event's own units. `others` are the
+    outcomes of the event's further features; `feature` is the one told of, where it may be another than the first.
     """
 
     result: Result
@@ -62,3 +93,6 @@ class Outcome:
     overage: int = 0
     marks: tuple[int, ...] = ()
     late: bool = False
+    standing: Standing | None = None
+    others: "tuple[Outcome, ...]" = ()
+    feature: str = ""

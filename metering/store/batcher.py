@@ -22,17 +22,16 @@ from metering.errors import (
     StorageUnavailable,
     TimestampOutOfRange,
 )
+from metering.store.admission import AdmitMaker, stays_out
 from metering.store.batch_stats import BatchStats
 from metering.store.calls import Answer, Call, CallMaker, Group, Pending
-from metering.store.connect import MOMENTARY, problem_of
+from metering.store.codes import CLOCKS_APART, CORRUPT, EARLY, FINAL, FULL, MINUTE, OTHER_DAY, STALE, STATE
+from metering.store.connect import problem_of
 from metering.store.frames import Frame
 from metering.store.lane import Lane
 from metering.store.parked import PARK_S, Parked
 from metering.store.timing import StoreTime
 from plans.periods import AHEAD_MAX_MS
-
-BUDGET_S: Final = 3.0
-"""How long an event may wait for the store: a restart of two seconds passes unseen, a client is not kept longer."""
 
 CALL_ORGS_MAX: Final = 64
 CALL_EVENTS_MAX: Final = 250
@@ -56,14 +55,7 @@ _PAUSE_S: Final = 0.05
 
 _SWEEP_S: Final = 0.25
 
-_STATE: Final = (*MOMENTARY, "CROSSSLOT", "NOAUTH", "NOPERM", "WRONGPASS")
-"""First words of refusals that are the server's state or its operator's doing, and no organisation's data."""
-
 _RETRY: Final = {"Retry-After": "1"}
-
-STALE, CORRUPT = 7, 10
-NO_ORG, OTHER_CLAIM, RUN_OUT, EARLY, FULL, TEST_CLOCK, MINUTE = range(1, 8)
-CLOCKS_APART, OTHER_DAY = -1, -2
 
 Resolve = Callable[[str, str | None], Awaitable[Frame]]
 """Makes the current frame of an organisation; the second argument is the claim found full, if one was."""
@@ -79,16 +71,17 @@ class Batcher:
         *,
         lane: Callable[[Callable[[], None]], Lane],
         resolve: Resolve,
-        maker: CallMaker,
+        makers: tuple[CallMaker, AdmitMaker],
         time: StoreTime,
-        script_load: bytes,
+        script_loads: tuple[bytes, ...],
         one_partition: bool,
         pending_max: int,
         late_reject: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._resolve_frame, self._maker, self._time = resolve, maker, time
-        self._script_load, self._one_partition, self._pending_max = script_load, one_partition, pending_max
+        self._resolve_frame, self._time = resolve, time
+        self._maker, self._admit = makers
+        self._script_loads, self._one_partition, self._pending_max = script_loads, one_partition, pending_max
         self._late_reject = late_reject
         self._queue: deque[Pending] = deque()
         self._frames: dict[str, Frame] = {}
@@ -159,8 +152,12 @@ class Batcher:
 
     def _on_ready(self) -> None:
         """A connection came up: teach it the script, then send what waits."""
-        self._lane.call(self._script_load, _ignore)
+        self._load_scripts()
         self._schedule()
+
+    def _load_scripts(self) -> None:
+        for load in self._script_loads:
+            self._lane.call(load, _ignore)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -171,21 +168,26 @@ class Batcher:
         """Send what waits, as far as the lane takes calls."""
         self._scheduled = False
         while self._queue and self._lane.ready and len(self._in_flight) < CALLS_MAX:
-            groups = self._take()
-            if groups and self._one_partition:
-                for partition in {frame.partition for frame, _ in groups.values()}:
-                    self._send([group for group in groups.values() if group[0].partition == partition])
-            elif groups:
-                self._send(list(groups.values()))
+            plain, rich = self._take()
+            for groups in (plain, rich):
+                if groups and self._one_partition:
+                    for partition in {frame.partition for frame, _ in groups}:
+                        self._send([group for group in groups if group[0].partition == partition], groups is rich)
+                elif groups:
+                    self._send(groups, groups is rich)
 
-    def _take(self) -> dict[str, Group]:
-        """The events of the next call, by organisation; those of unknown organisations go to be resolved."""
+    def _take(self) -> tuple[list[Group], list[Group]]:
+        """The events of the next calls, by organisation: of track, and of admit, where one of an organisation's events
+        needs it. Those of unknown organisations go to be resolved.
+        """
         groups: dict[str, Group] = {}
-        queue, frames = self._queue, self._frames
-        for _ in range(min(len(queue), CALL_EVENTS_MAX)):
+        rich = set()
+        queue, frames, taken = self._queue, self._frames, 0
+        while queue and taken < CALL_EVENTS_MAX:
             if len(groups) == CALL_ORGS_MAX and queue[0].org_id not in groups:
                 break
             event = queue.popleft()
+            taken += event.size
             frame = frames.get(event.org_id)
             if frame is None:
                 self._resolve(event.org_id, [event], None)
@@ -196,14 +198,21 @@ class Batcher:
                 groups[event.org_id][1].append(event)
             else:
                 groups[event.org_id] = (frame, [event])
-        return groups
+            if frame is not None and (frame.rich or type(event) is not Pending):
+                rich.add(event.org_id)
+        if self._admit.takes_all:
+            return [], list(groups.values())
+        if not rich:
+            return list(groups.values()), []
+        plain = [group for org_id, group in groups.items() if org_id not in rich]
+        return plain, [group for org_id, group in groups.items() if org_id in rich]
 
     def _refuses(self, at_ms: int, frame: Frame) -> bool:
         """Whether the event is late and the policy for late events is to reject them."""
         return self._late_reject and at_ms < frame.period.start_ms
 
-    def _send(self, groups: list[Group]) -> None:
-        call = self._maker.make(groups)
+    def _send(self, groups: list[Group], rich: bool) -> None:
+        call = (self._admit if rich else self._maker).make(groups)
         self._in_flight.add(call)
         self.stats.calls += 1
         self._lane.call(call.payload, lambda reply: self._on_reply(call, reply))
@@ -243,18 +252,17 @@ class Batcher:
             elif reply[at] == CORRUPT:
                 self._park(frame.org_id, events, "a key of another type, or a figure that is no number")
             else:
-                self._on_group(frame, events, reply, at)
-            at += 3 * len(events)
+                self._on_group(frame, events, reply, at, call.width)
+            at += call.width * sum(event.size for event in events)
         return None
 
-    def _on_group(self, frame: Frame, events: list[Pending], reply: list[int], at: int) -> None:
+    def _on_group(self, frame: Frame, events: list[Pending], reply: list[int], at: int, width: int) -> None:
         """Hand every event of an organisation its answer."""
         if frame.creates and self._frames.get(frame.org_id) is frame:
             del self._frames[frame.org_id]
         for event in events:
-            code = reply[at]
-            self._settle(event, (frame, code & 15, code >> 4, reply[at + 1], reply[at + 2]))
-            at += 3
+            self._settle(event, (frame, reply, at, width))
+            at += width * event.size
         self.stats.events += len(events)
 
     def _on_stale(self, frame: Frame, events: list[Pending], reason: int) -> None:
@@ -263,6 +271,8 @@ class Batcher:
             return self._fail(events, ClockUnsafe(headers=_RETRY))
         if reason == MINUTE:
             return self._again(events)
+        if reason == FINAL:
+            return self._again(map(stays_out, events))
         if self._frames.get(frame.org_id) is frame:
             del self._frames[frame.org_id]
         alive = self._alive(events)
@@ -274,9 +284,9 @@ class Batcher:
         """The server refused the whole call, or an organisation's data broke it halfway."""
         if words.startswith("NOSCRIPT"):
             if self._lane.ready:
-                self._lane.call(self._script_load, _ignore)
+                self._load_scripts()
             return self._again(_events(call))
-        if words.startswith(_STATE):
+        if words.startswith(STATE):
             return self._later(_events(call))
         problem = problem_of(ResponseError(words))
         if isinstance(problem, StorageUnavailable | Overloaded) or problem.code == "ledger-full":
@@ -285,7 +295,7 @@ class Batcher:
             return self._park(call.groups[0][0].org_id, call.groups[0][1], words)
         for group in call.groups:  # one of them is bad; ids make it safe to ask the others again
             if self._lane.ready:
-                self._send([group])
+                self._send([group], call.width != self._maker.WIDTH)
             else:
                 self._again(group[1])
         return None

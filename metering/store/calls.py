@@ -2,20 +2,37 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
 from metering.store.frames import DAY_MS, EMPTY, INTS, Frame, bucket_of, bulk, integer
 from metering.store.keys import Keys
+from metering.store.retention import Retention
 from metering.store.timing import StoreTime
 
 MINUTE_MS: Final = 60_000
 
+BUDGET_S: Final = 3.0
+"""How long an event may wait for the store: a restart of two seconds passes unseen, a client is not kept longer."""
 
-class Pending:
-    """One event that waits for its answer.
+
+class Row(Protocol):
+    """What a script takes of one feature of one event.
 
     `shard` is the unsigned id digest (None: no client id), `tail` the encoded feature, quantity and digests.
     """
+
+    feature: str
+    shard: int | None
+    tail: bytes
+    timestamp_ms: int | None
+
+    def place(self, frame: Frame, now_ms: int) -> tuple[int, bytes]:
+        """The instant whose day holds it in history, and its bucket; empty: the script's own now."""
+        ...
+
+
+class Pending:
+    """One event that waits for its answer: a row, and where the answer goes."""
 
     __slots__ = (
         "attempts",
@@ -45,9 +62,27 @@ class Pending:
         self.timestamp_ms, self.future, self.deadline = timestamp_ms, future, deadline
         self.attempts, self.late = 0, False
 
+    @property
+    def size(self) -> int:
+        """How many rows it has."""
+        return 1
 
-Answer = tuple[Frame, int, int, int, int]
-"""The frame an event was decided under, then code, mark bits, used and extra as the script gave them."""
+    def place(self, frame: Frame, now_ms: int) -> tuple[int, bytes]:
+        """Where an event with a timestamp goes in history. One from before the running period counts now and is late;
+        one ahead of the period's end is clamped to now.
+        """
+        at_ms, period = self.timestamp_ms or 0, frame.period
+        self.late = at_ms < period.start_ms
+        if self.late or at_ms >= period.end_ms:
+            return now_ms, EMPTY
+        return at_ms, bulk(bucket_of(at_ms, period.start_ms).encode())
+
+
+TRACK_WIDTH: Final = 3
+"""Numbers that track answers a row with."""
+
+Answer = tuple[Frame, list[int], int, int]
+"""The frame an event was decided under, the reply that holds its answer, where in it that begins, and its width."""
 
 Group = tuple[Frame, list[Pending]]
 
@@ -55,22 +90,26 @@ Group = tuple[Frame, list[Pending]]
 class Call:
     """An encoded EVALSHA and the events in the order of its answers."""
 
-    __slots__ = ("groups", "payload")
+    __slots__ = ("groups", "payload", "width")
 
-    def __init__(self, groups: Sequence[Group], payload: bytes) -> None:
-        self.groups, self.payload = groups, payload
+    def __init__(self, groups: Sequence[Group], payload: bytes, width: int = TRACK_WIDTH) -> None:
+        self.groups, self.payload, self.width = groups, payload, width
 
 
 class CallMaker:
-    """Encodes calls for one data set."""
+    """Encodes calls of track for one data set."""
 
-    def __init__(self, sha: str, keys: Keys, time: StoreTime, *, history_keep_s: int) -> None:
+    WIDTH: ClassVar[int] = TRACK_WIDTH
+    KINDS: ClassVar[tuple[str, ...]] = ("crossings", "dirty", "totals")
+    """The keys that all organisations of a partition share."""
+
+    def __init__(self, sha: str, keys: Keys, time: StoreTime, retention: Retention) -> None:
         self._head = bulk(b"EVALSHA") + bulk(sha.encode())
         self._time = time
-        self._history_keep = bulk(b"%d" % history_keep_s)
-        kinds = ("crossings", "dirty", "totals")
+        self._options = [integer(retention.history_s)]
         self._shared = [
-            b"".join(bulk(keys.shared(kind, number).encode()) for kind in kinds) for number in range(keys.partitions)
+            b"".join(bulk(keys.shared(kind, number).encode()) for kind in self.KINDS)
+            for number in range(keys.partitions)
         ]
         self._clock = [bulk(keys.shared("clock", number).encode()) for number in range(keys.partitions)]
 
@@ -84,9 +123,9 @@ class CallMaker:
             integer(self._time.caller_ms()),
             integer(now_ms // MINUTE_MS),
             bulk(offset.encode()),
-            self._history_keep,
+            *self._options,
         ]
-        key_count, arg_count = 0, 4
+        key_count, arg_count = 0, len(args)
         start = 0
         while start < len(ordered):
             partition = ordered[start][0].partition
@@ -94,27 +133,33 @@ class CallMaker:
             while end < len(ordered) and ordered[end][0].partition == partition:
                 end += 1
             keys.append(self._shared[partition])
-            key_count += 3
+            key_count += len(self.KINDS)
             if offset:
                 keys.append(self._clock[partition])
                 key_count += 1
             args.append(integer(end - start))
             arg_count += 1
             for frame, events in ordered[start:end]:
-                more_keys, more_args = _organisation(frame, events, now_ms, keys, args)
+                more_keys, more_args = self.append(frame, events, now_ms, keys, args)
                 key_count += more_keys
                 arg_count += more_args
             start = end
         head = b"*%d\r\n%b%b" % (3 + key_count + arg_count, self._head, integer(key_count))
-        return Call(ordered, head + b"".join(keys) + b"".join(args))
+        return Call(ordered, head + b"".join(keys) + b"".join(args), self.WIDTH)
+
+    def append(
+        self, frame: Frame, events: list[Pending], now_ms: int, keys: list[bytes], args: list[bytes]
+    ) -> tuple[int, int]:
+        """Append one organisation's keys and arguments; returns how many of each."""
+        return organisation(frame, events, now_ms, keys, args)
 
 
 def _partition(group: Group) -> int:
     return group[0].partition
 
 
-def _organisation(
-    frame: Frame, events: list[Pending], now_ms: int, keys: list[bytes], args: list[bytes]
+def organisation(
+    frame: Frame, events: Sequence[Row], now_ms: int, keys: list[bytes], args: list[bytes]
 ) -> tuple[int, int]:
     """Append one organisation's keys and arguments; returns how many of each."""
     days: dict[bytes, int] = {}
@@ -126,9 +171,7 @@ def _organisation(
             minted, group = True, 0
         else:
             group = groups.setdefault(event.shard & frame.finest, len(groups) + 1)
-        day_ms, bucket = (
-            (now_ms, EMPTY) if event.timestamp_ms is None else _place(event, event.timestamp_ms, frame, now_ms)
-        )
+        day_ms, bucket = (now_ms, EMPTY) if event.timestamp_ms is None else event.place(frame, now_ms)
         day = days.setdefault(frame.day_key(event.feature, day_ms // DAY_MS), len(days) + 1)
         rows += (INTS[group], event.tail, INTS[day], bucket)
     minted_keys = 2 if minted else 0
@@ -142,18 +185,6 @@ def _organisation(
     args += (integer(frame.creation_count), frame.creation, *rows)
     key_count = frame.head_keys_count + minted_keys + len(days) + len(groups) * frame.tiers
     return key_count, 11 + frame.creation_count + 7 * len(events)
-
-
-def _place(event: Pending, at_ms: int, frame: Frame, now_ms: int) -> tuple[int, bytes]:
-    """The instant whose day holds a timestamped event in history, and its bucket; empty: the script's own now.
-
-    An event before the running period counts now and is late; one ahead of its end is clamped to now.
-    """
-    period = frame.period
-    event.late = at_ms < period.start_ms
-    if event.late or at_ms >= period.end_ms:
-        return now_ms, EMPTY
-    return at_ms, bulk(bucket_of(at_ms, period.start_ms).encode())
 
 
 def _minted(frame: Frame, now_ms: int) -> tuple[bytes, bytes]:

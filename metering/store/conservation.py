@@ -56,6 +56,7 @@ class _Org:
     record: Hash = field(default_factory=dict)
     archives: dict[int, Hash] = field(default_factory=dict)
     history: dict[tuple[str, str], Hash] = field(default_factory=dict)  # (feature, day) -> fields
+    holds: Counter[str] = field(default_factory=Counter)  # feature -> units of open holds
 
 
 async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Report:
@@ -142,9 +143,13 @@ async def _gather(
             org.archives[int(parts["start_ms"])] = values
         else:
             org.history[parts["feature"], parts["day"]] = values
+    elif shape.name == "holds":
+        for member in await client.zrange(key, 0, -1):
+            _, feature, units, _ = member.decode().split("|")
+            orgs[parts["org"]].holds[feature] += int(units)
     elif shape.name in ("totals", "plans"):
         shared[f"p{parts['p']}"][shape.name] = _text(await client.hgetall(key))
-    elif shape.name in ("orgs", "due", "dirty"):
+    elif shape.name in ("orgs", "due", "dirty", "expiring"):
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
 
@@ -173,6 +178,8 @@ def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms
         key = keys.archive(name, start_ms)
         _check_period(key, archive, org.history, report, compared=start_ms >= history_from_ms)
         report.claim(int(archive["ps"]) == start_ms, key, "an archive is named by its start", archive["ps"])
+    held = {feature: units for feature, units in _fields(org.record, "h").items() if units}
+    report.claim(held == org.holds, record_key, "units held = open holds", (held, org.holds))
     spans = sorted((Period(int(h["ps"]), int(h["pe"])) for h in (org.record, *org.archives.values())), key=_start)
     for before, after in pairwise(spans):
         report.claim(before.end_ms <= after.start_ms, record_key, "periods do not overlap", (before, after))
@@ -250,6 +257,8 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     report.claim(set(members.get("orgs", {})) == set(orgs), f"{key}:orgs", "index = organisations", len(orgs))
     strangers = {member.split("|")[0] for member in members.get("dirty", {})} - set(orgs)
     report.claim(not strangers, f"{key}:dirty", "dirty organisations exist", strangers)
+    waiting = {name for name, org in orgs.items() if org.holds}
+    report.claim(waiting <= set(members.get("expiring", {})), f"{key}:expiring", "open holds have their turn", waiting)
     due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}
     report.claim(members.get("due", {}) == due, f"{key}:due", "due = end of each claim", len(due))
 

@@ -4,42 +4,41 @@ This is the hot path's last step before the store and its first step after it.
 """
 
 import asyncio
-import itertools
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from metering.errors import OrgNotFound, Overloaded, Problem, TimestampOutOfRange
+from metering.store.admission import AdmitMaker, AdmitRow
 from metering.store.batch_stats import BatchStats
-from metering.store.batcher import BUDGET_S, Batcher
-from metering.store.calls import Answer, CallMaker, Pending
-from metering.store.digests import Digests, digits, shard_of
+from metering.store.batcher import Batcher
+from metering.store.calls import BUDGET_S, CallMaker, Pending
 from metering.store.fields import FieldCodec
-from metering.store.frames import Frame, bulk, integer
+from metering.store.frames import Frame, bulk
 from metering.store.keys import Keys
 from metering.store.lane import Lane
 from metering.store.orgs import Orgs
-from metering.store.scripts import script
+from metering.store.outcomes import outcome_of, outcomes_of
+from metering.store.pendings import Pendings
+from metering.store.retention import Retention
+from metering.store.scripts import Script, script
 from metering.store.timing import StoreTime
-from metering.usage import Outcome, Result, UsageEvent
+from metering.usage import Outcome, UsageEvent
 from plans.periods import AHEAD_MAX_MS, oldest_accepted_ms
-from plans.thresholds import MARKS
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_RESULTS: Final = {
-    1: Result.RECORDED,
-    2: Result.DUPLICATE,
-    3: Result.CONFLICT,
-    4: Result.REFUSED,
-    5: Result.CAPPED,
-    6: Result.TOTAL_TOO_LARGE,
-    8: Result.FEATURE_UNKNOWN,
-    9: Result.DISABLED,
-}
 
-_MARKS: Final = tuple(tuple(mark for bit, mark in enumerate(MARKS) if bits >> bit & 1) for bits in range(16))
+DEFAULT_RETENTION: Final = Retention()
+
+
+class LatePolicy(StrEnum):
+    """What becomes of an event from before the running period."""
+
+    CURRENT = "current"  # counted now
+    ORIGINAL = "original"  # counted in the period that closed last, where it belongs there and that is not final
+    REJECT = "reject"
 
 
 class Counters:
@@ -55,28 +54,31 @@ class Counters:
         *,
         secret: bytes,
         auto_create: bool = True,
-        late_reject: bool = False,
+        late: LatePolicy = LatePolicy.CURRENT,
         one_partition: bool = False,
-        history_days: int = 770,
+        retention: Retention = DEFAULT_RETENTION,
+        dimensions: Mapping[str, int] | None = None,
         pending_max: int = 5_000,
         fake: bool = False,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._keys, self._orgs, self._time, self._codec = keys, orgs, time, codec
         self._auto_create = auto_create
-        self._digests = Digests(secret)
-        self._minted_prefix = b"m" + secrets.token_hex(8).encode()
-        self._minted = itertools.count()
-        track = script("track", fake=fake)
+        self.pendings = Pendings(
+            secret,
+            dimensions=dimensions or {},
+            keeps_events=retention.events_ms > 0,
+            late_original=late is LatePolicy.ORIGINAL,
+        )
+        track, admit = script("track", fake=fake), script("admit", fake=fake)
         self._batcher = Batcher(
             lane=lambda on_ready: Lane(client, on_ready=on_ready),
             resolve=self._frame,
-            maker=CallMaker(track.sha, keys, time, history_keep_s=history_days * 86_400),
+            makers=(CallMaker(track.sha, keys, time, retention), AdmitMaker(admit.sha, keys, time, retention)),
             time=time,
-            script_load=b"*3\r\n" + bulk(b"SCRIPT") + bulk(b"LOAD") + bulk(track.text.encode()),
+            script_loads=tuple(_load(found) for found in (track, admit)),
             one_partition=one_partition,
             pending_max=pending_max,
-            late_reject=late_reject,
+            late_reject=late is LatePolicy.REJECT,
         )
 
     @property
@@ -95,25 +97,36 @@ class Counters:
         Raises OrgNotFound (unknown, and not to be created), TimestampOutOfRange, and the 503 problems; after one of
         those the event may or may not be counted, and sending it again with its id is safe.
         """
-        pending = self._submitted(event)
-        return self._outcome(event, pending, await pending.future)
+        self._check_timestamp(event)
+        pending = self.pendings.of(event)
+        self._batcher.submit(pending)
+        return outcome_of(event, pending, await pending.future)
 
-    async def track_all(self, events: Sequence[UsageEvent]) -> list[Outcome | Problem]:
+    async def track_all(self, events: Sequence[UsageEvent], *, atomic: bool = False) -> list[Outcome | Problem]:
         """Count many events and say in their order what became of each: an outcome, or what `track` would raise.
 
-        They share calls of the store: a handful for a thousand. Raises Overloaded, with nothing counted, where so
-        many cannot wait.
+        They share calls of the store: a handful for a thousand. `atomic`: they are of one organisation and counted
+        together or not at all; one that has no outcome stands for all. Raises Overloaded, with nothing counted, where
+        so many cannot wait.
         """
         if not self._batcher.room(len(events)):
             self.stats.shed += len(events)
             raise Overloaded
+        if atomic:
+            return await self._together(events)
         waiting = [self._tried(event) for event in events]
         if futures := [pending.future for pending in waiting if isinstance(pending, Pending)]:
             await asyncio.wait(futures)
         return [
-            await self._settled(event, pending) if isinstance(pending, Pending) else pending
+            await _settled(event, pending) if isinstance(pending, Pending) else pending
             for event, pending in zip(events, waiting, strict=True)
         ]
+
+    async def decide(self, event: UsageEvent, row: AdmitRow) -> Outcome:
+        """Have one row decided that is made elsewhere, with its event told apart. Raises as `track`."""
+        pending = self.pendings.together(event.org_id, [row])
+        self._batcher.submit(pending)
+        return outcome_of(event, pending, await pending.future)
 
     def room(self) -> bool:
         """Whether another event may wait; asked before any work is done for it."""
@@ -135,62 +148,38 @@ class Counters:
         """Close at once; what waits is answered 503 and may or may not be counted."""
         await self._batcher.close(0)
 
-    def _submitted(self, event: UsageEvent) -> Pending:
-        """The event on its way. Raises TimestampOutOfRange, Overloaded, OrgCorrupt."""
-        if event.timestamp_ms is not None:
-            self._check_timestamp(event.timestamp_ms)
-        pending = self._pending(event)
-        self._batcher.submit(pending)
-        return pending
+    async def _together(self, events: Sequence[UsageEvent]) -> list[Outcome | Problem]:
+        try:
+            for event in events:
+                self._check_timestamp(event)
+            pending = self.pendings.all_of(events)
+            self._batcher.submit(pending)
+            return list(outcomes_of(events, pending, await pending.future))
+        except Problem as problem:
+            return [problem] * len(events)
 
     def _tried(self, event: UsageEvent) -> Pending | Problem:
         try:
-            return self._submitted(event)
+            self._check_timestamp(event)
+            pending = self.pendings.of(event)
+            self._batcher.submit(pending)
         except Problem as problem:
             return problem
+        return pending
 
-    async def _settled(self, event: UsageEvent, pending: Pending) -> Outcome | Problem:
-        try:
-            return self._outcome(event, pending, await pending.future)
-        except Problem as problem:
-            return problem
-
-    def _check_timestamp(self, at_ms: int) -> None:
-        """Refuse what could no longer be recognised when repeated, and what lies ahead."""
+    def _check_timestamp(self, event: UsageEvent) -> None:
+        """Refuse what could no longer be recognised when repeated, and what lies ahead. What was accepted before was
+        checked then.
+        """
+        at_ms = event.timestamp_ms
+        if at_ms is None or event.accepted_ms is not None:
+            return
         now_ms = self._time.now_ms()
         oldest_ms = oldest_accepted_ms(now_ms)
         if not oldest_ms <= at_ms <= now_ms + AHEAD_MAX_MS:
             raise TimestampOutOfRange(
                 "timestamp lies outside the accepted window", oldest_ms=oldest_ms, newest_ms=now_ms + AHEAD_MAX_MS
             )
-
-    def _pending(self, event: UsageEvent) -> Pending:
-        """The event as it waits: digests made, arguments encoded."""
-        feature = event.feature.encode()
-        shard = None
-        if event.event_id is None:
-            ids = bulk(b"%b.%x" % (self._minted_prefix, next(self._minted))) + b"$0\r\n\r\n"
-        else:
-            first, second = self._digests.ids(event.org_id, event.source, event.event_id, ((feature, event.quantity),))
-            shard = shard_of(first)
-            ids = bulk(digits(first)) + bulk(digits(second))
-        tail = bulk(feature) + integer(event.quantity) + ids
-        loop = self._loop
-        return Pending(
-            event.org_id, event.feature, event.quantity, shard, tail, event.timestamp_ms,
-            loop.create_future(), loop.time() + BUDGET_S,
-        )  # fmt: skip
-
-    def _outcome(self, event: UsageEvent, pending: Pending, answer: Answer) -> Outcome:
-        frame, code, bits, used, extra = answer
-        result = _RESULTS[code]
-        recorded = overage = 0
-        if result is Result.RECORDED:
-            recorded, overage = event.quantity, extra
-        elif result is Result.CAPPED:
-            recorded = extra
-        rule = frame.rules.get(event.feature)
-        return Outcome(result, frame.plan, used, rule, frame.period, recorded, overage, _MARKS[bits], pending.late)
 
     async def _frame(self, org_id: str, full: str | None) -> Frame:
         """The organisation as it is now, or as it will be created. Raises OrgNotFound."""
@@ -199,4 +188,16 @@ class Counters:
             return Frame(org, self._keys, self._codec, creates=False)
         if not self._auto_create:
             raise OrgNotFound(f"no organisation {org_id!r}", org_id=org_id)
-        return Frame(await self._orgs.newcomer(org_id), self._keys, self._codec, creates=True)
+        return Frame(await self._orgs.newcomer(org_id, full=full), self._keys, self._codec, creates=True)
+
+
+async def _settled(event: UsageEvent, pending: Pending) -> Outcome | Problem:
+    try:
+        return outcome_of(event, pending, await pending.future)
+    except Problem as problem:
+        return problem
+
+
+def _load(found: Script) -> bytes:
+    """The command that teaches the store a script."""
+    return b"*3\r\n" + bulk(b"SCRIPT") + bulk(b"LOAD") + bulk(found.text.encode())

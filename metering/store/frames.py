@@ -4,6 +4,7 @@ Whatever of it could be out of date is proven by the claim it carries: the scrip
 before it reads or writes anything else.
 """
 
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from metering.store.claim import shards_of
 from metering.store.fields import FieldCodec, sealed_name
 from metering.store.keys import Keys
-from metering.store.org import Org, profile_fields, rule_fields
+from metering.store.org import Org, profile_fields, rate_fields, rule_fields
 from plans.limits import Rule
 from plans.periods import previous_month
 
@@ -31,7 +32,7 @@ def bulk(value: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
-INTS: Final = tuple(bulk(b"%d" % number) for number in range(512))
+INTS: Final = tuple(bulk(b"%d" % number) for number in range(2048))
 """Small numbers, encoded once."""
 
 EMPTY: Final = bulk(b"")
@@ -68,8 +69,8 @@ class Frame:
 
     __slots__ = (
         "before", "claim_text", "creates", "creation", "creation_count", "day_keys", "finest", "head_args",
-        "head_keys", "head_keys_count", "keys", "now", "org", "org_id", "partition", "period", "plan", "rules",
-        "shard_keys", "tiers",
+        "head_keys", "head_keys_count", "keys", "next_claim", "now", "org", "org_id", "partition", "period", "plan",
+        "rich", "rules", "shard_keys", "tiers",
     )  # fmt: skip
 
     def __init__(self, org: Org, keys: Keys, codec: FieldCodec, *, creates: bool) -> None:
@@ -77,7 +78,11 @@ class Frame:
         self.org_id, self.plan, self.period, self.creates, self.keys = org.org_id, org.plan, org.period, creates, keys
         self.partition = keys.partition(org.org_id)
         self.rules: dict[str, Rule] = {name: usage.rule for name, usage in org.features.items()}
+        self.rich = org.rich
+        """Whether more than plain counters decides here: its events go to admit, not to track."""
         self.claim_text = org.claim.text()
+        with_holds = replace(org.claim, revision=org.claim.revision + 1)
+        self.next_claim = EMPTY if org.holds else bulk(with_holds.text().encode())
         self.now = self._tiers(org.claim.month, org.claim.tiers)
         self.before = self._tiers(previous_month(org.claim.month), org.claim.tiers_before)
         self.finest = max(mask for _, mask in (*self.now, *self.before))
@@ -112,7 +117,8 @@ class Frame:
         """The values that create the organisation in the same script as its first event."""
         period, profile = self.period, self.org.profile
         record = {"k": self.claim_text, "ps": period.start_ms, "pe": period.end_ms, "plan": self.plan}
-        first = [str(part) for pair in (record | rule_fields(self.rules)).items() for part in pair]
+        fields = record | rule_fields(self.rules) | rate_fields(self.org.rate)
+        first = [str(part) for pair in fields.items() for part in pair]
         stored = profile_fields(self.org_id, profile, codec) | {"updated": str(profile.updated_ms)}
         values = [str(len(first)), *first, *(part for pair in stored.items() for part in pair)]
         self.creation = b"".join(bulk(value.encode()) for value in values)

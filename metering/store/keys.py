@@ -60,6 +60,7 @@ _CHARS: Final = {
     "minute": "[0-9]+",
     "hour": "[0-9]{10}",
     "dim": "[a-z0-9_]+",
+    "hold": "[A-Za-z0-9_.-]+",
     "tier": "[0-9a-z]",
     "shard": "[0-9a-f]+",
     "digest": "[0-9a-f]{32}",
@@ -75,8 +76,12 @@ SHAPES: Final = (
     Shape("seen", "{p<p>}:d:<org>:<month>:<tier>:<shard>", Kind.SET, Expiry.JOB, "digests of event ids"),
     Shape("minted", "{p<p>}:m:<org>:<minute>", Kind.HASH, Expiry.TTL, "answers to events without an id"),
     Shape("kept", "{p<p>}:k:<digest>", Kind.HASH, Expiry.TTL, "a request with an Idempotency-Key, and its answer"),
+    Shape("hold", "{p<p>}:r:<org>:<hold>", Kind.HASH, Expiry.TTL, "a reservation or lease, and how it ended"),
+    Shape("holds", "{p<p>}:e:<org>", Kind.ZSET, Expiry.ORG, "open holds by their end"),
+    Shape("windows", "{p<p>}:w:<org>", Kind.HASH, Expiry.ORG, "state of sub-windows and of the rate limit"),
     Shape("minutes", "{p<p>}:i:<org>:<feature>:<hour>", Kind.HASH, Expiry.TTL, "units and overage by minute"),
     Shape("groups", "{p<p>}:g:<org>:<feature>:<dim>:<day>", Kind.HASH, Expiry.TTL, "units by hour and value"),
+    Shape("values", "{p<p>}:v:<org>:<dim>:<month>", Kind.SET, Expiry.TTL, "values a dimension had in a month"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature"),
@@ -88,6 +93,7 @@ SHAPES: Final = (
     Shape("events", "{p<p>}:events", Kind.STREAM, Expiry.NEVER, "raw events, as long as EVENT_RETENTION says"),
     Shape("queue", "{p<p>}:queue", Kind.STREAM, Expiry.NEVER, "events accepted and not yet counted"),
     Shape("dead", "{p<p>}:dead", Kind.STREAM, Expiry.NEVER, "accepted events that could not be counted"),
+    Shape("expiring", "{p<p>}:expiring", Kind.ZSET, Expiry.NEVER, "organisations by their next hold to end"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
 
@@ -140,6 +146,18 @@ class Keys:
         """A request with an Idempotency-Key. It belongs to its digest (32 hex digits), not to an organisation."""
         return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}:k:{digest}"
 
+    def hold(self, org: str, hold: str) -> str:
+        """One reservation or lease."""
+        return f"{self._tag(org)}:r:{org}:{hold}"
+
+    def holds(self, org: str) -> str:
+        """The open holds of an organisation, by the instant they end."""
+        return f"{self._tag(org)}:e:{org}"
+
+    def windows(self, org: str) -> str:
+        """State of an organisation's sub-windows and rate limit."""
+        return f"{self._tag(org)}:w:{org}"
+
     def minutes(self, org: str, feature: str, hour: str) -> str:
         """Units by minute of one UTC hour (`yyyymmddhh`)."""
         return f"{self._tag(org)}:i:{org}:{feature}:{hour}"
@@ -147,6 +165,10 @@ class Keys:
     def groups(self, org: str, feature: str, dim: str, day: str) -> str:
         """Units by hour and value of a dimension, of one UTC day (`yyyymmdd`)."""
         return f"{self._tag(org)}:g:{org}:{feature}:{dim}:{day}"
+
+    def values(self, org: str, dim: str, month: str) -> str:
+        """The values that a dimension had in a UTC month (`yyyymm`), up to the most it may have."""
+        return f"{self._tag(org)}:v:{org}:{dim}:{month}"
 
     def _tag(self, org: str) -> str:
         return f"{{p{self.partition(org):02x}}}"

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from metering.store.claim import Claim
 from metering.store.fields import FieldCodec
-from plans.catalogue import KEEP, Override
+from plans.catalogue import KEEP, Keep, Override
 from plans.limits import OnLimit, Rule
 from plans.periods import Period, Reset
+from plans.subwindows import Per, RateLimit, SubWindow
 
 _MODE_OF: Final = {OnLimit.OVERAGE: "o", OnLimit.BLOCK: "b", OnLimit.CAP: "c"}
 _ON_LIMIT_OF: Final = {letter: on_limit for on_limit, letter in _MODE_OF.items()}
@@ -20,7 +21,8 @@ _DISABLED: Final = "x"
 class FeatureUsage:
     """One counter of the current period. Units; `billed` is overage already sealed for billing.
 
-    `closed` is the units of all closed periods, so `closed + used` never goes back.
+    `closed` is the units of all closed periods, so `closed + used` never goes back. `held` is what open reservations
+    and leases keep, and those that ended without anybody having looked since.
     """
 
     rule: Rule
@@ -28,12 +30,13 @@ class FeatureUsage:
     overage: int = 0
     billed: int = 0
     closed: int = 0
+    held: int = 0
     last_updated_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What people set for an organisation, and its own data key."""
+    """What people set for an organisation, and its own data key. `rate` KEEP: the plan's rate limit."""
 
     reset: Reset
     timezone: str
@@ -42,13 +45,18 @@ class Profile:
     created_ms: int
     updated_ms: int
     overrides: Mapping[str, Override] = field(default_factory=dict)
+    rate: RateLimit | Literal[Keep.KEEP] | None = KEEP
     stripe_customer_id: str | None = None
     payment_overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Org:
-    """An organisation: its plan, the period that runs, and every counter in it."""
+    """An organisation: its plan, the period that runs, and every counter in it.
+
+    `rate` is the rate limit in force, `holds` whether it ever had reservations or leases since a claim without, and
+    `before` the period that closed last, where it had usage.
+    """
 
     org_id: str
     plan: str
@@ -56,6 +64,14 @@ class Org:
     claim: Claim
     features: Mapping[str, FeatureUsage]
     profile: Profile
+    rate: RateLimit | None = None
+    holds: bool = False
+    before: Period | None = None
+
+    @property
+    def rich(self) -> bool:
+        """Whether more than plain counters decides: a rate limit, sub-windows, or holds at some time."""
+        return self.holds or self.rate is not None or any(usage.rule.windows for usage in self.features.values())
 
     @property
     def overage_flagged(self) -> bool:
@@ -88,13 +104,33 @@ def rule_fields(rules: Mapping[str, Rule]) -> dict[str, str]:
         fields[f"l:{feature}"] = "-1" if rule.limit is None else str(rule.limit)
         mode = _MODE_OF[rule.on_limit]
         fields[f"m:{feature}"] = mode if rule.enabled else _DISABLED + mode
+        if rule.windows:
+            fields[f"w:{feature}"] = ",".join(f"{w.limit}/{w.per}{'~' * w.rolling}" for w in rule.windows)
     return fields
 
 
-def _rule(limit: str, mode: str) -> Rule:
-    """The rule of a pair of stored fields."""
+def rate_fields(rate: RateLimit | None) -> dict[str, str]:
+    """A rate limit as the record and the scripts hold it: interval in microseconds, burst, then what it was made of."""
+    return {} if rate is None else {"rate": f"{rate.interval_us}:{rate.burst}:{rate.events}:{rate.per}"}
+
+
+def _rate(text: str | None) -> RateLimit | None:
+    if text is None:
+        return None
+    _, burst, events, per = text.split(":")
+    return RateLimit(int(events), Per(per), int(burst))
+
+
+def _windows(text: str | None) -> tuple[SubWindow, ...]:
+    """The sub-windows of a stored field: `100/hour,1000/day~`, `~` for rolling."""
+    parts = [part.partition("/") for part in text.split(",")] if text else []
+    return tuple(SubWindow(int(limit), Per(per.removesuffix("~")), per.endswith("~")) for limit, _, per in parts)
+
+
+def _rule(limit: str, mode: str, windows: str | None) -> Rule:
+    """The rule of the stored fields of a feature."""
     number = None if limit == "-1" else int(limit)
-    return Rule(number, _ON_LIMIT_OF[mode[-1]], enabled=not mode.startswith(_DISABLED))
+    return Rule(number, _ON_LIMIT_OF[mode[-1]], not mode.startswith(_DISABLED), _windows(windows))
 
 
 def parse(org_id: str, record: Mapping[str, str], stored: Mapping[str, str], codec: FieldCodec) -> Org:
@@ -106,6 +142,9 @@ def parse(org_id: str, record: Mapping[str, str], stored: Mapping[str, str], cod
         claim=Claim.parse(record["k"]),
         features={name[2:]: _usage(record, name[2:]) for name in record if name.startswith("l:")},
         profile=_profile(org_id, stored, codec),
+        rate=_rate(record.get("rate")),
+        holds="holds" in record,
+        before=Period(int(record["pb"]), int(record["pz"])) if "pb" in record else None,
     )
 
 
@@ -114,11 +153,12 @@ def _usage(record: Mapping[str, str], feature: str) -> FeatureUsage:
         return int(record.get(f"{kind}:{feature}", 0))
 
     return FeatureUsage(
-        rule=_rule(record[f"l:{feature}"], record[f"m:{feature}"]),
+        rule=_rule(record[f"l:{feature}"], record[f"m:{feature}"], record.get(f"w:{feature}")),
         used=units("u"),
         overage=units("x"),
         billed=units("s"),
         closed=units("b"),
+        held=units("h"),
         last_updated_ms=units("t") or None,
     )
 
@@ -134,6 +174,8 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
         "overrides": _overrides_text(profile.overrides),
         "overdue": "1" if profile.payment_overdue else "0",
     }
+    if profile.rate is not KEEP:
+        fields["rate"] = rate_fields(profile.rate).get("rate", "")
     if profile.stripe_customer_id is not None:
         fields["stripe_customer"] = codec.encode(org_id, "stripe_customer", profile.stripe_customer_id)
     return fields
@@ -151,6 +193,7 @@ def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profi
         overrides=_overrides(stored["overrides"]),
         stripe_customer_id=None if customer is None else codec.decode(org_id, "stripe_customer", customer),
         payment_overdue=stored["overdue"] == "1",
+        rate=_rate(stored["rate"] or None) if "rate" in stored else KEEP,
     )
 
 
@@ -168,6 +211,8 @@ def override_entry(override: Override) -> dict[str, object]:
         entry["on_limit"] = override.on_limit.value
     if override.enabled is not None:
         entry["enabled"] = override.enabled
+    if override.windows is not None:
+        entry["windows"] = [{"limit": w.limit, "per": w.per.value, "rolling": w.rolling} for w in override.windows]
     return entry
 
 
@@ -177,9 +222,10 @@ def _overrides(text: str) -> dict[str, Override]:
 
 
 def _override(entry: Mapping[str, Any]) -> Override:
-    on_limit = entry.get("on_limit")
+    on_limit, windows = entry.get("on_limit"), entry.get("windows")
     return Override(
         limit=entry.get("limit", KEEP),
         on_limit=None if on_limit is None else OnLimit(on_limit),
         enabled=entry.get("enabled"),
+        windows=None if windows is None else tuple(SubWindow(w["limit"], Per(w["per"]), w["rolling"]) for w in windows),
     )

@@ -7,7 +7,7 @@ second effect.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 from redis.exceptions import ResponseError
@@ -23,16 +23,17 @@ from metering.errors import (
     VersionConflict,
 )
 from metering.store.changes import is_written, trail_entry
-from metering.store.claim import shards_of
+from metering.store.claim import Claim, shards_of, tier_for
 from metering.store.connect import StoreError, problem_of
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
-from metering.store.org import Org, parse, profile_fields, rule_fields
-from metering.store.rolling import Roll, dropped_fields, newcomer, roll_of, with_rules
+from metering.store.org import Org, parse, profile_fields, rate_fields, rule_fields
+from metering.store.rolling import Roll, dropped_fields, newcomer, rate_under, roll_of, with_rules
 from metering.store.scripts import script
 from metering.store.timing import SKEW_MAX_MS, StoreTime
-from plans.catalogue import Catalogue, Override, rules_with
+from plans.catalogue import KEEP, Catalogue, Keep, Override, rules_with
 from plans.periods import Reset, month_utc
+from plans.subwindows import RateLimit
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,7 +63,8 @@ class OrgChange:
     """What to set on an organisation; None leaves a thing as it is.
 
     `overrides` replaces all overrides ({} clears them); a function makes them from those that are kept. A plan that
-    differs from the present one keeps none: they were made for the plan before.
+    differs from the present one keeps none: they were made for the plan before. `rate` counts only with `sets_rate`:
+    KEEP is the plan's rate limit, None is none; it goes with the plan too.
     """
 
     plan: str | None = None
@@ -70,6 +72,8 @@ class OrgChange:
     reset: Reset | None = None
     timezone: str | None = None
     stripe_customer_id: str | None = None
+    sets_rate: bool = False
+    rate: RateLimit | Literal[Keep.KEEP] | None = KEEP
 
 
 class Orgs:
@@ -100,13 +104,17 @@ class Orgs:
             await self._write_roll(org, roll)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
-    async def newcomer(self, org_id: str, change: OrgChange | None = None) -> Org:
-        """An organisation that is not stored yet, on the plan of `change` or the default one."""
+    async def newcomer(self, org_id: str, change: OrgChange | None = None, *, full: str | None = None) -> Org:
+        """An organisation that is not stored yet, on the plan of `change` or the default one.
+
+        `full` is a claim under which its first events did not fit one shard: it begins with more.
+        """
         asked = change or OrgChange()
         law = self._catalogue.plans[asked.plan or self._catalogue.default_plan]
-        now_ms = await self._server_now()
+        now_ms = await self.server_now()
         reset, timezone = asked.reset or law.reset, asked.timezone or "UTC"
-        return newcomer(org_id, law, now_ms, self._catalogue.version, reset=reset, timezone=timezone)
+        tier = tier_for(0) if full is None else Claim.parse(full).grown()[-1]
+        return newcomer(org_id, law, now_ms, self._catalogue.version, reset=reset, timezone=timezone, tier=tier)
 
     async def update(
         self, org_id: str, change: OrgChange, *, actor: str, create: bool, only_if: OnlyIf | None = None
@@ -164,7 +172,7 @@ class Orgs:
 
     async def sweep(self, page: int = SWEEP_MAX) -> None:
         """Roll organisations whose claim ran out and that sent nothing since, about `page` a partition."""
-        now_ms = await self._server_now()
+        now_ms = await self.server_now()
         for partition in range(self._keys.partitions):
             await self._sweep(self._keys.shared("due", partition), now_ms, page)
 
@@ -220,8 +228,8 @@ class Orgs:
                 return record, profile, time
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
-    async def _server_now(self) -> int:
-        """The store's effective time in ms."""
+    async def server_now(self) -> int:
+        """The store's effective time in ms; teaches it and the test clock's offset to this worker. Raises the 503s."""
         return await self._learn(await self._ask(self._client.time()))
 
     async def _learn(self, time: tuple[int, int]) -> int:
@@ -264,9 +272,10 @@ class Orgs:
             self._keys.archive(name, org.period.start_ms),
             self._keys.trail(name),
             *(self._keys.shared(kind, partition) for kind in ("due", "dirty", "totals", "spent")),
+            self._keys.holds(name),
             *self._clock_key(partition),
         ]
-        values = _flat(rule_fields(roll.rules))
+        values = _flat(rule_fields(roll.rules) | rate_fields(roll.rate))
         period = roll.period
         args = [
             *self._clock_args(),
@@ -297,13 +306,16 @@ class Orgs:
             reset=change.reset or (org.profile.reset if plan == org.plan or law is None else law.reset),
             timezone=change.timezone or org.profile.timezone,
             stripe_customer_id=change.stripe_customer_id or org.profile.stripe_customer_id,
+            rate=change.rate if change.sets_rate else org.profile.rate if plan == org.plan else KEEP,
         )
         changed = replace(org, plan=plan, profile=profile)
-        if (plan, profile.overrides) == (org.plan, org.profile.overrides):
+        if (plan, profile.overrides, profile.rate) == (org.plan, org.profile.overrides, org.profile.rate):
             return changed  # the limits stay as they are, also where a newer catalogue set them
         features = org.features if law is None else with_rules(org, rules_with(law, overrides))
+        rate = org.rate if law is None else rate_under(law, profile)
         # Limits out of this catalogue, and a claim that says so: a worker with a newer one sets them right.
-        return replace(changed, features=features, claim=replace(org.claim, catalogue=self._catalogue.version))
+        claim = replace(org.claim, catalogue=self._catalogue.version)
+        return replace(changed, features=features, rate=rate, claim=claim)
 
     async def _write_change(self, before: Org | None, after: Org, actor: str) -> bool:
         """Run change_plan.lua; False when the stored claim was another one."""
@@ -317,10 +329,10 @@ class Orgs:
             *self._clock_key(partition),
         ]
         rules = {feature: usage.rule for feature, usage in after.features.items()}
-        values = _flat(rule_fields(rules))
+        values = _flat(rule_fields(rules) | rate_fields(after.rate))
         if before is None:
             values += ["ps", after.period.start_ms, "pe", after.period.end_ms]
-        drops = () if before is None else dropped_fields(before, rules)
+        drops = () if before is None else dropped_fields(before, rules, after.rate)
         profile = _flat(profile_fields(name, after.profile, self._codec))
         counts = [len(values), len(drops), len(profile)]
         args = [

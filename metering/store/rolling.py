@@ -4,12 +4,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from metering.store.claim import Claim, tier_for
+from metering.store.claim import TIERS, Claim, tier_for
 from metering.store.fields import new_data_key
 from metering.store.org import FeatureUsage, Org, Profile
-from plans.catalogue import Catalogue, Plan, rules_with
+from plans.catalogue import KEEP, Catalogue, Plan, rules_with
 from plans.limits import Rule
 from plans.periods import Period, Reset, month_span_utc, month_utc, period_at, previous_month
+from plans.subwindows import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Roll:
     claim: Claim
     period: Period
     rules: Mapping[str, Rule]
+    rate: RateLimit | None = None
     dropped: tuple[str, ...] = ()
     spent: tuple[str, ...] = ()
 
@@ -42,23 +44,40 @@ def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, id
     plan, spent = catalogue.plans.get(org.plan), _spent(org, renewed.month)
     if not outdated or plan is None:  # a plan that the catalogue no longer has keeps its limits
         return Roll(renewed, period, {}, spent=spent)
-    rules = rules_with(plan, org.profile.overrides)
-    return Roll(renewed, period, rules, dropped_fields(org, rules), spent)
+    rules, rate = rules_with(plan, org.profile.overrides), rate_under(plan, org.profile)
+    return Roll(renewed, period, rules, rate, dropped_fields(org, rules, rate), spent)
 
 
-def newcomer(org_id: str, law: Plan, now_ms: int, catalogue: int, *, reset: Reset, timezone: str) -> Org:
-    """An organisation as it begins: on the plan `law`, in the period that holds now, with a data key of its own."""
+def newcomer(
+    org_id: str, law: Plan, now_ms: int, catalogue: int, *, reset: Reset, timezone: str, tier: str = TIERS[0]
+) -> Org:
+    """An organisation as it begins: on the plan `law`, in the period that holds now, with a data key of its own.
+
+    `tier` says how many shards its first ids take.
+    """
     profile = Profile(reset, timezone, now_ms, new_data_key(), now_ms, now_ms)
     period = period_at(now_ms, reset=reset, anchor_ms=now_ms, timezone=timezone)
     # Random, so that two workers that create the same organisation at once never hold equal claims.
     revision = secrets.randbelow(2**31)
-    claim = Claim(_valid_until(period, now_ms), month_utc(now_ms), tier_for(0), "", revision, catalogue)
-    return Org(org_id, law.name, period, claim, {name: FeatureUsage(rule) for name, rule in law.rules.items()}, profile)
+    claim = Claim(_valid_until(period, now_ms), month_utc(now_ms), tier, "", revision, catalogue)
+    features = {name: FeatureUsage(rule) for name, rule in law.rules.items()}
+    return Org(org_id, law.name, period, claim, features, profile, law.rate_limit)
 
 
-def dropped_fields(org: Org, rules: Mapping[str, Rule]) -> tuple[str, ...]:
-    """Record fields of features that the rules no longer name."""
-    return tuple(f"{kind}:{name}" for name in org.features if name not in rules for kind in ("l", "m"))
+def dropped_fields(org: Org, rules: Mapping[str, Rule], rate: RateLimit | None) -> tuple[str, ...]:
+    """Record fields of features that the rules no longer name, and of sub-windows and a rate limit that are gone."""
+    gone = [f"{kind}:{name}" for name in org.features if name not in rules for kind in ("l", "m")]
+    for name, usage in org.features.items():
+        if usage.rule.windows and not (name in rules and rules[name].windows):
+            gone.append(f"w:{name}")
+    if org.rate is not None and rate is None:
+        gone.append("rate")
+    return tuple(gone)
+
+
+def rate_under(plan: Plan, profile: Profile) -> RateLimit | None:
+    """The rate limit in force: the organisation's own, or its plan's."""
+    return plan.rate_limit if profile.rate is KEEP else profile.rate
 
 
 def with_rules(org: Org, rules: Mapping[str, Rule]) -> dict[str, FeatureUsage]:

@@ -1,14 +1,20 @@
 """The Lua scripts: loaded once, by name."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
-NAMES: Final = ("track", "roll", "change_plan", "enqueue", "begin", "finish")
+NAMES: Final = (
+    "track", "admit", "roll", "change_plan", "release", "expire", "enqueue", "begin", "finish",
+)  # fmt: skip
 
 _SHEBANG: Final = "#!lua\n"
+
+_SHARED: Final = re.compile(r"^--@ (\w+)\n", re.MULTILINE)
+"""A line of a script in whose place a part stands that several share: lua/shared/<name>.lua."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,11 @@ def script(name: str, *, fake: bool = False) -> Script:
 
     The line itself matters on a real server: with it a script is refused as a whole under OOM, before its first write.
     """
-    text = files("metering.store").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    text = _SHARED.sub(lambda line: _read("shared", f"{line[1]}.lua"), _read(f"{name}.lua"))
     if not text.startswith(_SHEBANG):
         raise ValueError(f"{name}.lua does not begin with #!lua")
     return Script(name, text.removeprefix(_SHEBANG) if fake else text)
+
+
+def _read(*place: str) -> str:
+    return files("metering.store").joinpath("lua", *place).read_text("utf-8")

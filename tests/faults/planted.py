@@ -4,12 +4,19 @@ from dataclasses import dataclass
 from typing import Final
 
 TRACK: Final = "metering/store/lua/track.lua"
+SHARED: Final = "metering/store/lua/shared/counting.lua"
 COUNTERS: Final = "metering/store/counters.py"
 
-_AWAIT: Final = "        return self._outcome(event, pending, await pending.future)\n"
+_AWAIT: Final = """\
+        pending = self.pendings.of(event)
+        self._batcher.submit(pending)
+        return outcome_of(event, pending, await pending.future)
+"""
 _AWAIT_AND: Final = """\
+        pending = self.pendings.of(event)
+        self._batcher.submit(pending)
         answer = await pending.future
-        frame, made = answer[0], self._outcome(event, pending, answer)
+        frame, made = answer[0], outcome_of(event, pending, answer)
         client, parts = self._orgs._client, pending.tail.split(b"\\r\\n")
         if made.recorded:
 """
@@ -52,7 +59,7 @@ BUGS: Final = (
     Bug(
         "history outside the script",
         (
-            (TRACK, _HISTORY, ""),
+            (SHARED, _HISTORY, ""),
             (
                 COUNTERS,
                 _AWAIT,
@@ -92,7 +99,7 @@ BUGS: Final = (
         "period from the app's clock",
         (
             (
-                TRACK,
+                SHARED,
                 "local offset = ARGV[3]\n",
                 "now = tonumber(ARGV[1])\nlocal offset = ARGV[3]\n",
             ),

@@ -8,10 +8,11 @@ from typing import Final
 
 import pytest
 
+from metering.store.scripts import NAMES, script
 from tests.house.lua import Call, calls, members, undeclared, without_indexes, words
-from tests.house.repo import ROOT, faults_of, files, report
+from tests.house.repo import ROOT, files, report
 
-SCRIPTS: Final = files("metering/store/lua", suffix=".lua")
+SCRIPTS: Final = [path for path in files("metering/store/lua", suffix=".lua") if path.parent.name == "lua"]
 
 CURE: Final = (
     "A script reads, decides, then writes; its header is its signature; keys come from KEYS and numbers go to the "
@@ -77,20 +78,30 @@ def _call(call: Call) -> Iterator[str]:
             yield f"a number is joined into an argument of {call.command}"
 
 
-def untested(script: Path, tests: Path) -> bool:
+def untested(path: Path, tests: Path) -> bool:
     """Whether no test file of the script's name speaks of it."""
-    named = [tests / f"test_{script.stem}_model.py", tests / f"test_{script.stem}.py"]
-    return not any(path.exists() and script.stem in path.read_text(encoding="utf-8") for path in named)
+    named = [tests / f"test_{path.stem}_model.py", tests / f"test_{path.stem}.py"]
+    return not any(found.exists() and path.stem in found.read_text(encoding="utf-8") for found in named)
 
 
 def test_every_script_keeps_the_contract() -> None:
     assert SCRIPTS, "The scripts have moved: put metering/store/lua right here."
-    found = faults_of(SCRIPTS, breaches)
+    found = [f"{path.name}:{fault}" for path in SCRIPTS for fault in breaches(script(path.stem).text)]
     assert not found, report(found, CURE)
 
 
+def test_every_shared_part_is_in_a_script() -> None:
+    parts = {path.stem for path in files("metering/store/lua/shared", suffix=".lua")}
+    used = {name for path in SCRIPTS for name in re.findall(r"^--@ (\w+)$", path.read_text(), re.MULTILINE)}
+    assert parts == used
+
+
+def test_the_scripts_that_are_loaded_are_those_there_are() -> None:
+    assert {path.stem for path in SCRIPTS} == set(NAMES)
+
+
 def test_every_script_has_a_model_test() -> None:
-    found = [script.name for script in SCRIPTS if untested(script, ROOT / "tests/lua")]
+    found = [path.name for path in SCRIPTS if untested(path, ROOT / "tests/lua")]
     assert not found, report(
         found, "Hold it against a model in tests/lua/test_<script>_model.py (or test_<script>.py)."
     )
@@ -100,7 +111,7 @@ HEAD: Final = "#!lua\n-- f: does it.\n-- KEYS a\n-- ARGV b\n-- RETURNS c\n"
 
 
 @pytest.mark.parametrize(
-    ("script", "fault"),
+    ("source", "fault"),
     [
         ("-- f\n-- KEYS\n-- ARGV\n-- RETURNS\n", "1: does not begin with #!lua"),
         ("#!lua\n-- KEYS\n-- ARGV\nlocal RETURNS", "2: the header does not say RETURNS"),
@@ -128,8 +139,8 @@ HEAD: Final = "#!lua\n-- f: does it.\n-- KEYS a\n-- ARGV b\n-- RETURNS c\n"
         ),
     ],
 )
-def test_a_breach_is_seen(script: str, fault: str) -> None:
-    assert list(breaches(script)) == [fault]
+def test_a_breach_is_seen(source: str, fault: str) -> None:
+    assert list(breaches(source)) == [fault]
 
 
 def test_a_script_that_keeps_the_contract_is_left_alone() -> None:
@@ -150,7 +161,7 @@ def test_a_script_that_keeps_the_contract_is_left_alone() -> None:
 
 
 def test_a_script_without_a_test_is_seen(tmp_path: Path) -> None:
-    script = Path("seal.lua")
-    assert untested(script, tmp_path)
+    seal = Path("seal.lua")
+    assert untested(seal, tmp_path)
     (tmp_path / "test_seal_model.py").write_text("scripts.seal")
-    assert not untested(script, tmp_path)
+    assert not untested(seal, tmp_path)

@@ -8,6 +8,7 @@ from metering.store.connect import connect
 from metering.store.conservation import Report, walk
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
+from metering.store.holds import Holds
 from metering.store.keys import Keys
 from metering.store.orgs import Orgs
 from metering.store.timing import StoreTime, move_test_clock
@@ -73,6 +74,7 @@ class Caller:
     time: StoreTime
     orgs: Orgs
     counters: Counters
+    holds: Holds
 
 
 class Ledger:
@@ -114,8 +116,19 @@ class Ledger:
         time = StoreTime(clock, self.offset_ms if self._test_clock else None)
         codec = FieldCodec()
         orgs = Orgs(self.client, self.keys, self.catalogue, time, codec, fake=self._fake)
-        counters = Counters(self.client, self.keys, orgs, time, codec, secret=SECRET, fake=self._fake, **self._options)
-        caller = Caller(clock, time, orgs, counters)
+        counters = Counters(
+            self.client,
+            self.keys,
+            orgs,
+            time,
+            codec,
+            secret=SECRET,
+            fake=self._fake,
+            dimensions=self.catalogue.dimensions,
+            **self._options,
+        )
+        holds = Holds(self.client, self.keys, time, orgs, counters, fake=self._fake)
+        caller = Caller(clock, time, orgs, counters, holds)
         self.callers.append(caller)
         return caller
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from metering.store.calls import CallMaker, Pending
 from metering.store.fields import FieldCodec
 from metering.store.frames import Frame, bulk
+from metering.store.retention import Retention
 from metering.store.scripts import script
 from tests.lua.ledger import Caller, Ledger
 
@@ -45,7 +46,7 @@ async def raw_call(ledger: Ledger, caller: Caller, org_id: str, feature: str, qu
     text = script("track").text
     frame = await frame_of(ledger, caller, org_id)
     caller.time.learn(await ledger.now_ms())
-    maker = CallMaker("0" * 40, ledger.keys, caller.time, history_keep_s=86_400)
+    maker = CallMaker("0" * 40, ledger.keys, caller.time, Retention(history_days=1))
     words = words_of(maker.make([(frame, [pending(org_id, feature, quantity)])]).payload)
     reply: list[int] = await ledger.client.execute_command("EVAL", text, *words[2:])
     return reply

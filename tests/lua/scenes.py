@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from metering.store.calls import CallMaker, Group, Pending
 from metering.store.frames import EMPTY, Frame, bulk, integer
+from metering.store.retention import Retention
 from metering.store.scripts import script
 from metering.usage import UsageEvent
 from tests.lua.ledger import Caller, Ledger
@@ -85,7 +86,7 @@ async def ask(ledger: Ledger, caller: Caller, *groups: tuple[Frame, Sequence[Pen
 
 def words(ledger: Ledger, caller: Caller, *groups: tuple[Frame, Sequence[Pending]]) -> list[bytes]:
     """KEYS count, KEYS and ARGV of such a call."""
-    maker = CallMaker("0" * 40, ledger.keys, caller.time, history_keep_s=86_400)
+    maker = CallMaker("0" * 40, ledger.keys, caller.time, Retention(history_days=1))
     made: list[Group] = [(frame, list(events)) for frame, events in groups]
     return words_of(maker.make(made).payload)[2:]
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 
 from metering.errors import ClockUnsafe, Overloaded, Problem, StorageUnavailable, TimestampOutOfRange
+from metering.store.counters import LatePolicy
 from metering.usage import Outcome, Result
 from plans.periods import AHEAD_MAX_MS, BEHIND_MAX_MS
 from tests.lua.ledger import Caller, Ledger
@@ -178,7 +179,7 @@ async def test_a_late_event_counts_now_and_says_so(store: StoreServer) -> None:
 
 
 async def test_a_late_event_is_refused_where_that_is_the_policy_and_counts_nothing(store: StoreServer) -> None:
-    async with calm(store.url, at="02-02T10:00:00", late_reject=True) as ledger:
+    async with calm(store.url, at="02-02T10:00:00", late=LatePolicy.REJECT) as ledger:
         caller, border_ms = ledger.callers[0], await next_year(ledger, "02-01T00:00:00")
         with pytest.raises(TimestampOutOfRange):
             await caller.counters.track(event("acme", 5, "e1", timestamp_ms=border_ms - 1))

@@ -7,6 +7,7 @@ from metering.errors import OrgCorrupt
 from metering.store.calls import CallMaker
 from metering.store.frames import day_text
 from metering.store.orgs import OrgChange
+from metering.store.retention import Retention
 from metering.store.scripts import script
 from metering.usage import UsageEvent
 from tests.lua.ledger import Ledger
@@ -58,7 +59,7 @@ async def both(ledger: Ledger) -> list[object]:
     caller = ledger.callers[0]
     frame = await frame_of(ledger, caller, "acme")
     caller.time.learn(await ledger.now_ms())
-    maker = CallMaker("0" * 40, ledger.keys, caller.time, history_keep_s=86_400)
+    maker = CallMaker("0" * 40, ledger.keys, caller.time, Retention(history_days=1))
     events = [pending("acme", "scans", "1", 111), pending("acme", "open", "1", 333)]
     words = words_of(maker.make([(frame, events)]).payload)
     try:

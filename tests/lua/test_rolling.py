@@ -183,7 +183,7 @@ def test_counters_stay_under_other_rules_and_new_features_begin_at_zero() -> Non
     assert with_rules(org, rules) == {
         "scans": FeatureUsage(Rule(9), used=3, overage=2), "fresh": FeatureUsage(Rule(None)),
     }  # fmt: skip
-    assert dropped_fields(org, rules) == ("l:old", "m:old")
+    assert dropped_fields(org, rules, None) == ("l:old", "m:old")
 
 
 def test_a_claim_of_the_past_is_rolled_however_long_ago() -> None:

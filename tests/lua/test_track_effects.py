@@ -8,6 +8,7 @@ import pytest
 from metering.errors import OrgNotFound
 from metering.store.fields import opened_name
 from metering.store.orgs import OrgChange
+from metering.store.retention import Retention
 from metering.usage import Result
 from plans.catalogue import Override
 from tests.lua.ledger import Caller, Ledger
@@ -238,7 +239,7 @@ async def test_an_event_ahead_of_the_periods_end_counts_now(store: StoreServer) 
 
 
 async def test_history_expires_after_the_days_it_is_kept_counted_from_the_first_unit(each_store: StoreServer) -> None:
-    async with calm(each_store.url, history_days=7) as ledger:
+    async with calm(each_store.url, retention=Retention(history_days=7)) as ledger:
         caller = ledger.callers[0]
         await track(caller, 1)
         [key] = [key async for key in ledger.client.scan_iter(match="*:h:acme:*")]

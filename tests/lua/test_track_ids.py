@@ -222,7 +222,7 @@ async def test_the_shards_of_a_month_are_known_in_the_next_which_begins_with_as_
         await move_to(ledger, await next_year(ledger, "02-01T00:00:00"))
         again = await track(ledger.callers[0], *(event("acme", 1, f"e{n}", "open") for n in range(600)))
         assert again == [(Result.DUPLICATE, 0)] * 600
-        assert await tiers(ledger) == ("4", "04")
+        assert await tiers(ledger) == ("4", "4")
         await fill(ledger, 100, start=600)
         await lawful(ledger)
 
@@ -230,7 +230,7 @@ async def test_the_shards_of_a_month_are_known_in_the_next_which_begins_with_as_
 async def test_an_id_costs_at_most_24_bytes_at_ten_thousand_a_month(each_store: StoreServer) -> None:
     async with calm(each_store.url) as ledger:
         await fill(ledger, IDS)
-        assert await tiers(ledger) == ("048", "")
+        assert await tiers(ledger) == ("48", "")
         keys = [key async for key in ledger.client.scan_iter(match="*:d:acme:*", count=1000)]
         integers = size = 0
         for key in keys:
@@ -239,6 +239,14 @@ async def test_an_id_costs_at_most_24_bytes_at_ten_thousand_a_month(each_store: 
         assert integers == 2 * IDS
         assert size / IDS <= BYTES_PER_ID_MAX, f"{size / IDS:.1f} bytes an id"
         assert {await ledger.client.object("ENCODING", key) for key in keys} == {b"intset"}
+
+
+async def test_an_unknown_organisation_whose_first_call_overfills_a_shard_begins_with_more(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        found = await track(ledger.callers[0], *(event("acme", 1, f"e{n}", "open") for n in range(250)))
+        assert found == [(Result.RECORDED, n) for n in range(1, 251)]
+        assert await tiers(ledger) == ("4", "")
+        await lawful(ledger)
 
 
 async def test_a_burst_larger_than_what_a_shard_holds_is_counted_wholly(store: StoreServer) -> None:

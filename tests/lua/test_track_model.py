@@ -10,13 +10,14 @@ import random
 import secrets
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from redis.exceptions import ResponseError
 
 from metering.errors import Problem
 from metering.store.orgs import OrgChange
+from metering.store.retention import Retention
 from metering.store.spent import SpentIds
 from metering.usage import Outcome, Result, UsageEvent
 from plans.catalogue import Override
@@ -298,8 +299,18 @@ async def hours(ledger: Ledger, org_id: str) -> Counter[tuple[str, int]]:
 @pytest.mark.parametrize("turn", range(3))
 async def test_script_and_model_agree_on_every_answer_and_every_counter(store: StoreServer, turn: int) -> None:
     """Every answer of a generated sequence, and every stored figure at its end, is what the model says."""
-    seed = SEED + turn
-    async with Ledger(store.url) as ledger:
+    await agree(store, SEED + turn)
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_admit_answers_plain_events_as_track_does(store: StoreServer, turn: int) -> None:
+    """The same sequences through the other script, where every event goes while minutes are kept."""
+    await agree(store, SEED + turn, retention=Retention(minute_hours=48))
+
+
+async def agree(store: StoreServer, seed: int, **options: Any) -> None:
+    """Drive one sequence and compare."""
+    async with Ledger(store.url, **options) as ledger:
         run = Run(ledger, seed)
         try:
             for _ in range(STEPS):

@@ -1,8 +1,8 @@
 #!lua
 -- roll: move an organisation to the present: close its period, or only renew its claim (month, tiers, catalogue).
 --
--- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, then clock when ARGV[2] is
---        given
+-- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, open holds, then clock when
+--        ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim, period start ms, period end ms,
 --        two counts: the record's fields and values, months of ids that nobody looks up any more; then those, then
 --        record fields to drop
@@ -16,7 +16,7 @@ local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
 if ARGV[2] ~= '' then
-  if call('GET', KEYS[8]) ~= ARGV[2] then return {-1, now} end
+  if call('GET', KEYS[9]) ~= ARGV[2] then return {-1, now} end
   now = now + tonumber(ARGV[2])
 end
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -34,6 +34,9 @@ if closes and (start_ms < tonumber(old.pe) or now < start_ms) then return {-1, n
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
 local closed, drop, unsealed, kept = {}, {}, {}, {}
 if closes then
+  if old.pb then drop[1], drop[2] = 'pb', 'pz' end
+  -- Without open holds plain counters decide again.
+  if old.holds and call('ZCARD', KEYS[8]) == 0 then drop[#drop + 1] = 'holds' end
   for field, value in pairs(old) do
     local kind, feature = sub(field, 1, 2), sub(field, 3)
     if kind ~= 'p:' then
@@ -62,6 +65,8 @@ if #closed > 0 then
   call('HINCRBY', totals, 'e:period_closed', 1)
 end
 if #drop > 0 then call('HDEL', record, unpack(drop)) end
+-- Where late events of the period that just closed may still go.
+if #closed > 0 then call('HSET', record, 'pb', old.ps, 'pz', old.pe) end
 for i = 1, #unsealed do
   call('ZREM', dirty, org .. '|' .. unsealed[i])
   call('ZADD', dirty, 'NX', now, org .. '|' .. unsealed[i] .. '|' .. old.ps)

@@ -1,0 +1,38 @@
+#!lua
+-- expire: forget holds that ended and are released at their end, and note when the organisation's next one ends.
+--
+-- KEYS   record, open holds, expiring, then clock when ARGV[2] is given
+-- ARGV   caller's clock ms, test clock offset ms or '', then features whose holds are forgotten however they end
+-- RETURNS {1, forgotten}; {-1, now} a clock that does not fit: nothing written
+local call, floor = redis.call, math.floor
+local SKEW_MAX_MS = 60000
+
+local time = call('TIME')
+local now = time[1] * 1000 + floor(time[2] / 1000)
+if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
+if ARGV[2] ~= '' then
+  if call('GET', KEYS[4]) ~= ARGV[2] then return {-1, now} end
+  now = now + tonumber(ARGV[2])
+end
+local MEMBERS_MAX = 1000 -- no organisation has more open holds
+local record, holds, expiring = KEYS[1], KEYS[2], KEYS[3]
+
+local ended = call('ZRANGEBYSCORE', holds, '-inf', now, 'LIMIT', 0, MEMBERS_MAX)
+local units, members, forgiven = {}, {}, {}
+for i = 3, #ARGV do forgiven[ARGV[i]] = true end
+for i = 1, #ended do
+  local feature, quantity, at_end = string.match(ended[i], '^[^|]+|([^|]+)|(%d+)|(%a)$')
+  if at_end == 'r' or forgiven[feature] then
+    units[feature] = (units[feature] or 0) + tonumber(quantity)
+    members[#members + 1] = ended[i]
+  end
+end
+call('HLEN', record)
+call('ZCARD', expiring)
+
+if #members > 0 then call('ZREM', holds, unpack(members)) end
+for feature, quantity in pairs(units) do call('HINCRBY', record, 'h:' .. feature, -quantity) end
+local org = string.sub(record, string.find(record, ':o:', 1, true) + 3)
+local first = call('ZRANGE', holds, 0, 0, 'WITHSCORES')
+if first[1] then call('ZADD', expiring, first[2], org) else call('ZREM', expiring, org) end
+return {1, #members}

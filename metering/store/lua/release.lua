@@ -1,0 +1,41 @@
+#!lua
+-- release: let go of a reservation or lease, or give it a longer life.
+--
+-- KEYS   record, open holds, hold, expiring, then clock when ARGV[2] is given
+-- ARGV   caller's clock ms, test clock offset ms or '', the hold's name, ms it shall live from now ('' let go)
+-- RETURNS {1, ends ms} done; {0, why} no such open hold: 1 unknown, 2 ended, 3 settled; {-1, now} a clock that does not
+--        fit: nothing written
+local call, floor = redis.call, math.floor
+local SKEW_MAX_MS = 60000
+
+local time = call('TIME')
+local now = time[1] * 1000 + floor(time[2] / 1000)
+if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
+if ARGV[2] ~= '' then
+  if call('GET', KEYS[5]) ~= ARGV[2] then return {-1, now} end
+  now = now + tonumber(ARGV[2])
+end
+local HOLD_KEEP_S = 86400
+local record, holds, hold, expiring = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+
+local h = call('HMGET', hold, 'feature', 'quantity', 'kind', 'status', 'expires')
+if not h[4] then return {0, 1} end
+if h[4] ~= 'held' then return {0, 3} end
+if tonumber(h[5]) <= now then return {0, 2} end
+local member = ARGV[3] .. '|' .. h[1] .. '|' .. h[2] .. '|' .. h[3]
+call('ZSCORE', holds, member)
+call('HLEN', record)
+
+if ARGV[4] == '' then
+  call('ZREM', holds, member)
+  call('HINCRBY', record, 'h:' .. h[1], -tonumber(h[2]))
+  call('HSET', hold, 'status', 'released', 'at', now)
+  return {1, now}
+end
+local org = string.sub(record, string.find(record, ':o:', 1, true) + 3)
+local ends = now + tonumber(ARGV[4])
+call('ZADD', holds, ends, member)
+call('ZADD', expiring, 'LT', ends, org)
+call('HSET', hold, 'expires', ends)
+call('EXPIRE', hold, math.ceil(tonumber(ARGV[4]) / 1000) + HOLD_KEEP_S)
+return {1, ends}

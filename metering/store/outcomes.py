@@ -1,0 +1,85 @@
+"""The scripts' answers, in words: numbers of a reply -> Outcome."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from metering.store.admission import ADMIT_WIDTH
+from metering.store.calls import TRACK_WIDTH, Answer, Pending
+from metering.store.frames import Frame
+from metering.store.pendings import content_of
+from metering.usage import ADMITTED, Outcome, Result, Standing, UsageEvent
+from plans.thresholds import MARKS
+
+_RESULTS: Final = {
+    1: Result.RECORDED,
+    2: Result.DUPLICATE,
+    3: Result.CONFLICT,
+    4: Result.REFUSED,
+    5: Result.CAPPED,
+    6: Result.TOTAL_TOO_LARGE,
+    8: Result.FEATURE_UNKNOWN,
+    9: Result.DISABLED,
+    11: Result.RATE_LIMITED,
+    12: Result.NOT_TOGETHER,
+    13: Result.HOLD_GONE,
+    14: Result.TOO_MANY_HOLDS,
+}
+
+_MARKS: Final = tuple(tuple(mark for bit, mark in enumerate(MARKS) if bits >> bit & 1) for bits in range(16))
+
+
+def outcome_of(event: UsageEvent, pending: Pending, answer: Answer) -> Outcome:
+    """What became of one event: of its first feature, the others beside it; where one was refused, of that one."""
+    if answer[3] != TRACK_WIDTH:
+        return next(outcomes_of((event,), pending, answer))
+    frame, reply, at, _ = answer
+    code = reply[at]
+    result = _RESULTS[code & 15]
+    recorded = overage = 0
+    if result is Result.RECORDED:
+        recorded, overage = event.quantity, reply[at + 2]
+    elif result is Result.CAPPED:
+        recorded = reply[at + 2]
+    rule, marks = frame.rules.get(event.feature), _MARKS[code >> 4]
+    return Outcome(result, frame.plan, reply[at + 1], rule, frame.period, recorded, overage, marks, pending.late)
+
+
+def outcomes_of(events: Sequence[UsageEvent], pending: Pending, answer: Answer) -> Iterator[Outcome]:
+    """What became of each of the events that were admitted together."""
+    frame, reply, at, _ = answer
+    for event in events:
+        parts = []
+        for feature, quantity in content_of(event):
+            parts.append(_part(feature, quantity, frame, reply[at : at + ADMIT_WIDTH], late=pending.late))
+            at += ADMIT_WIDTH
+        yield _whole(parts)
+
+
+def _whole(parts: list[Outcome]) -> Outcome:
+    """One outcome for all features of an event."""
+    first, *others = parts
+    if not others:
+        return first
+    refused = [part for part in parts if part.result not in ADMITTED and part.result is not Result.NOT_TOGETHER]
+    return refused[0] if refused else replace(first, others=tuple(others))
+
+
+def _part(feature: str, quantity: int, frame: Frame, cells: list[int], *, late: bool) -> Outcome:
+    """The outcome of one row of admit."""
+    code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms = cells
+    result = _RESULTS[code & 15]
+    recorded = overage = 0
+    if result is Result.RECORDED:
+        recorded, overage = quantity, extra
+    elif result is Result.CAPPED:
+        recorded = extra
+    standing = Standing(
+        held, decided_by, opens_in_ms, None if left < 0 else left, full_in_ms,
+        wait_ms=extra if result is Result.RATE_LIMITED else 0,
+        hold_state=extra if result is Result.HOLD_GONE else 0,
+    )  # fmt: skip
+    return Outcome(
+        result, frame.plan, used, frame.rules.get(feature), frame.period, recorded, overage, _MARKS[code >> 4], late,
+        standing, feature=feature,
+    )  # fmt: skip

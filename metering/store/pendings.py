@@ -1,0 +1,110 @@
+"""Events as they wait for the store: digests made, arguments encoded. The plain ones go to track, all else to admit."""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from metering.store.admission import Admission, AdmitRow, Verb
+from metering.store.calls import BUDGET_S, Pending
+from metering.store.digests import Digests, Ids, digits, shard_of
+from metering.store.frames import EMPTY, bulk, integer
+from metering.store.raw_events import boxed
+from metering.usage import UsageEvent
+
+NO_IDS: Final = EMPTY + EMPTY
+
+
+class Pendings:
+    """Makes them for one worker. Make it inside a running loop.
+
+    `dimensions` are the declared ones and their most values; `keeps_events` says that raw events are kept;
+    `late_original` that late events go to the period they belong to.
+    """
+
+    def __init__(
+        self, secret: bytes, *, dimensions: Mapping[str, int], keeps_events: bool, late_original: bool
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._digests = Digests(secret)
+        self._dimensions, self._keeps_events, self._late_original = dimensions, keeps_events, late_original
+        self._minted_prefix = b"m" + secrets.token_hex(8).encode()
+        self._minted = itertools.count()
+
+    def of(self, event: UsageEvent) -> Pending:
+        """One event."""
+        if self._keeps_events or _asks_more(event):
+            return self.together(event.org_id, self.rows(event))
+        shard, ids = self._ids(event)
+        tail = bulk(event.feature.encode()) + integer(event.quantity) + ids
+        loop = self._loop
+        return Pending(
+            event.org_id, event.feature, event.quantity, shard, tail, event.timestamp_ms,
+            loop.create_future(), loop.time() + BUDGET_S,
+        )  # fmt: skip
+
+    def all_of(self, events: Iterable[UsageEvent]) -> Admission:
+        """Several events of one organisation that are counted together or not at all."""
+        listed = list(events)
+        return self.together(listed[0].org_id, [row for event in listed for row in self.rows(event)])
+
+    def together(self, org_id: str, rows: Sequence[AdmitRow]) -> Admission:
+        """Rows that are admitted together or not at all."""
+        return Admission(org_id, list(rows), self._loop.create_future(), self._loop.time() + BUDGET_S)
+
+    def rows(self, event: UsageEvent) -> list[AdmitRow]:
+        """The event's rows: one a feature."""
+        shard, ids = self._ids(event)
+        at_ms = event.accepted_ms if event.timestamp_ms is None else event.timestamp_ms
+        made: list[AdmitRow] = []
+        for feature, quantity in content_of(event):
+            row = AdmitRow(feature, shard, bulk(feature.encode()) + integer(quantity) + ids, at_ms, further=bool(made))
+            row.verb, row.mode = (Verb.TRIAL if event.dry_run else Verb.TRACK), event.mode
+            row.dimensions = self._declared(event)
+            row.original = self._late_original or event.accepted_ms is not None
+            row.box = partial(boxed, event) if self._keeps_events and not event.dry_run else None
+            made.append(row)
+            shard, ids = None, NO_IDS
+        return made
+
+    def settling(self, feature: str, quantity: int, ids: Ids) -> AdmitRow:
+        """A row that counts units under given digests."""
+        first, second = ids
+        tail = bulk(feature.encode()) + integer(quantity) + bulk(digits(first)) + bulk(digits(second))
+        return AdmitRow(feature, shard_of(first), tail)
+
+    def hold_ids(self, org_id: str, hold_id: str, feature: str, quantity: int) -> Ids:
+        """The digests that the settlement of a hold is known by."""
+        return self._digests.ids(org_id, "", hold_id, ((feature.encode(), quantity),), kind=b"hold")
+
+    def _ids(self, event: UsageEvent) -> tuple[int | None, bytes]:
+        """The id's shard and the encoded digests: of the client's id, or a minted one for our own repeats."""
+        if event.event_id is None:
+            if event.dry_run:
+                return None, NO_IDS
+            return None, bulk(b"%b.%x" % (self._minted_prefix, next(self._minted))) + EMPTY
+        content = ((feature.encode(), quantity) for feature, quantity in content_of(event))
+        first, second = self._digests.ids(event.org_id, event.source, event.event_id, content)
+        return shard_of(first), bulk(digits(first)) + bulk(digits(second))
+
+    def _declared(self, event: UsageEvent) -> list[tuple[str, int, str]]:
+        """The event's values of declared dimensions, each with the most that may be kept."""
+        if event.dimensions is None:
+            return []
+        return [
+            (name, self._dimensions[name], value)
+            for name, value in event.dimensions.items()
+            if name in self._dimensions
+        ]
+
+
+def content_of(event: UsageEvent) -> Sequence[tuple[str, int]]:
+    """What the event counts, in order: (feature, quantity)."""
+    return ((event.feature, event.quantity), *event.also)
+
+
+def _asks_more(event: UsageEvent) -> bool:
+    """Whether the event asks for more than to be counted on one plain counter."""
+    return bool(event.mode or event.dry_run or event.also or event.dimensions or event.accepted_ms is not None)
