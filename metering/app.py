@@ -36,6 +36,7 @@ from metering.store.consumer import TURN_S, Consumer
 from metering.store.counters import Counters, LatePolicy
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
+from metering.store.holds import EXPIRE_S, Holds
 from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
 from metering.store.lookback import Lookback
@@ -161,7 +162,10 @@ class App:
         counters = Counters(
             client, keys, orgs, time, codec,
             secret=dataset.secret, auto_create=settings.auto_create_orgs, late=LatePolicy(settings.late_policy),
-            one_partition=settings.store_span == "partition", retention=Retention(settings.history_days),
+            one_partition=settings.store_span == "partition", dimensions=self._catalogue.dimensions,
+            retention=Retention(
+                settings.history_days, settings.minute_history_hours, settings.event_retention_ms()
+            ),
             pending_max=settings.pending_max, fake=fake,
         )  # fmt: skip
         stack.push_async_callback(counters.close)
@@ -169,6 +173,7 @@ class App:
         queue_stats = QueueStats()
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build, queue_stats))
         spent = SpentIds(patient, keys, time)
+        holds = Holds(patient, keys, time, orgs, counters, fake=fake)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
@@ -179,6 +184,7 @@ class App:
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("sweep", orgs.sweep, SWEEP_S),
             Loop("spent", spent.unlink, SPENT_S),
+            Loop("holds", holds.expire, EXPIRE_S),
             Loop("raw events", raw_log.trim, TRIM_S),
             Loop("queue", consumer.turn, TURN_S, queue.woken),
         )

@@ -191,8 +191,10 @@ class Settings(BaseSettings):
 
     plans_file: Path | None = _setting(None, "catalogue of plans (TOML); unset: the shipped one", "a path")
     auto_create_orgs: bool = _setting(True, "an unknown organisation starts on the default plan", "true or false")
-    late_policy: Literal["current", "reject"] = _setting(
-        "current", "events of an earlier period: counted now, or refused", "current or reject"
+    late_policy: Literal["current", "original", "reject"] = _setting(
+        "current",
+        "events of an earlier period: counted now, in the period that closed last if theirs, or refused",
+        "current, original or reject",
     )
     minute_history_hours: int = _setting(
         0, "hours of usage history kept by minute; 0 keeps none", "a number, 0 to 48", ge=0, le=48

@@ -107,7 +107,7 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("REDIS_URL", "redis://h?foo=1", "not foo"),
         ("REDIS_URL", "redis://h?socket_timeout=abc", "not socket_timeout"),
         ("STORE_SPAN", "slot", "'node' or 'partition'"),
-        ("LATE_POLICY", "original", "'current' or 'reject'"),
+        ("LATE_POLICY", "later", "'current', 'original' or 'reject'"),
         ("STORE_DURABILITY", "yes", "'attested'"),
         ("LOG_LEVEL", "loud", "'INFO'"),
         ("DEBUG", "release", "boolean"),
