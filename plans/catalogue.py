@@ -25,6 +25,8 @@ from plans.catalogue_file import (
     read,
 )
 from plans.limits import OnLimit, Rule, remaining
+from plans.meters import Meters
+from plans.meters_file import meters_of
 from plans.periods import Reset
 from plans.prices_file import pricing_of
 from plans.subwindows import RateLimit, SubWindow
@@ -102,6 +104,7 @@ class Catalogue:
     version and another digest was changed without raising it. `default_plan` is for new organisations,
     `default_feature` for events that name none. `currency` is an ISO 4217 code in lower case. `dimensions` are what
     history is also kept by: `actor` or keys of metadata, each with the most values it may have in a month.
+    `meters` are the rules by which events of other systems count.
     """
 
     version: int
@@ -112,6 +115,7 @@ class Catalogue:
     features: Mapping[str, Feature]
     plans: Mapping[str, Plan]
     dimensions: Mapping[str, int]
+    meters: Meters
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,7 @@ def parse(text: str, file: str) -> Catalogue:
         features=MappingProxyType(features),
         plans=MappingProxyType({name: _plan(name, plan) for name, plan in table.plans.items()}),
         dimensions=MappingProxyType(dict(table.dimensions)),
+        meters=meters_of(table.meters),
     )
 
 

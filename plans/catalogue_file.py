@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from plans.limits import LIMIT_MAX, TOTAL_MAX, OnLimit
+from plans.meters_file import METERS_MAX, PATH_CURE, CountTable, MeterTable, meter_faults
 from plans.periods import Reset
 from plans.prices_file import TIERS_ABOUT, TIERS_MAX, TierTable, price_faults
 from plans.subwindows import Per
@@ -45,6 +46,9 @@ _REASONS: Final[Mapping[str, str]] = {
     "string_too_long": "is longer than {max_length} characters",
     "string_too_short": "is empty",
     "string_type": "is not text",
+    "too_long": "has more than {max_length} entries",
+    "too_short": "has fewer than {min_length} entries",
+    "tuple_type": "is not a list",
 }
 
 Path: TypeAlias = tuple[str, ...]
@@ -215,6 +219,9 @@ class CatalogueTable(_Table):
     )
     features: dict[Name, FeatureTable] = Field(description="a table [features.<name>] for each feature")
     plans: dict[Name, PlanTable] = Field(description="a table [plans.<name>] for each plan")
+    meters: tuple[MeterTable, ...] = Field(
+        default=(), strict=False, max_length=METERS_MAX, description="a table [[meters]] for each rule, up to 200"
+    )
 
 
 class _Found(NamedTuple):
@@ -261,6 +268,8 @@ def _place(message: str, text: str) -> tuple[str, str]:
 def _shape_fault(detail: ErrorDetails) -> _Found:
     """A fault of one table's shape, as pydantic found it."""
     path = tuple(map(str, detail["loc"]))
+    if path[-1] == "[key]" and path[0] == "meters":
+        return _Found(path[:-1], "is not a path", PATH_CURE)
     if path[-1] == "[key]":
         return _Found(path[:-1], "is not a name", _NAME_CURE)
     fields, field = _fields_at(path)
@@ -283,6 +292,8 @@ def _meant(name: str, names: Iterable[str]) -> str:
 _INSIDE: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (CatalogueTable, "features"): FeatureTable,
     (CatalogueTable, "plans"): PlanTable,
+    (CatalogueTable, "meters"): MeterTable,
+    (MeterTable, "features"): CountTable,
     (PlanTable, "features"): RuleTable,
     (PlanTable, "rate_limit"): RateTable,
     (RuleTable, "windows"): WindowTable,
@@ -313,7 +324,8 @@ def _cross_faults(raw: Mapping[str, Any]) -> Iterator[_Found]:
     plans, features = _table(raw.get("plans")), _table(raw.get("features"))
     yield from _reference_faults(raw, "default_plan", plans)
     yield from _reference_faults(raw, "default_feature", features)
-    yield from _meter_faults(features)
+    yield from _stripe_meter_faults(features)
+    yield from (_Found(*fault) for fault in meter_faults(raw.get("meters"), features, _meant))
     for name, feature in features.items():
         yield from (_Found(*fault) for fault in price_faults(("features", name), _table(feature)))
     if len(features) > FEATURES_MAX:
@@ -331,7 +343,7 @@ def _reference_faults(raw: Mapping[str, Any], key: str, names: Mapping[str, Any]
         yield _Found((key,), f"{_shown(name)} is not in this file", cure)
 
 
-def _meter_faults(features: Mapping[str, Any]) -> Iterator[_Found]:
+def _stripe_meter_faults(features: Mapping[str, Any]) -> Iterator[_Found]:
     """Two features on one Stripe meter: neither could be compared with Stripe's sum any more."""
     owners: dict[str, str] = {}
     for name, feature in features.items():
