@@ -229,8 +229,10 @@ class App:
         keep, auth = settings.event_retention_ms() > 0, opened.credentials.auth
         release = version(PACKAGE)
         token = settings.metrics_token
+        counted = Counted(opened.counters, measures.counted)
         services = Services(
             auth=auth,
+            counts=counted,
             orgs=opened.orgs,
             kept=opened.kept,
             lookback=opened.lookback,
@@ -245,9 +247,10 @@ class App:
             stripe_configured=settings.stripe_secret_key is not None,
             metrics_open=settings.bound_to_loopback() and token is None,
             metrics_token=None if token is None else token.get_secret_value(),
+            events_max=min(settings.events_max, settings.pending_max),
+            keep_details=keep,
         )
         tell_each = settings.log_level is LogLevel.DEBUG
-        counted = Counted(opened.counters, measures.counted)
         track = Track(
             auth, counted, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each, keep_details=keep
         )

@@ -1,7 +1,7 @@
 """Every error a caller can meet, drawn on top, mapped to HTTP in one place.
 
     Problem
-    ├── 400 MalformedRequest, MalformedJson
+    ├── 400 MalformedRequest, MalformedJson, MalformedEncoding
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, NotFound
@@ -67,6 +67,11 @@ class MalformedRequest(Problem):
 class MalformedJson(Problem):
     status, code, title = 400, "malformed-json", "The body is not valid JSON"
     cure = "Send one UTF-8 JSON object in which every key stands once."
+
+
+class MalformedEncoding(Problem):
+    status, code, title = 400, "malformed-encoding", "The body is not what its Content-Encoding says"
+    cure = "Send whole gzip data (RFC 1952) with 'Content-Encoding: gzip', or the body as it is without that header."
 
 
 class Unauthenticated(Problem):
@@ -183,12 +188,12 @@ class PreconditionFailed(Problem):
 
 class TooLarge(Problem):
     status, code, title = 413, "too-large", "The body is too large"
-    cure = "Send at most 64 KiB an event."
+    cure = "Send at most 64 KiB an event; a batch holds at most 1 MiB, unpacked, and 1,000 events."
 
 
 class UnsupportedMediaType(Problem):
     status, code, title = 415, "unsupported-media-type", "The body's content type is not taken here"
-    cure = "Send 'Content-Type: application/json'."
+    cure = "Send a Content-Type that the answer's Accept header names, compressed in no way but one it names."
 
 
 class Invalid(Problem):

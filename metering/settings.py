@@ -175,6 +175,10 @@ class Settings(BaseSettings):
         10_000, "events accepted with ack=async that a partition holds", "a number, 1 to 1000000", ge=1, le=1_000_000
     )
 
+    events_max: int = _setting(
+        1_000, "events one request may bring, never more than PENDING_MAX", "a number, 1 to 10000", ge=1, le=10_000
+    )
+
     jwt_secret: SecretStr = _setting(
         SecretStr(JWT_SECRET_DEFAULT),
         "key of the tokens (HS256); unset: `metering serve` keeps a generated one in DATA_DIR",

@@ -35,11 +35,15 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class MeterRule:
-    """Events of `type` whose data has every value of `match` at its path count all of `counts`, or none of them."""
+    """Events of `type` whose data has every value of `match` at its path count all of `counts`, or none of them.
+
+    `named` says that it stands in no file: the type names the feature.
+    """
 
     type: str
     match: tuple[tuple[Steps, Scalar], ...]
     counts: tuple[Count, ...]
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Unfit:
     reason: str
 
 
-Measured: TypeAlias = list[tuple[str, int]]
+Measured: TypeAlias = tuple[tuple[str, int], ...]
 """Features in the rule's order, each with its units."""
 
 
@@ -80,14 +84,14 @@ class Meters:
         if feature == event_type:
             return None
         quantity = ("quantity",) if isinstance(data, Mapping) and "quantity" in data else ONE
-        return MeterRule(event_type, (), (Count(feature, quantity),))
+        return MeterRule(event_type, (), (Count(feature, quantity),), named=True)
 
 
 def measured(rule: MeterRule, data: object) -> Measured | list[Unfit]:
     """What an event with this data counts by its rule, or everything that keeps it from being counted."""
     found = [(count.feature, _units(count.quantity, data)) for count in rule.counts]
     unfit = [units for _, units in found if isinstance(units, Unfit)]
-    return unfit or [(feature, units) for feature, units in found if isinstance(units, int)]
+    return unfit or tuple((feature, units) for feature, units in found if isinstance(units, int))
 
 
 def _units(quantity: int | Steps, data: object) -> int | Unfit:

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from enum import Enum
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -18,9 +20,6 @@ Faults = list[dict[str, str]]
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """An event with its largest metadata has 10 KiB; the rest is room for odd formatting."""
-
-BODY_READ_MAX: Final = 2 * BODY_BYTES_MAX
-"""What is read of a body that turns out too large, so that a small excess leaves the connection usable."""
 
 BODY_DEADLINE_S: Final = 15.0
 """From the headers to the last byte: 64 KiB in 15 s is a line of 35 kbit/s."""
@@ -92,40 +91,83 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
         return await _Resumed(steps, future)
 
 
-async def read_body(headers: Headers, receive: Receive, deadline_s: float = BODY_DEADLINE_S) -> bytes:
-    """The body. Raises TooLarge, RequestTimeout, or ClientGone."""
+class Sink(Protocol):
+    """Takes a body in piece by piece; raises TooLarge once it has taken more than it may."""
+
+    def take(self, piece: bytes) -> None:
+        """Take one more piece."""
+        ...
+
+    def whole(self) -> bytes:
+        """The whole body."""
+        ...
+
+
+class Joined:
+    """A body of at most `bytes_max` bytes as it came."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def take(self, piece: bytes) -> None:
+        """Take one more piece. Raises TooLarge."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > self._bytes_max:
+            raise too_large(self._bytes_max, CLOSING)
+
+    def whole(self) -> bytes:
+        """All pieces together."""
+        return b"".join(self._pieces)
+
+
+async def read_body(
+    headers: Headers,
+    receive: Receive,
+    deadline_s: float = BODY_DEADLINE_S,
+    *,
+    bytes_max: int = BODY_BYTES_MAX,
+    sink: Sink | None = None,
+) -> bytes:
+    """The body, of at most `bytes_max` bytes; what `sink`, which has bounds of its own, makes of it where one is given.
+
+    Raises TooLarge, RequestTimeout, ClientGone, or what the sink raises.
+    """
     if len(headers.get(b"content-length", b"")) > _QUICK_LENGTH_DIGITS:
-        await _check_length(headers[b"content-length"], receive, deadline_s)
+        await _check_length(headers[b"content-length"], receive, deadline_s, bytes_max)
     try:
-        return await within(deadline_s, _collect(receive))
+        return await within(deadline_s, _collect(receive, bytes_max, sink))
     except TimeoutError as error:
         raise RequestTimeout(f"the body was not complete after {deadline_s:g} s", headers=CLOSING) from error
 
 
-async def _check_length(declared: bytes, receive: Receive, deadline_s: float) -> None:
-    """Raises TooLarge for a declared length over the bound, before anything of a really large body is read."""
-    length = int(declared) if declared.isdigit() else BODY_READ_MAX + 1
-    if length > BODY_READ_MAX:
-        raise _too_large(CLOSING)
-    if length > BODY_BYTES_MAX:
+async def _check_length(declared: bytes, receive: Receive, deadline_s: float, bytes_max: int) -> None:
+    """Raises TooLarge for a declared length over the bound, before anything of a really large body is read.
+
+    Of a small excess, up to as much again, all is read, so that the connection stays usable.
+    """
+    length = int(declared) if declared.isdigit() else 2 * bytes_max + 1
+    if length > 2 * bytes_max:
+        raise too_large(bytes_max, CLOSING)
+    if length > bytes_max:
         await discard(receive, length, deadline_s)
-        raise _too_large()
+        raise too_large(bytes_max)
 
 
-async def _collect(receive: Receive) -> bytes:
+async def _collect(receive: Receive, bytes_max: int, sink: Sink | None) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")
-    if message["type"] != "http.disconnect" and not message.get("more_body", False) and len(body) <= BODY_BYTES_MAX:
+    gone = message["type"] == "http.disconnect"
+    if sink is None and not gone and not message.get("more_body", False) and len(body) <= bytes_max:
         return body
-    parts, size = [body], len(body)
+    taker = sink or Joined(bytes_max)
     while message["type"] != "http.disconnect":
-        if not message.get("more_body", False) and size <= BODY_BYTES_MAX:
-            return b"".join(parts)
-        if size > BODY_BYTES_MAX:
-            raise _too_large(CLOSING)
+        taker.take(message.get("body", b""))
+        if not message.get("more_body", False):
+            return taker.whole()
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
     raise ClientGone
 
 
@@ -142,8 +184,9 @@ async def discard(receive: Receive, size: int, seconds: float) -> None:
         return
 
 
-def _too_large(headers: Mapping[str, str] | None = None) -> TooLarge:
-    return TooLarge(f"the body has more than {BODY_BYTES_MAX} bytes", headers=headers)
+def too_large(bytes_max: int, headers: Mapping[str, str] | None = None) -> TooLarge:
+    """The refusal of a body of more than `bytes_max` bytes."""
+    return TooLarge(f"the body has more than {bytes_max} bytes", headers=headers)
 
 
 def check_headers(raw: Sequence[tuple[bytes, bytes]], headers: Headers) -> None:
@@ -168,24 +211,43 @@ def check_media_type(headers: Headers) -> None:
         raise UnsupportedMediaType("the body is compressed", headers={"Accept-Encoding": "identity"})
 
 
+class Unsure(Enum):
+    """The type of UNSURE."""
+
+    UNSURE = "unsure"
+
+
+UNSURE: Final = Unsure.UNSURE
+"""What the quick parser says where only the exact one can tell."""
+
+
 def parse_json(body: bytes) -> Any:
-    """The value that `body` says as JSON, every key once. Raises MalformedJson.
+    """The value that `body` says as JSON, every key once. Raises MalformedJson."""
+    value = parse_quickly(body)
+    return parse_exactly(body) if value is UNSURE else value
+
+
+def parse_quickly(body: bytes) -> Any:
+    """The value of an ordinary body, or UNSURE.
 
     The quick parser keeps the last of two equal keys. Each pair has one colon, so when the parsed value written out
     again has as many colons as the body, no key was lost: colons inside strings are the same in both, unless one
-    was written as an escape. Where the count leaves doubt, the exact parser decides.
+    was written as an escape.
     """
     try:
         value = orjson.loads(body)
         colons = orjson.dumps(value).count(b":")
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the latter: nested more deeply than it writes
-        return _parse_exactly(body)
-    if body.count(b":") != colons or (b"\\" in body and b"\\u003" in body):
-        return _parse_exactly(body)
+        return UNSURE
+    if body.count(b":") != colons or (b"\\" in body and _escaped_colon(body)):
+        return UNSURE
     return value
 
 
-def _parse_exactly(body: bytes) -> Any:
+_escaped_colon = re.compile(rb"\\u003[aA]").search
+
+
+def parse_exactly(body: bytes) -> Any:
     """As parse_json, slower: sees every key, and numbers beyond a float's range, which no bound lets pass."""
     try:
         value = json.loads(

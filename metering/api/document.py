@@ -46,6 +46,13 @@ _WITH_KEY: Final = (
 )  # fmt: skip
 _UNCHECKED: Final = (StorageUnavailable, Overloaded, KeysUnavailable)
 """Why credentials may not be checked now: API keys are in the store, signing keys behind a URL."""
+_SAID: Final = {
+    200: "Done.",
+    201: "Created.",
+    204: "Done; there is nothing to say.",
+    207: "Some were not done; `results` says which and why.",
+    503: "Not well.",
+}
 _ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
 
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -99,12 +106,22 @@ def _operation(route: Route, path: str) -> dict[str, Any]:
         operation["deprecated"] = True
     if parameters := _parameters(route, path):
         operation["parameters"] = parameters
-    if route.request is not None:
-        content: dict[str, Any] = {"schema": _ref(route.request)}
-        if route.example is not None:
-            content["example"] = route.example
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if route.has_body:
+        operation["requestBody"] = {"required": True, "content": _bodies(route)}
     return operation
+
+
+def _bodies(route: Route) -> dict[str, Any]:
+    """What a route takes, by media type."""
+    bodies: dict[str, Any] = {}
+    if route.request is not None:
+        bodies["application/json"] = {"schema": _ref(route.request)}
+        if route.example is not None:
+            bodies["application/json"]["example"] = route.example
+    for media in route.takes:
+        examples = {name: {"value": value} for name, value in media.examples.items()}
+        bodies[media.kind] = {"schema": _ref(media.model), "examples": examples}
+    return bodies
 
 
 def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
@@ -126,8 +143,9 @@ def _responses(route: Route) -> dict[str, Any]:
         responses[str(status)] = {"description": _said(status), "headers": headers, "content": _content(answer)}
         if status == 200:  # noqa: PLR2004 - what was asked for, in another form
             responses["200"]["content"] |= {kind: {"schema": {"type": "string"}} for kind in route.media}
-        if route.shows is not None and status < 300:  # noqa: PLR2004 - an answer, not a refusal
-            responses[str(status)]["content"]["application/json"]["example"] = route.shows
+        shown = route.shows_at.get(status, route.shows)
+        if answer and shown is not None and status < 300:  # noqa: PLR2004 - an answer, not a refusal
+            responses[str(status)]["content"]["application/json"]["example"] = shown
     if route.etag and route.method == "GET":
         responses[str(NOT_MODIFIED)] = {"description": "Not changed.", "headers": answer_headers(route), "content": {}}
     by_status: dict[int, list[type[Problem]]] = defaultdict(list)
@@ -149,7 +167,7 @@ def problems_of(route: Route) -> tuple[type[Problem], ...]:
     needs: tuple[type[Problem], ...] = _ALWAYS
     if route.scope != OPEN:
         needs = (Unauthenticated, Forbidden, *_UNCHECKED, *needs)
-    if route.request is not None:
+    if route.has_body:
         needs = (*_WITH_BODY, *needs)
     if route.etag:
         needs = (*((PreconditionFailed,) if route.method in CHANGES else ()), Invalid, *needs)
@@ -159,12 +177,12 @@ def problems_of(route: Route) -> tuple[type[Problem], ...]:
 
 
 def _said(status: int) -> str:
-    return {200: "Done.", 201: "Created.", 503: "Not well."}[status]
+    return _SAID[status]
 
 
 def _content(answer: type[BaseModel] | str) -> dict[str, Any]:
     if isinstance(answer, str):
-        return {answer: {}}
+        return {answer: {}} if answer else {}
     return {"application/json": {"schema": _ref(answer)}}
 
 
@@ -178,6 +196,7 @@ def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
     for route in routes:
         if route.request is not None:
             models[route.request] = "validation"
+        models |= {media.model: "validation" for media in route.takes}
         models |= {answer: "serialization" for answer in route.answers.values() if not isinstance(answer, str)}
     _, schema = models_json_schema([(model, mode) for model, mode in models.items()], ref_template=_REF)  # type: ignore[misc]
     return {name: _bare(entry) for name, entry in sorted(schema["$defs"].items())}

@@ -29,6 +29,14 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string", "pattern": KEY_PATTERN},
         "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
     },
+    "EventKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The id of an event that has none of its own; of several events in a request, each is the key, a"
+        " slash and its place among them, from 0.",
+        "schema": {"type": "string", "pattern": KEY_PATTERN},
+        "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+    },
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
@@ -51,7 +59,7 @@ _SERVER_FAULT: Final = 500
 
 def header_parameters(route: Route) -> list[dict[str, Any]]:
     """References to the headers that a route heeds."""
-    names = ["IdempotencyKey"] if route.keyed else []
+    names = ["IdempotencyKey"] if route.keyed else ["EventKey"] if route.has_ids else []
     if route.etag:
         names += ["IfMatch", "IfNoneMatch"] if route.method in CHANGES else ["IfNoneMatch"]
     return [{"$ref": f"#/components/parameters/{name}"} for name in names]

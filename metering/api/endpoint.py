@@ -76,8 +76,11 @@ class Endpoint:
         """What is asked, checked. Raises Problems."""
         conditions = conditions_of(scope["headers"]) if route.etag else NO_CONDITIONS
         query = None if route.query is None else checked_query(scope["query_string"], route.query)
-        body = None
-        if route.request is not None:
+        body: Any = None
+        if route.reader is not None:
+            body = await route.reader(scope["headers"], headers, receive)
+            scope["unread"] = False
+        elif route.request is not None:
             check_media_type(headers)
             raw = await read_body(headers, receive)
             scope["unread"] = False

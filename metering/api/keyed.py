@@ -51,14 +51,19 @@ log = structlog.get_logger(__name__)
 
 def key_of(route: Route, raw: Sequence[tuple[bytes, bytes]]) -> str:
     """The key that the header names, quoted or bare. Raises Invalid."""
+    key = key_in(raw)
+    if route.secret and len(key) < SECRET_KEY_CHARS_MIN:
+        raise _refused(f"this answer shows a secret: take a random key of {SECRET_KEY_CHARS_MIN} characters or more")
+    return key
+
+
+def key_in(raw: Sequence[tuple[bytes, bytes]]) -> str:
+    """The key among these headers, which hold one. Raises Invalid."""
     given = [value for name, value in raw if name == KEY_HEADER]
     text = given[0].decode("latin-1")
     if len(given) > 1 or not _KEY.fullmatch(text):
         raise _refused(f"it is one bare word or one quoted string of 1 to {KEY_CHARS_MAX} printable ASCII characters")
-    key = _ESCAPED.sub(r"\1", text[1:-1]) if text.startswith('"') else text
-    if route.secret and len(key) < SECRET_KEY_CHARS_MIN:
-        raise _refused(f"this answer shows a secret: take a random key of {SECRET_KEY_CHARS_MIN} characters or more")
-    return key
+    return _ESCAPED.sub(r"\1", text[1:-1]) if text.startswith('"') else text
 
 
 def _refused(reason: str) -> Invalid:

@@ -70,11 +70,11 @@ def feature_unknown(feature: str, catalogue: Catalogue) -> FeatureUnknown:
     )
 
 
-def with_window(problem: Problem) -> Problem:
-    """The same; a timestamp's window, which the store tells in ms, in the wire's own writing."""
+def with_window(problem: Problem, place: str = "/timestamp") -> Problem:
+    """The same; a timestamp's window, which the store tells in ms, as the wire writes it. `place` is where it is."""
     if not isinstance(problem, TimestampOutOfRange) or "oldest_ms" not in problem.extra:
         return problem
     oldest, newest = (rfc3339(int(str(problem.extra[name]))) for name in ("oldest_ms", "newest_ms"))
     window = f"{oldest} to {newest}"
-    faults = [fault("/timestamp", "out-of-range", f"{window} is accepted")]
+    faults = [fault(place, "out-of-range", f"{window} is accepted")]
     return TimestampOutOfRange(f"the timestamp lies outside {window}", errors=faults, oldest=oldest, newest=newest)

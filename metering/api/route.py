@@ -1,6 +1,6 @@
 """One route: everything the service and its document need to know of it, and what its handler sees of a request."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel
 
 from metering.api.answers import JSON
-from metering.api.bodies import Headers
+from metering.api.bodies import Headers, Receive
 from metering.api.etags import NO_CONDITIONS, Conditions
 from metering.api.services import Services
 from metering.auth import Caller
@@ -25,7 +25,7 @@ NOT_MODIFIED: Final = 304
 CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """Methods that change something, unless their route says that it only reads."""
 
-_M = TypeVar("_M", bound=BaseModel)
+_M = TypeVar("_M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Call:
     headers: Headers
     params: Mapping[str, str]
     identity: Caller | None = None
-    body: BaseModel | None = None
+    body: Any = None
     query: BaseModel | None = None
     idempotency_key: str | None = None
     """Names this request: the same for every repeat under its Idempotency-Key, and for no other request of anybody
@@ -54,7 +54,7 @@ class Call:
         return self.identity
 
     def sent(self, model: type[_M]) -> _M:
-        """The body, which the route declares to be a `model`."""
+        """The body, which the route declares to be a `model`, or its reader to make one."""
         return _expect(self.body, model)
 
     def asked(self, model: type[_M]) -> _M:
@@ -62,7 +62,7 @@ class Call:
         return _expect(self.query, model)
 
 
-def _expect(value: BaseModel | None, model: type[_M]) -> _M:
+def _expect(value: object, model: type[_M]) -> _M:
     if not isinstance(value, model):
         raise TypeError(f"the route does not declare a {model.__name__}")
     return value
@@ -97,16 +97,34 @@ def tagged_read(call: Call, reply: Reply, etag: str) -> Reply:
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
 
+Reader: TypeAlias = Callable[[Sequence[tuple[bytes, bytes]], Headers, Receive], Awaitable[Any]]
+"""Takes the headers as they came and as a mapping, and the rest of the request; gives what handlers get as the body.
+
+Raises Problems, UnsupportedMediaType among them.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One media type that a route's own reader takes: what a body of it looks like, with examples by name."""
+
+    kind: str
+    model: type[BaseModel]
+    examples: Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """One method of one path. `handler` None: the hot path answers it.
 
-    `answers` holds the model (or media type) of each status that is no problem; `example` is a body as a caller
-    would send it, `shows` one as they would get it. Aliases are older paths of the same route. `reads` says that a
-    POST changes nothing, so that an Idempotency-Key has no business with it; `secret` that an answer shows a secret
-    that is never shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded.
-    `media` are further media types of a 200.
+    `answers` holds the model (or media type; "" is no body) of each status that is no problem; `example` is a body as
+    a caller would send it, `shows` one as they would get it, `shows_at` one of a certain status. Aliases are older
+    paths of the same route. A body is JSON checked by `request`, or what `reader` makes of one of the `takes`.
+
+    `reads` says that a POST changes nothing, so that an Idempotency-Key has no business with it; `has_ids` that what it
+    brings has ids of its own, for which the key can stand in; `secret` that an answer shows a secret that is never
+    shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded. `media` are further
+    media types of a 200.
     """
 
     method: str
@@ -121,14 +139,23 @@ class Route:
     problems: tuple[type[Problem], ...] = ()
     example: Mapping[str, Any] | None = None
     shows: Mapping[str, Any] | None = None
+    shows_at: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     about: str = ""
     reads: bool = False
+    has_ids: bool = False
     secret: bool = False
     etag: bool = False
     media: tuple[str, ...] = ()
+    reader: Reader | None = None
+    takes: tuple[Media, ...] = ()
 
     @property
     def keyed(self) -> bool:
-        """Whether an Idempotency-Key is heeded: on changes by a known caller, but for the hot path, which has ids."""
-        return self.method in CHANGES and not self.reads and self.scope != OPEN and self.handler is not None
+        """Whether the answer under an Idempotency-Key is kept: of changes by a known caller, but for events."""
+        return self.method in CHANGES and not (self.reads or self.has_ids) and self.scope != OPEN
+
+    @property
+    def has_body(self) -> bool:
+        """Whether requests have a body."""
+        return self.request is not None or self.reader is not None

@@ -6,11 +6,13 @@ from typing import Protocol
 
 from metering.auth import Authenticator
 from metering.clock import Clock
+from metering.errors import Problem
 from metering.store.kept import KeptAnswer, Try
 from metering.store.lookback import Lookback
 from metering.store.org import Org
 from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.raw_log import RawEvent, Wanted
+from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
 
 
@@ -105,14 +107,31 @@ class Vitals(Protocol):
         ...
 
 
+class Counts(Protocol):
+    """The counters (`metering.metrics.Counted` over `metering.store.counters.Counters`)."""
+
+    def track_all(self, events: Sequence[UsageEvent]) -> Awaitable[Sequence[Outcome | Problem]]:
+        """Count many events; in their order an outcome each, or the problem that kept it from the store.
+
+        Raises Overloaded, with nothing counted, where so many cannot wait.
+        """
+        ...
+
+    def room(self) -> bool:
+        """Whether another event may wait. After a no the event is not brought: it counts as shed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
 
-    `raw_log` None: no raw events are kept.
+    `raw_log` None: no raw events are kept. A request brings at most `events_max` events, which get their details where
+    `keep_details`.
     """
 
     auth: Authenticator
+    counts: Counts
     orgs: OrgBook
     kept: Kept
     lookback: Lookback
@@ -127,3 +146,5 @@ class Services:
     stripe_configured: bool
     metrics_open: bool
     metrics_token: str | None
+    events_max: int
+    keep_details: bool

@@ -23,6 +23,7 @@ from metering.api.bodies import (
 )
 from metering.api.events import event_of, quick_event
 from metering.api.guard import require_scope, tell_foreign
+from metering.api.keyed import KEY_HEADER, key_in
 from metering.api.outcomes import ALLOWED, decided_by, refusal, with_window
 from metering.auth import USAGE_WRITE, Authenticator, Caller
 from metering.clock import Clock
@@ -119,6 +120,8 @@ class Track:
         body = await read_body(headers, receive)
         scope["unread"] = False
         event = self._event(body, caller, request_id)
+        if event.event_id is None and KEY_HEADER in headers:
+            event.event_id = key_in(scope["headers"])
         outcome = await self._counters.track(event)
         return self._rendered(event, outcome)
 

@@ -1,5 +1,6 @@
 """Meter rules: which features an event of another system counts, and every way a file can say them wrongly."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from plans.catalogue import parse
 from plans.limits import QUANTITY_MAX
 from plans.meters import Count, MeterRule, Meters, Unfit, measured, unreached, value_at
 from plans.meters_file import COUNTS_MAX, MATCHES_MAX, METERS_MAX
+from tests.house.repo import ROOT
 from tests.plans.test_catalogue_faults import GOOD, faults_of
 
 RULES = """
@@ -44,7 +46,7 @@ def rule_of(event_type: str, data: Any) -> MeterRule | None:
 def test_an_event_counts_what_the_first_rule_that_fits_says(event_type: str, data: Any, found: Any) -> None:
     rule = rule_of(event_type, data)
     assert rule is not None
-    assert measured(rule, data) == found
+    assert measured(rule, data) == tuple(found)
 
 
 @pytest.mark.parametrize("event_type", ["llm", "scans", "usage", "Usage.scans", "", "llm.completion.v2"])
@@ -58,7 +60,7 @@ def test_the_default_rule_comes_after_those_of_the_file() -> None:
     for data, feature in (({"free": True}, "calls"), ({"free": 1}, "scans"), ({}, "scans")):
         rule = meters.rule_of("usage.scans", data)
         assert rule is not None
-        assert measured(rule, data) == [(feature, 1)]
+        assert measured(rule, data) == ((feature, 1),)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,17 @@ def test_a_rule_compares_and_counts_only_so_much() -> None:
     told = {fault.key: fault.reason for fault in faults_of(text) if "already" not in fault.reason}
     assert set(told) == {"meters.0.match", "meters.0.features"}
     assert all(reason.endswith("has more than 8 entries") for reason in told.values())
+
+
+def test_the_rules_on_the_page_are_read() -> None:
+    (rules,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "meters.md").read_text(), re.DOTALL)
+    shipped = (ROOT / "plans" / "catalogs" / "scorpius.toml").read_text()
+    meters = parse(shipped + rules, "page.toml").meters
+    deep = {"result": {"kind": "deep", "pages": 3}}
+    for data, found in ((deep, (("scans", 3), ("api_requests", 1))), ({}, (("scans", 1),))):
+        rule = meters.rule_of("scan.finished", data)
+        assert rule is not None
+        assert measured(rule, data) == found
 
 
 @pytest.mark.parametrize(("count", "refused"), [(METERS_MAX, False), (METERS_MAX + 1, True)])

@@ -53,6 +53,8 @@ def _plain(path: str) -> Callable[[str], Sent]:
 ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/usage/track"): Row(_at("/usage/track", feature="scans"), creates=True),
     ("POST", "/api/usage/track"): Row(_at("/api/usage/track", feature="scans"), creates=True),
+    ("POST", "/v1/events"): Row(_at("/v1/events", feature="scans"), names_org=False),
+    ("POST", "/usage/track/batch"): Row(_at("/usage/track/batch", feature="scans"), names_org=False),
     ("GET", "/usage"): Row(_plain("/usage"), names_org=False),
     ("GET", "/api/usage"): Row(_plain("/api/usage"), names_org=False),
     ("GET", "/usage/{org_id}"): Row(_at("/usage/{org_id}")),

@@ -58,6 +58,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled, TooManyHolds,
             StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt, VersionConflict,
         ),
+        has_ids=True,
         example={"org_id": "org-123", "feature": "scans", "quantity": 5, "metadata": {"chain": "ethereum"},
                  "event_id": "evt_9"},
         shows=_TRACKED,

@@ -1,0 +1,152 @@
+"""Many events in one request: each is counted or told why not, and none of them spoils the others."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from metering.api.bodies import FAULTS_MAX, Faults, fault, invalid
+from metering.api.cloudevents import cloud_event
+from metering.api.event_bodies import BINARY, CLOUD, CLOUD_BATCH, EVENT_BYTES_MAX, EventsBody, Item, items_of
+from metering.api.events import event_of, quick_event
+from metering.api.guard import tell_foreign
+from metering.api.item_results import Results
+from metering.api.keyed import KEY_HEADER, key_in
+from metering.api.models.ingest import EventsQuery
+from metering.api.route import Call, Reply, json_reply
+from metering.errors import Invalid, MalformedJson, OrgNotFound, Overloaded, Problem, TooLarge
+from metering.names import TEXT_CHARS_MAX
+from metering.usage import Outcome, UsageEvent
+
+_CLOUD_KINDS: Final = frozenset({CLOUD, CLOUD_BATCH, BINARY})
+
+_TURN_EVENTS: Final = 100
+"""Events read before others get a turn of the loop: about a millisecond of ordinary ones."""
+
+_SERVER_FAULT: Final = 500
+
+Settled = Outcome | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events of a request in their order: as they were sent, and as understood, or why they were not."""
+
+    items: Sequence[Item]
+    read: Sequence[UsageEvent | Problem]
+
+    def events(self) -> list[UsageEvent]:
+        """Those that can be counted."""
+        return [entry for entry in self.read if isinstance(entry, UsageEvent)]
+
+
+async def post_events(call: Call) -> Reply:
+    """POST /v1/events and POST /usage/track/batch."""
+    if not call.services.counts.room():
+        raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
+    batch = await read_batch(call)
+    settled = await call.services.counts.track_all(batch.events())
+    return _answer(call, batch, settled)
+
+
+async def read_batch(call: Call) -> Batch:
+    """The events of a request, each understood or refused by itself.
+
+    Raises what refuses the body as a whole: MalformedJson, TooLarge, and Invalid where not one event can be read.
+    """
+    body = call.sent(EventsBody)
+    items = await items_of(body, call.services.events_max)
+    key = key_in(body.headers) if KEY_HEADER in call.headers else None
+    read: list[UsageEvent | Problem] = []
+    for index, item in enumerate(items):
+        entry = _read(item, body.kind, call)
+        if key is not None and isinstance(entry, UsageEvent) and entry.event_id is None:
+            entry.event_id = f"{key}/{index}"
+        read.append(entry)
+        if index % _TURN_EVENTS == 0:
+            await asyncio.sleep(0)
+    _tell_foreign(call, read, items)
+    if items and all(isinstance(entry, Invalid | MalformedJson | TooLarge) for entry in read):
+        raise _unreadable(items, [entry for entry in read if isinstance(entry, Problem)])
+    return Batch(items, read)
+
+
+def _read(item: Item, kind: str, call: Call) -> UsageEvent | Problem:
+    """One event, of an organisation the caller sees, or its problem."""
+    try:
+        event = _understood(item, kind, call)
+    except Problem as problem:
+        return problem
+    return event if call.caller.sees(event.org_id) else OrgNotFound()
+
+
+def _understood(item: Item, kind: str, call: Call) -> UsageEvent:
+    """The event of an item. Raises Problem."""
+    services, caller, value = call.services, call.caller, item.value
+    if isinstance(value, Problem):
+        raise value
+    if item.size > EVENT_BYTES_MAX:
+        raise TooLarge(f"the event has {item.size} bytes, more than {EVENT_BYTES_MAX}")
+    if kind in _CLOUD_KINDS:
+        return cloud_event(value, item.size, caller, services.catalogue, keep=services.keep_details)
+    event = quick_event(value, item.size, caller.org_id, keep=services.keep_details)
+    return event or event_of(value, caller, services.catalogue.default_feature, keep=services.keep_details)
+
+
+def _tell_foreign(call: Call, read: Iterable[UsageEvent | Problem], items: Iterable[Item]) -> None:
+    """Log once for the request that it asked for organisations the caller may not know of."""
+    foreign = [item for entry, item in zip(read, items, strict=True) if isinstance(entry, OrgNotFound)]
+    if foreign:
+        value = foreign[0].value
+        asked = value.get("org_id") or value.get("subject")
+        tell_foreign(call.caller, str(asked), events=str(len(foreign)))
+
+
+def _unreadable(items: Sequence[Item], problems: Sequence[Problem]) -> Problem:
+    """The refusal of a request of which not one event can be read."""
+    if len(items) == 1 and not items[0].place:
+        return problems[0]
+    faults: Faults = []
+    for item, problem in zip(items, problems, strict=True):
+        faults += _faults(item.place, problem)
+        if len(faults) >= FAULTS_MAX:
+            break
+    if all(isinstance(problem, TooLarge) for problem in problems):
+        return TooLarge(problems[0].detail, errors=faults[:FAULTS_MAX])
+    return invalid(faults[:FAULTS_MAX])
+
+
+def _faults(place: str, problem: Problem) -> Faults:
+    """What is wrong with one event, with its places in the body."""
+    if not isinstance(problem, Invalid):
+        return [fault(place, problem.code, problem.detail)]
+    faults: Any = problem.extra["errors"]
+    return [fault(place + entry["pointer"], entry["code"], entry["detail"]) for entry in faults]
+
+
+def _answer(call: Call, batch: Batch, settled: Sequence[Settled]) -> Reply:
+    """What became of every event. Raises the problem that kept all of them from the store."""
+    if settled and all(isinstance(entry, Problem) and entry.status >= _SERVER_FAULT for entry in settled):
+        raise next(entry for entry in settled if isinstance(entry, Problem))
+    own_time = call.sent(EventsBody).kind in _CLOUD_KINDS
+    results = Results(call.services.catalogue, "/time" if own_time else "/timestamp")
+    answered = iter(settled)
+    listed = [
+        results.of(index, _id_of(item), None, entry)
+        if isinstance(entry, Problem)
+        else results.of(index, entry.event_id, entry, next(answered))
+        for index, (item, entry) in enumerate(zip(batch.items, batch.read, strict=True))
+    ]
+    if call.asked(EventsQuery).detail == "none":
+        if not results.failed:
+            return Reply(b"", 204)
+        listed = [result for result in listed if "problem" in result]
+    return json_reply(results.tally | {"results": listed}, 207 if results.failed else 200)
+
+
+def _id_of(item: Item) -> str | None:
+    """The id of an event that was not understood, as far as it has one."""
+    if not isinstance(item.value, dict):
+        return None
+    found = item.value.get("event_id", item.value.get("id"))
+    return found if isinstance(found, str) and len(found) <= TEXT_CHARS_MAX else None
