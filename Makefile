@@ -73,8 +73,9 @@ types: setup-dev ## mypy, strict, over code and tests
 
 check: lint types house test ## lint, types, house and test: all that must hold before a change goes in
 
-bench: setup-dev ## requests per server CPU-second of track, beside a bare handler (needs wrk: apt install wrk)
+bench: setup-dev ## events per CPU-second, one by one and in batches, beside bare limits (needs wrk: apt install wrk)
 	@$(PY) -m tests.bench.track $(ARGS)
+	@$(PY) -m tests.bench.events $(ARGS)
 
 lock: setup-dev ## write both constraints files from pyproject.toml (newer versions: ARGS=--upgrade)
 	@$(LOCK) --output-file constraints.txt

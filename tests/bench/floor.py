@@ -22,6 +22,8 @@ async def app(
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    answer = orjson.dumps({"org_id": orjson.loads(body)["org_id"]} if body else {})
+    sent = orjson.loads(body) if body else [{}]
+    first = sent[0] if isinstance(sent, list) else sent
+    answer = orjson.dumps({"org_id": first.get("org_id")})
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": answer})
