@@ -45,10 +45,10 @@ class Answered:
 class Host:
     """One worker that serves `routes` over the store at `url`. Its requests run in the test's own loop."""
 
-    def __init__(self, url: str, *routes: Route, retries: int = 0) -> None:
+    def __init__(self, url: str, *routes: Route, retries: int = 0, fake: bool = False) -> None:
         clock = SystemClock()
         self.client: Any = connect(url, retries=retries)
-        self.kept = KeptAnswers(self.client, Keys(4), DATASET_SECRET, keep_s=KEEP_S, fake=False)
+        self.kept = KeptAnswers(self.client, Keys(4), DATASET_SECRET, keep_s=KEEP_S, fake=fake)
         auth = Authenticator([JwtVerifier(SECRET, clock)], clock)
         services: Any = SimpleNamespace(auth=auth, kept=self.kept)
         self._front = Front(_nobody, router(routes, services, _nobody), Ulids(clock), _unseen, clock)

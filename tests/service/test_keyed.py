@@ -24,6 +24,7 @@ from metering.errors import (
     VersionConflict,
 )
 from metering.store.connect import REPLY_TIMEOUT_S
+from metering.store.ephemeral import ephemeral_store
 from metering.store.kept import KEPT_BYTES_MAX, LEASE_S, RUN_S
 from tests.service.hosting import KEEP_S, Answered, Host
 from tests.service.running import token
@@ -121,6 +122,23 @@ async def test_the_same_request_runs_once_and_is_answered_again_byte_for_byte(st
                 **first.headers, "x-request-id": "", "idempotency-replayed": "true",
             }  # fmt: skip
         assert work.runs == 1
+
+
+async def test_a_store_in_memory_keeps_answers_too() -> None:
+    work = Work()
+    work.go.set()
+    with ephemeral_store() as url:
+        host = Host(
+            url,
+            Route("POST", "/do", "Do", USAGE_WRITE, "test", work, {201: Answer}, request=Asked),
+            retries=3,
+            fake=True,
+        )
+        assert [(await host.ask(RANDOM)).replayed for _ in range(2)] == [False, True]
+        assert (await host.ask(RANDOM, body=b'{"a":1}')).code == "idempotency-key-reused"
+        work.then = raising(Overloaded())
+        assert [(await host.ask("other")).code for _ in range(2)] == ["overloaded", "overloaded"]
+        await host.close()
 
 
 async def test_without_the_header_every_request_runs_and_nothing_is_asked_of_the_store(store: StoreServer) -> None:
