@@ -17,6 +17,7 @@ ADMIN: Final = "admin"
 
 USAGE_WRITE: Final = "usage:write"
 USAGE_READ: Final = "usage:read"
+CHECK: Final = "check"
 BILLING_READ: Final = "billing:read"
 BILLING_WRITE: Final = "billing:write"
 

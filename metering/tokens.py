@@ -14,7 +14,7 @@ from metering.moments import span_s
 from metering.names import is_org_id
 from metering.settings import Settings
 
-SCOPES: Final = (USAGE_WRITE, USAGE_READ, "check", BILLING_READ, BILLING_WRITE, "refunds", "audit", ADMIN)
+SCOPES: Final = (USAGE_WRITE, USAGE_READ, CHECK, BILLING_READ, BILLING_WRITE, "refunds", "audit", ADMIN)
 """Every scope there is; `admin` holds all the others and sees every organisation."""
 
 TTL_MAX_S: Final = 366 * 86_400

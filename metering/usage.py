@@ -7,6 +7,7 @@ from typing import Final
 
 from plans.limits import OnLimit, Rule
 from plans.periods import Period
+from plans.subwindows import RateLimit
 
 
 @dataclass(slots=True)
@@ -20,7 +21,7 @@ class UsageEvent:
     `mode` tightens what the plan does above a limit and never loosens it. `dry_run` decides and writes nothing.
     `dimensions` are the declared ones it has, by name; `details` is what a log of raw events keeps besides, as JSON.
     `accepted_ms` is when an event was accepted that is counted later: it counts as of then, also into a period that
-    closed meanwhile.
+    closed meanwhile. `hold_id` names the reservation or lease that the event settles.
     """
 
     org_id: str
@@ -35,6 +36,7 @@ class UsageEvent:
     dimensions: Mapping[str, str] | None = None
     details: bytes | None = None
     accepted_ms: int | None = None
+    hold_id: str | None = None
 
 
 class Result(StrEnum):
@@ -54,6 +56,11 @@ class Result(StrEnum):
     TOO_MANY_HOLDS = "too_many_holds"
 
 
+HOLD_UNKNOWN: Final = 1
+HOLD_EXPIRED: Final = 2
+HOLD_SETTLED: Final = 3
+"""Values of `Standing.hold_state`."""
+
 ADMITTED: Final = frozenset({Result.RECORDED, Result.CAPPED, Result.DUPLICATE})
 """What an event asked for was done, now or before."""
 
@@ -63,14 +70,15 @@ class Standing:
     """What else an answer tells where more than a plain counter decided.
 
     `held` units of open holds; `decided_by` 0 for the plan's limit, n for the n-th sub-window of the rule, which
-    gives way in `opens_in_ms`; `events_left` under the rate limit (None: there is none), full again in `full_in_ms`;
-    `wait_ms` before an event conforms again; `hold_state` why a hold was not settled: 1 unknown, 2 expired, 3 before.
+    gives way at `opens_ms` (0: not told); `rate` the rate limit, with `events_left` under it now and all of them again
+    in `full_in_ms`; `wait_ms` before an event conforms again; `hold_state` why a hold was not settled.
     """
 
     held: int = 0
     decided_by: int = 0
-    opens_in_ms: int = 0
-    events_left: int | None = None
+    opens_ms: int = 0
+    rate: RateLimit | None = None
+    events_left: int = 0
     full_in_ms: int = 0
     wait_ms: int = 0
     hold_state: int = 0

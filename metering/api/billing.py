@@ -10,14 +10,16 @@ from metering.api.etags import etag_of
 from metering.api.guard import visible
 from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, OrgSettings
+from metering.api.outcomes import window_view
 from metering.api.route import Call, Reply, json_reply, tagged, tagged_read
 from metering.api.usage import found, org_view
 from metering.errors import OrgNotFound, PlanUnknown
 from metering.store.org import Org, settings_of
 from metering.store.orgs import OrgChange
 from plans.catalogue import KEEP, Catalogue, Override, Plan, nearest
-from plans.limits import OnLimit
+from plans.limits import OnLimit, Rule
 from plans.periods import Reset
+from plans.subwindows import Per, RateLimit, SubWindow
 from plans.tiers import PriceModel, Pricing
 
 
@@ -81,7 +83,7 @@ def _check_names(body: OrgSettings, catalogue: Catalogue) -> None:
     if body.plan:
         plan_named(body.plan, catalogue)
     faults: Faults = []
-    for place, named in (("limits", body.limits), ("on_limit", body.on_limit)):
+    for place, named in (("limits", body.limits), ("on_limit", body.on_limit), ("windows", body.windows)):
         faults += [unknown_feature(place, name, catalogue) for name in named if name not in catalogue.features]
     if faults:
         raise invalid(faults)
@@ -105,18 +107,21 @@ def unknown_feature(place: str, name: str, catalogue: Catalogue) -> dict[str, st
 
 def change_of(body: OrgSettings) -> OrgChange:
     """The change a body asks for. What it leaves out stays; overrides go with the plan they were made for."""
-    sets_overrides = not body.model_fields_set.isdisjoint({"limits", "on_limit"})
+    sets_overrides = not body.model_fields_set.isdisjoint({"limits", "on_limit", "windows"})
+    rate = body.rate_limit
     return OrgChange(
         plan=body.plan or None,
         overrides=partial(merged, body=body) if sets_overrides else None,
         reset=Reset(body.reset) if body.reset else None,
         timezone=body.timezone or None,
         stripe_customer_id=body.stripe_customer_id or None,
+        sets_rate="rate_limit" in body.model_fields_set,
+        rate=None if rate is None else RateLimit(rate.events, Per(rate.per), rate.burst),
     )
 
 
 def merged(kept: Mapping[str, Override], *, body: OrgSettings) -> dict[str, Override]:
-    """The overrides after a change: `limits` and `on_limit` each replace all of their kind, if given."""
+    """The overrides after a change: `limits`, `on_limit` and `windows` each replace all of their kind, if given."""
     overrides = dict(kept)
     if "limits" in body.model_fields_set:
         overrides = {name: replace(override, limit=KEEP) for name, override in overrides.items()}
@@ -126,6 +131,11 @@ def merged(kept: Mapping[str, Override], *, body: OrgSettings) -> dict[str, Over
         overrides = {name: replace(override, on_limit=None) for name, override in overrides.items()}
         for name, on_limit in body.on_limit.items():
             overrides[name] = replace(overrides.get(name, Override()), on_limit=OnLimit(on_limit))
+    if "windows" in body.model_fields_set:
+        overrides = {name: replace(override, windows=None) for name, override in overrides.items()}
+        for name, windows in body.windows.items():
+            made = tuple(SubWindow(window.limit, Per(window.per), window.rolling) for window in windows)
+            overrides[name] = replace(overrides.get(name, Override()), windows=made)
     return {name: override for name, override in overrides.items() if override != Override()}
 
 
@@ -136,6 +146,7 @@ def catalogue_view(catalogue: Catalogue) -> dict[str, Any]:
         "currency": catalogue.currency,
         "default_plan": catalogue.default_plan,
         "default_feature": catalogue.default_feature,
+        "dimensions": dict(catalogue.dimensions),
         "features": [
             {
                 "name": feature.name,
@@ -145,6 +156,7 @@ def catalogue_view(catalogue: Catalogue) -> dict[str, Any]:
                 "overage_per": feature.overage_per,
                 "overage_model": None if feature.pricing is None else feature.pricing.model.value,
                 "overage_tiers": _tiers(feature.pricing),
+                "lease_expiry": feature.lease_expiry.value,
             }
             for feature in catalogue.features.values()
         ],
@@ -160,19 +172,28 @@ def _tiers(pricing: Pricing | None) -> list[dict[str, int | None]]:
 
 
 def _plan_view(plan: Plan) -> dict[str, Any]:
-    rules = {
-        name: {
-            "limit": rule.limit,
-            "unlimited": rule.limit is None,
-            "on_limit": rule.on_limit.value,
-            "enabled": rule.enabled,
-        }
-        for name, rule in plan.rules.items()
-    }
+    rules = {name: rule_view(rule) for name, rule in plan.rules.items()}
     return {
         "name": plan.name,
         "title": plan.title,
         "reset": plan.reset.value,
         "price_minor": plan.price_minor,
+        "rate_limit": rate_view(plan.rate_limit),
         "features": rules,
     }
+
+
+def rule_view(rule: Rule) -> dict[str, Any]:
+    """What a plan, or an organisation's own settings, say of a feature."""
+    return {
+        "limit": rule.limit,
+        "unlimited": rule.limit is None,
+        "on_limit": rule.on_limit.value,
+        "enabled": rule.enabled,
+        "windows": [window_view(window) for window in rule.windows],
+    }
+
+
+def rate_view(rate: RateLimit | None) -> dict[str, Any] | None:
+    """A rate limit as the wire shows it."""
+    return None if rate is None else {"events": rate.events, "per": rate.per.value, "burst": rate.burst}

@@ -38,7 +38,9 @@ def cloud_event(value: Any, size: int, caller: Caller, catalogue: Catalogue, *, 
         rule = _rule(value, catalogue)
         counted = [] if rule is None else measured(rule, value.get("data"))
         if rule is not None and isinstance(counted, tuple):
-            event = quick_event(_native(value, rule, counted, catalogue), size, caller.org_id, keep=keep)
+            event = quick_event(
+                _native(value, rule, counted, catalogue), size, caller.org_id, keep=keep, declared=catalogue.dimensions
+            )
             if event is not None:
                 event.also = counted[1:]
                 return event
@@ -77,7 +79,8 @@ def _checked(value: Any, caller: Caller, catalogue: Catalogue, *, keep: bool) ->
         faults += _unfit_faults(rule, counted)
         counted = tuple((count.feature, 1) for count in rule.counts)
     try:
-        event = event_of(_native(value, rule, counted, catalogue), caller, catalogue.default_feature, keep=keep)
+        native = _native(value, rule, counted, catalogue)
+        event = event_of(native, caller, catalogue.default_feature, keep=keep, declared=catalogue.dimensions)
     except Invalid as told:
         places = {entry["pointer"] for entry in faults}
         faults += [entry for entry in _retold(told) if entry["pointer"] not in places]

@@ -1,6 +1,6 @@
 """Parsed JSON -> UsageEvent. The model decides what is taken; `quick_event` only knows its commonest yes by heart."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -13,7 +13,7 @@ from metering.auth import Caller
 from metering.moments import parse_ms
 from metering.names import is_feature, is_org_id, is_text
 from metering.usage import UsageEvent
-from plans.limits import QUANTITY_MAX
+from plans.limits import QUANTITY_MAX, OnLimit
 
 _QUICK_FIELDS: Final = frozenset(
     {"org_id", "feature", "quantity", "metadata", "event_id", "source", "timestamp", "actor"}
@@ -22,14 +22,20 @@ _QUICK_FIELDS: Final = frozenset(
 QUICK_BYTES_MAX: Final = 1024
 """Metadata of a body this small fits its 8 KiB even if every number in it is written out in full."""
 
+VALUE_CHARS_MAX: Final = 100
+"""Longest value of a dimension: each is part of a field of history, hour after hour."""
+
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
-def quick_event(value: Any, size: int, default_org_id: str | None, *, keep: bool = False) -> UsageEvent | None:
+def quick_event(
+    value: Any, size: int, default_org_id: str | None, *, keep: bool = False, declared: Collection[str] = ()
+) -> UsageEvent | None:
     """The event of an ordinary body of `size` bytes, or None where only the model can tell.
 
     Whatever this takes, the model takes with the same result (a property test holds them together); it costs a
-    third of the model. `keep` asks for the event's details, which only a log of raw events has a use for.
+    third of the model. `keep` asks for the event's details, which only a log of raw events has a use for; `declared`
+    are the dimensions of the catalogue.
     """
     if type(value) is not dict or not _QUICK_FIELDS.issuperset(value) or size > QUICK_BYTES_MAX:
         return None
@@ -49,7 +55,26 @@ def quick_event(value: Any, size: int, default_org_id: str | None, *, keep: bool
     event = UsageEvent(org_id, feature, quantity, event_id, source or "", timestamp_ms)
     if keep:
         event.details = details_of(take("actor"), metadata)
+    if declared:
+        event.dimensions = dimensions_of(take("actor"), metadata, declared)
     return event
+
+
+def dimensions_of(
+    actor: str | None, metadata: Mapping[str, Any] | None, declared: Collection[str]
+) -> dict[str, str] | None:
+    """The event's values of the declared dimensions, as text; None where it has none.
+
+    A value longer than VALUE_CHARS_MAX is kept as `other`; lists, objects and null are no values.
+    """
+    given = {**(metadata or {}), "actor": actor}
+    found = {name: _value(given[name]) for name in declared if isinstance(given.get(name), str | int | float)}
+    return {name: value for name, value in found.items() if value} or None
+
+
+def _value(given: str | float) -> str:
+    text = given if isinstance(given, str) else orjson.dumps(given).decode()
+    return text if len(text) <= VALUE_CHARS_MAX else "other"
 
 
 def details_of(actor: str | None, metadata: Mapping[str, Any] | None) -> bytes | None:
@@ -80,8 +105,10 @@ def _flat(metadata: Any) -> bool:
     return True
 
 
-def event_of(value: Any, caller: Caller, default_feature: str, *, keep: bool = False) -> UsageEvent:
-    """The event that `value` says, with its details where `keep`. Raises Invalid with every fault."""
+def event_of(
+    value: Any, caller: Caller, default_feature: str, *, keep: bool = False, declared: Collection[str] = ()
+) -> UsageEvent:
+    """The event that `value` says; `keep` and `declared` as for `quick_event`. Raises Invalid with every fault."""
     faults: Faults = []
     try:
         body = TrackRequest.model_validate(value)
@@ -98,6 +125,10 @@ def event_of(value: Any, caller: Caller, default_feature: str, *, keep: bool = F
         source=body.source or "",
         timestamp_ms=None if body.timestamp is None else parse_ms(body.timestamp),
         details=details_of(body.actor, _metadata(body)) if keep else None,
+        mode=None if body.mode == "default" else OnLimit(body.mode),
+        dry_run=body.dry_run,
+        dimensions=dimensions_of(body.actor, _metadata(body), declared) if declared else None,
+        hold_id=body.reservation_id,
     )
 
 
@@ -115,4 +146,11 @@ def _needs(value: Any, caller: Caller) -> Faults:
         faults.append(fault("/org_id", "missing", "the token names no organisation, so the body must"))
     if "feature" not in value and "endpoint" not in value:
         faults.append(fault("/feature", "missing", "name a feature (or an endpoint)"))
+    if value.get("reservation_id") is not None:
+        if value.get("event_id") is not None:
+            faults.append(fault("/event_id", "conflict", "the reservation's id is the event's; leave one of them out"))
+        if value.get("dry_run") is True:
+            faults.append(fault("/dry_run", "conflict", "a reservation cannot be committed for a trial"))
+        if value.get("timestamp") is not None:
+            faults.append(fault("/timestamp", "conflict", "a reservation counts when it is committed"))
     return faults

@@ -89,8 +89,9 @@ def _understood(item: Item, kind: str, call: Call) -> UsageEvent:
         raise TooLarge(f"the event has {item.size} bytes, more than {EVENT_BYTES_MAX}")
     if kind in _CLOUD_KINDS:
         return cloud_event(value, item.size, caller, services.catalogue, keep=services.keep_details)
-    event = quick_event(value, item.size, caller.org_id, keep=services.keep_details)
-    return event or event_of(value, caller, services.catalogue.default_feature, keep=services.keep_details)
+    keep, catalogue = services.keep_details, services.catalogue
+    event = quick_event(value, item.size, caller.org_id, keep=keep, declared=catalogue.dimensions)
+    return event or event_of(value, caller, catalogue.default_feature, keep=keep, declared=catalogue.dimensions)
 
 
 def _tell_foreign(call: Call, read: Iterable[UsageEvent | Problem], items: Iterable[Item]) -> None:

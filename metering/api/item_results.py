@@ -86,7 +86,7 @@ def _balance(outcome: Outcome) -> dict[str, Any]:
         "recorded": outcome.recorded,
         "current_usage": outcome.used,
         "limit": limit,
-        "remaining": remaining(limit, outcome.used),
+        "remaining": remaining(limit, outcome.used, 0 if outcome.standing is None else outcome.standing.held),
         "overage": outcome.overage,
     }
     return balance | {"late": True} if outcome.late else balance

@@ -3,62 +3,176 @@
 from typing import Any, Final
 
 from metering.api.bodies import fault
+from metering.clock import MS_PER_S
 from metering.errors import (
     EventConflict,
     FeatureDisabled,
     FeatureUnknown,
+    HoldConflict,
+    HoldExpired,
+    HoldNotFound,
+    HoldSettled,
     Problem,
     QuotaExceeded,
+    RateLimited,
     TimestampOutOfRange,
+    TooManyHolds,
     TotalTooLarge,
 )
 from metering.moments import rfc3339
-from metering.usage import Outcome, Result, UsageEvent
+from metering.usage import HOLD_EXPIRED, HOLD_SETTLED, Outcome, Result, Standing, UsageEvent
 from plans.catalogue import Catalogue, nearest, plan_with_room
 from plans.limits import remaining
+from plans.subwindows import SubWindow
 
 ALLOWED: Final = (Result.RECORDED, Result.CAPPED, Result.DUPLICATE)
 """The outcomes that are a yes; they always have a rule."""
 
 
 def decided_by(outcome: Outcome) -> str:
-    """What an allowed event was decided by."""
+    """What an event was decided by: the limit that left the least room, or its id."""
     if outcome.result is Result.DUPLICATE:
         return "event_id"
-    return "unlimited" if outcome.rule is None or outcome.rule.limit is None else "plan_limit"
+    rule, standing = outcome.rule, outcome.standing
+    if rule is not None and standing is not None and standing.decided_by:
+        return f"window_{rule.windows[standing.decided_by - 1].name}"
+    return "unlimited" if rule is None or rule.limit is None else "plan_limit"
 
 
-def refusal(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> Problem:
-    """The problem that a refused event is answered with."""
-    feature, result = event.feature, outcome.result
-    if result is Result.CONFLICT:
-        return EventConflict(
-            "this event_id was used for another feature or quantity", org_id=event.org_id, event_id=event.event_id
-        )
-    if outcome.rule is None or result is Result.FEATURE_UNKNOWN:
-        return feature_unknown(feature, catalogue)
-    balance = _balance(event, outcome, catalogue)
-    if result is Result.DISABLED:
-        return FeatureDisabled(f"plan {outcome.plan} does not include {feature}", **balance)
-    if result is Result.TOTAL_TOO_LARGE:
-        return TotalTooLarge(f"{feature} stands at {outcome.used}", **balance)
-    detail = f"{feature}: {outcome.used} of {outcome.rule.limit} used, {event.quantity} more asked for"
-    return QuotaExceeded(detail, **balance, decided_by="plan_limit")
-
-
-def _balance(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> dict[str, Any]:
-    """The members that say where the counter stands and what would help."""
-    limit = None if outcome.rule is None else outcome.rule.limit
-    return {
+def track_answer(event: UsageEvent, outcome: Outcome, event_id: str) -> dict[str, Any]:
+    """The balance after an event that is allowed, as `TrackAnswer` describes it."""
+    rule, standing = outcome.rule, outcome.standing
+    limit, end = None if rule is None else rule.limit, rfc3339(outcome.period.end_ms)
+    answer = {
         "org_id": event.org_id,
         "feature": event.feature,
         "current_usage": outcome.used,
         "limit": limit,
-        "remaining": remaining(limit, outcome.used),
-        "requested": event.quantity,
-        "reset_date": rfc3339(outcome.period.end_ms),
-        "upgrade": {"plan": plan_with_room(catalogue, outcome.plan, event.feature, outcome.used)},
+        "remaining": remaining(limit, outcome.used, 0 if standing is None else standing.held),
+        "reset_date": end,
+        "event_id": event_id,
+        "allowed": True,
+        "recorded": outcome.recorded,
+        "duplicate": outcome.result is Result.DUPLICATE,
+        "overage": outcome.overage,
+        "unlimited": limit is None,
+        "period": {"start": rfc3339(outcome.period.start_ms), "end": end},
+        "thresholds_crossed": outcome.marks,
+        "decided_by": decided_by(outcome),
     }
+    if standing is not None and standing.held:
+        answer["reserved"] = standing.held
+    if event.dry_run:
+        answer["dry_run"] = True
+    if outcome.late:
+        answer["late"] = True
+    return answer
+
+
+def refusal(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> Problem:
+    """The problem that a refused event is answered with. `outcome` may tell of another feature than its first."""
+    feature, result = outcome.feature or event.feature, outcome.result
+    if result is Result.CONFLICT:
+        return _conflict(event)
+    if outcome.rule is None or result is Result.FEATURE_UNKNOWN:
+        return feature_unknown(feature, catalogue)
+    if result in _HOLD_RESULTS:
+        return _hold_gone(event, outcome)
+    if result is Result.RATE_LIMITED and outcome.standing is not None:
+        return _rate_limited(event, outcome.standing)
+    return _not_counted(feature, outcome, _told(event, outcome, catalogue))
+
+
+_HOLD_RESULTS: Final = (Result.HOLD_GONE, Result.TOO_MANY_HOLDS)
+
+
+def _not_counted(feature: str, outcome: Outcome, told: dict[str, Any]) -> Problem:
+    """The refusal of what the plan does not have, or has no room for."""
+    if outcome.result is Result.DISABLED:
+        return FeatureDisabled(f"plan {outcome.plan} does not include {feature}", **told)
+    if outcome.result is Result.TOTAL_TOO_LARGE:
+        return TotalTooLarge(f"{feature} stands at {outcome.used}", **told)
+    return _quota_exceeded(feature, outcome, told)
+
+
+def _conflict(event: UsageEvent) -> Problem:
+    if event.hold_id is not None:
+        return HoldConflict(f"{event.hold_id} was settled with another feature or quantity", id=event.hold_id)
+    return EventConflict(
+        "this event_id was used for another feature or quantity", org_id=event.org_id, event_id=event.event_id
+    )
+
+
+def _hold_gone(event: UsageEvent, outcome: Outcome) -> Problem:
+    if outcome.result is Result.TOO_MANY_HOLDS:
+        return TooManyHolds(org_id=event.org_id)
+    state = 0 if outcome.standing is None else outcome.standing.hold_state
+    kind = {HOLD_EXPIRED: HoldExpired, HOLD_SETTLED: HoldSettled}.get(state, HoldNotFound)
+    return kind(id=event.hold_id or event.event_id)
+
+
+def _rate_limited(event: UsageEvent, standing: Standing) -> Problem:
+    wait_s = -(-standing.wait_ms // MS_PER_S)
+    headers = {"Retry-After": str(max(1, wait_s)), **rate_headers(standing)}
+    return RateLimited(f"try again in {max(1, wait_s)} s", headers=headers, org_id=event.org_id)
+
+
+def _quota_exceeded(feature: str, outcome: Outcome, told: dict[str, Any]) -> Problem:
+    """The refusal of what does not fit, with the limit that decided and when that gives way."""
+    rule, standing, decided = outcome.rule, outcome.standing, decided_by(outcome)
+    limit = None if rule is None else rule.limit
+    if rule is not None and standing is not None and standing.decided_by:
+        window = rule.windows[standing.decided_by - 1]
+        limit = window.limit
+        told |= {"window": window_view(window), "reset_date": rfc3339(standing.opens_ms)}
+    held = 0 if standing is None else standing.held
+    kept = f", {held} reserved" if held else ""
+    where = "" if decided == "plan_limit" else f" ({decided.removeprefix('window_').replace('_', ' ')})"
+    detail = f"{feature}: {outcome.used} of {limit} used{kept}{where}, {told['requested']} more asked for"
+    return QuotaExceeded(detail, **told, decided_by=decided)
+
+
+def window_view(window: SubWindow) -> dict[str, Any]:
+    """A sub-window as the wire shows it."""
+    return {"limit": window.limit, "per": window.per.value, "rolling": window.rolling}
+
+
+def raw_rate_headers(standing: Standing | None) -> list[tuple[bytes, bytes]]:
+    """The same as they go out."""
+    return [(name.lower().encode(), value.encode()) for name, value in rate_headers(standing).items()]
+
+
+def rate_headers(standing: Standing | None) -> dict[str, str]:
+    """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers): what an organisation may send still.
+
+    Empty where it has no rate limit.
+    """
+    if standing is None or standing.rate is None:
+        return {}
+    rate, full_s = standing.rate, -(-standing.full_in_ms // MS_PER_S)
+    return {
+        "RateLimit-Policy": f'"events";q={rate.events};w={rate.per.ms // MS_PER_S}',
+        "RateLimit": f'"events";r={standing.events_left};t={full_s}',
+    }
+
+
+def _told(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> dict[str, Any]:
+    """The members that say where the counter stands and what would help."""
+    feature = outcome.feature or event.feature
+    quantity = next((units for name, units in event.also if name == feature), event.quantity)
+    limit = None if outcome.rule is None else outcome.rule.limit
+    held = 0 if outcome.standing is None else outcome.standing.held
+    plan = plan_with_room(catalogue, outcome.plan, feature, outcome.used + held)
+    return {
+        "org_id": event.org_id,
+        "feature": feature,
+        "current_usage": outcome.used,
+        "limit": limit,
+        "remaining": remaining(limit, outcome.used, held),
+        "requested": event.quantity if feature == event.feature else quantity,
+        "reset_date": rfc3339(outcome.period.end_ms),
+        "upgrade": {"plan": plan},
+    } | ({"reserved": held} if held else {})
 
 
 def feature_unknown(feature: str, catalogue: Catalogue) -> FeatureUnknown:

@@ -4,7 +4,7 @@ A raw ASGI application; every microsecond here is paid by every event, so it rea
 once, and writes bytes.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -24,20 +24,20 @@ from metering.api.bodies import (
 from metering.api.events import event_of, quick_event
 from metering.api.guard import require_scope, tell_foreign
 from metering.api.keyed import KEY_HEADER, key_in
-from metering.api.outcomes import ALLOWED, decided_by, refusal, with_window
+from metering.api.outcomes import ALLOWED, raw_rate_headers, refusal, track_answer, with_window
 from metering.auth import USAGE_WRITE, Authenticator, Caller
 from metering.clock import Clock
 from metering.errors import InternalError, OrgNotFound, Overloaded, Problem
-from metering.moments import rfc3339
 from metering.ulid import Ulids
-from metering.usage import Outcome, Result, UsageEvent
+from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
-from plans.limits import remaining
 
 TRACK: Final = "/usage/track"
 TRACK_PATHS: Final = frozenset({TRACK, "/api/usage/track"})
 
 _OK: Final = 200
+
+Answered = tuple[bytes, Sequence[tuple[bytes, bytes]]]
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Track:
         self._ulids = ulids
         self._observe = observe
         self._monotonic = clock.monotonic
-        self._tell_each, self._keep = tell_each, keep_details
+        self._tell_each, self._keep, self._declared = tell_each, keep_details, catalogue.dimensions
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request. `tell_each` writes an access line for every yes as well.
@@ -89,7 +89,7 @@ class Track:
         scope["unread"] = True
         try:
             check_headers(raw, headers)
-            body = await self._answer(scope, headers, receive, began, request_id)
+            body, more = await self._answer(scope, headers, receive, began, request_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             status = await self._refuse(error, scope, headers, request_id, receive, send)
         else:
@@ -99,6 +99,7 @@ class Track:
                 (b"content-length", b"%d" % len(body)),
                 (b"x-request-id", request_id.encode("ascii")),
                 NOSNIFF,
+                *more,
             ]
             await send({"type": "http.response.start", "status": _OK, "headers": answered})
             await send({"type": "http.response.body", "body": body})
@@ -107,8 +108,8 @@ class Track:
         if status != _OK or self._tell_each:
             tell("POST", TRACK, status, seconds, request_id, quietly=status == _OK)
 
-    async def _answer(self, scope: Any, headers: Headers, receive: Receive, now_s: float, request_id: str) -> bytes:
-        """The answer's bytes. Raises Problem."""
+    async def _answer(self, scope: Any, headers: Headers, receive: Receive, now_s: float, request_id: str) -> Answered:
+        """The answer's bytes and further headers. Raises Problem."""
         if not self._counters.room():
             raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
         credentials = headers.get(b"authorization")
@@ -128,40 +129,22 @@ class Track:
     def _event(self, body: bytes, caller: Caller, request_id: str) -> UsageEvent:
         """The event in the body, of an organisation the caller sees. Raises MalformedJson, Invalid, OrgNotFound."""
         value = parse_json(body)
-        event = quick_event(value, len(body), caller.org_id, keep=self._keep)
+        keep, declared = self._keep, self._declared
+        event = quick_event(value, len(body), caller.org_id, keep=keep, declared=declared)
         if event is None:
-            event = event_of(value, caller, self._catalogue.default_feature, keep=self._keep)
+            event = event_of(value, caller, self._catalogue.default_feature, keep=keep, declared=declared)
         if not caller.sees(event.org_id):
             tell_foreign(caller, event.org_id, request_id=request_id)
             raise OrgNotFound
         return event
 
-    def _rendered(self, event: UsageEvent, outcome: Outcome) -> bytes:
-        result, rule = outcome.result, outcome.rule
-        if rule is None or result not in ALLOWED:
+    def _rendered(self, event: UsageEvent, outcome: Outcome) -> Answered:
+        """The answer and the headers that go with it. Raises the problem of a refusal."""
+        if outcome.rule is None or outcome.result not in ALLOWED:
             raise refusal(event, outcome, self._catalogue)
-        end = rfc3339(outcome.period.end_ms)
-        limit = rule.limit
-        answer = {
-            "org_id": event.org_id,
-            "feature": event.feature,
-            "current_usage": outcome.used,
-            "limit": limit,
-            "remaining": remaining(limit, outcome.used),
-            "reset_date": end,
-            "event_id": event.event_id or "evt_" + self._ulids.mint(),
-            "allowed": True,
-            "recorded": outcome.recorded,
-            "duplicate": result is Result.DUPLICATE,
-            "overage": outcome.overage,
-            "unlimited": limit is None,
-            "period": {"start": rfc3339(outcome.period.start_ms), "end": end},
-            "thresholds_crossed": outcome.marks,
-            "decided_by": decided_by(outcome),
-        }
-        if outcome.late:
-            answer["late"] = True
-        return orjson.dumps(answer)
+        answer = track_answer(event, outcome, event.event_id or event.hold_id or "evt_" + self._ulids.mint())
+        told = outcome.standing
+        return orjson.dumps(answer), () if told is None else raw_rate_headers(told)
 
     async def _refuse(
         self, error: Exception, scope: Any, headers: Headers, request_id: str, receive: Receive, send: Send

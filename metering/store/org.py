@@ -94,6 +94,7 @@ def settings_of(org: Org) -> dict[str, object]:
         "reset": profile.reset.value,
         "timezone": profile.timezone,
         "stripe_customer_id": profile.stripe_customer_id,
+        "rate": "plan" if profile.rate is KEEP else rate_fields(profile.rate),
     }
 
 

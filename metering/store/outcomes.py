@@ -51,7 +51,7 @@ def outcomes_of(events: Sequence[UsageEvent], pending: Pending, answer: Answer) 
     for event in events:
         parts = []
         for feature, quantity in content_of(event):
-            parts.append(_part(feature, quantity, frame, reply[at : at + ADMIT_WIDTH], late=pending.late))
+            parts.append(_part(feature, quantity, frame, reply[at : at + ADMIT_WIDTH], reply[0], late=pending.late))
             at += ADMIT_WIDTH
         yield _whole(parts)
 
@@ -65,7 +65,7 @@ def _whole(parts: list[Outcome]) -> Outcome:
     return refused[0] if refused else replace(first, others=tuple(others))
 
 
-def _part(feature: str, quantity: int, frame: Frame, cells: list[int], *, late: bool) -> Outcome:
+def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: int, *, late: bool) -> Outcome:
     """The outcome of one row of admit."""
     code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms = cells
     result = _RESULTS[code & 15]
@@ -75,7 +75,7 @@ def _part(feature: str, quantity: int, frame: Frame, cells: list[int], *, late: 
     elif result is Result.CAPPED:
         recorded = extra
     standing = Standing(
-        held, decided_by, opens_in_ms, None if left < 0 else left, full_in_ms,
+        held, decided_by, now_ms + opens_in_ms if opens_in_ms else 0, frame.org.rate, max(left, 0), full_in_ms,
         wait_ms=extra if result is Result.RATE_LIMITED else 0,
         hold_state=extra if result is Result.HOLD_GONE else 0,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from metering.store.admission import Admission, AdmitRow, Verb
+from metering.store.admission import Admission, AdmitRow, HoldAsk, Verb
 from metering.store.calls import BUDGET_S, Pending
 from metering.store.digests import Digests, Ids, digits, shard_of
 from metering.store.frames import EMPTY, bulk, integer
@@ -61,7 +61,8 @@ class Pendings:
         made: list[AdmitRow] = []
         for feature, quantity in content_of(event):
             row = AdmitRow(feature, shard, bulk(feature.encode()) + integer(quantity) + ids, at_ms, further=bool(made))
-            row.verb, row.mode = (Verb.TRIAL if event.dry_run else Verb.TRACK), event.mode
+            row.verb, row.mode = _verb(event), event.mode
+            row.hold = None if event.hold_id is None else HoldAsk(event.hold_id, charged=False)
             row.dimensions = self._declared(event)
             row.original = self._late_original or event.accepted_ms is not None
             row.box = partial(boxed, event) if self._keeps_events and not event.dry_run else None
@@ -80,7 +81,10 @@ class Pendings:
         return self._digests.ids(org_id, "", hold_id, ((feature.encode(), quantity),), kind=b"hold")
 
     def _ids(self, event: UsageEvent) -> tuple[int | None, bytes]:
-        """The id's shard and the encoded digests: of the client's id, or a minted one for our own repeats."""
+        """The id's shard and the encoded digests: of the client's id, of the hold, or a minted one for our own repeats."""
+        if event.hold_id is not None:
+            first, second = self.hold_ids(event.org_id, event.hold_id, event.feature, event.quantity)
+            return shard_of(first), bulk(digits(first)) + bulk(digits(second))
         if event.event_id is None:
             if event.dry_run:
                 return None, NO_IDS
@@ -100,6 +104,12 @@ class Pendings:
         ]
 
 
+def _verb(event: UsageEvent) -> Verb:
+    if event.hold_id is not None:
+        return Verb.COMMIT
+    return Verb.TRIAL if event.dry_run else Verb.TRACK
+
+
 def content_of(event: UsageEvent) -> Sequence[tuple[str, int]]:
     """What the event counts, in order: (feature, quantity)."""
     return ((event.feature, event.quantity), *event.also)
@@ -107,4 +117,11 @@ def content_of(event: UsageEvent) -> Sequence[tuple[str, int]]:
 
 def _asks_more(event: UsageEvent) -> bool:
     """Whether the event asks for more than to be counted on one plain counter."""
-    return bool(event.mode or event.dry_run or event.also or event.dimensions or event.accepted_ms is not None)
+    return bool(
+        event.mode
+        or event.dry_run
+        or event.also
+        or event.dimensions
+        or event.accepted_ms is not None
+        or event.hold_id is not None
+    )

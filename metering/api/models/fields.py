@@ -1,6 +1,5 @@
 """What all bodies are made of: checked texts and numbers, requests that take no unknown field, answers."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
@@ -21,6 +20,9 @@ PAGE_MAX: Final = 500
 
 CURSOR_PATTERN: Final = r"^[0-9]{1,5}\.[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
+HOLD_ID_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"
+"""Reservations and leases: their ids become parts of keys."""
+
 STRIPE_CUSTOMER_PATTERN: Final = r"^cus_[A-Za-z0-9_]{1,200}$"
 
 EXACT_FLOAT_MAX: Final = 2**53
@@ -32,18 +34,6 @@ def whole(value: object) -> object:
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_MAX:
         return int(value)
     return value
-
-
-def only(expected: str | bool | None) -> Callable[[object], object]:
-    """Takes `expected` alone, the neutral value of what is not built yet, and says so of every other value."""
-    taken = orjson.dumps(expected).decode()
-
-    def checked(value: object) -> object:
-        if type(value) is not type(expected) or value != expected:  # 0 equals False
-            raise PydanticCustomError("not-built", "not built yet: only {taken} is taken", {"taken": taken})
-        return value
-
-    return checked
 
 
 def _not_reserved(org_id: str) -> str:
@@ -133,9 +123,8 @@ Moment: TypeAlias = Annotated[
     Field(json_schema_extra={"format": "date-time"}),
     AfterValidator(_moment),
 ]
-Default: TypeAlias = Annotated[Literal["default"], BeforeValidator(only("default"))]
-Nothing: TypeAlias = Annotated[None, BeforeValidator(only(None))]
-No: TypeAlias = Annotated[Literal[False], BeforeValidator(only(expected=False))]
+HoldId: TypeAlias = Annotated[str, Field(pattern=HOLD_ID_PATTERN)]
+Mode: TypeAlias = Literal["default", "overage", "block", "cap"]
 Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(_small), WithJsonSchema(_METADATA_SCHEMA)]
 Zone: TypeAlias = Annotated[
     str, Field(max_length=64, json_schema_extra={"format": "iana-time-zone"}), AfterValidator(_zone)

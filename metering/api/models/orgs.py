@@ -1,6 +1,6 @@
 """Organisations and plans on the wire."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -18,6 +18,26 @@ from metering.api.models.fields import (
     unset,
 )
 from metering.api.models.usage import OrgView
+from plans.catalogue_file import WINDOWS_MAX
+
+
+PerName: TypeAlias = Literal["minute", "hour", "day", "week"]
+
+
+class WindowSetting(Request):
+    """A sub-window: at most `limit` units in each `per` (UTC), or in the last one where `rolling`."""
+
+    limit: Limit
+    per: PerName
+    rolling: bool = Field(default=False, description="The last so much time, instead of whole minutes, hours, ...")
+
+
+class RateSetting(Request):
+    """A rate limit: so many events of the organisation a `per`, `burst` of them at once."""
+
+    events: Annotated[int, Field(ge=1, le=10**9)]
+    per: PerName
+    burst: Annotated[int, Field(ge=1, le=10**6)] = Field(1, description="Events that may come at once.")
 
 
 class OrgSettings(Request):
@@ -31,6 +51,12 @@ class OrgSettings(Request):
     )
     on_limit: dict[FeatureName, OnLimitName] = unset(
         {}, "What happens above a limit instead of what the plan says. Replaced and kept as `limits`."
+    )
+    windows: dict[FeatureName, Annotated[list[WindowSetting], Field(max_length=WINDOWS_MAX)]] = unset(
+        {}, "Sub-windows instead of the plan's; an empty list is none. Replaced and kept as `limits`."
+    )
+    rate_limit: RateSetting | None = unset(
+        None, "A rate limit instead of the plan's; null is none. Kept while the plan stays."
     )
     reset: ResetName = unset("", "Kind of period, from the next one on.")
     timezone: Zone = unset("", "IANA name of the zone whose midnights part the periods.")
@@ -50,6 +76,22 @@ class OrgPage(Answer):
     next_cursor: str | None
 
 
+class WindowView(Answer):
+    """A sub-window."""
+
+    limit: int
+    per: PerName
+    rolling: bool
+
+
+class RateView(Answer):
+    """A rate limit."""
+
+    events: int
+    per: PerName
+    burst: int
+
+
 class RuleView(Answer):
     """What a plan says of one feature."""
 
@@ -57,6 +99,7 @@ class RuleView(Answer):
     unlimited: bool
     on_limit: OnLimitName
     enabled: bool
+    windows: list[WindowView]
 
 
 class PlanView(Answer):
@@ -66,6 +109,7 @@ class PlanView(Answer):
     title: str
     reset: ResetName
     price_minor: int | None
+    rate_limit: RateView | None = Field(description="Of all events of an organisation together; null: none.")
     features: dict[str, RuleView]
 
 
@@ -88,6 +132,7 @@ class FeatureKind(Answer):
     overage_per: int
     overage_model: Literal["flat", "package", "graduated", "volume"] | None
     overage_tiers: list[TierView]
+    lease_expiry: Literal["charge", "release"] = Field(description="What becomes of a lease that is not settled.")
 
 
 class CatalogueView(Answer):
@@ -97,5 +142,6 @@ class CatalogueView(Answer):
     currency: str
     default_plan: str
     default_feature: str
+    dimensions: dict[str, int] = Field(description="What history is also kept by, with the most values a month.")
     features: list[FeatureKind]
     data: list[PlanView]

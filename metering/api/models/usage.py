@@ -1,17 +1,16 @@
 """Usage on the wire: an event, the balance after it, an organisation's counters."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
 from metering.api.models.fields import (
     Answer,
-    Default,
     FeatureName,
+    HoldId,
     Metadata,
+    Mode,
     Moment,
-    No,
-    Nothing,
     OnLimitName,
     OrgId,
     Quantity,
@@ -41,9 +40,18 @@ class TrackRequest(Request):
     endpoint: Text = unset(
         "", "Short form, in place of `feature`: one call of this endpoint. Kept with raw events only."
     )
-    mode: Default = Field("default", description="What the plan says; other modes are not built yet.")
-    reservation_id: Nothing = unset(None, "Reservations are not built yet.")
-    dry_run: No = Field(default=False, description="Dry runs are not built yet.")
+    mode: Mode = Field("default", description="Tightens what the plan does above a limit, and never loosens it.")
+    reservation_id: HoldId | None = unset(
+        None, "Commits this reservation or lease: its id makes repeating safe, in place of `event_id`."
+    )
+    dry_run: bool = Field(default=False, description="Answer as if it counted, and write nothing.")
+
+
+DecidedBy: TypeAlias = Literal[
+    "plan_limit", "unlimited", "event_id",
+    "window_minute", "window_hour", "window_day", "window_week",
+    "window_rolling_minute", "window_rolling_hour", "window_rolling_day", "window_rolling_week",
+]  # fmt: skip
 
 
 class TrackAnswer(Answer):
@@ -63,7 +71,9 @@ class TrackAnswer(Answer):
     unlimited: bool
     period: Span
     thresholds_crossed: list[int] = Field(description="Percent of the limit: 75, 80, 90, 100.")
-    decided_by: Literal["plan_limit", "unlimited", "event_id"]
+    decided_by: DecidedBy = Field(description="The limit that left the least room.")
+    reserved: int = Field(default=0, description="Units that open reservations and leases keep; not told where 0.")
+    dry_run: bool = Field(default=False, description="Only there when true: nothing was written.")
     late: bool = Field(default=False, description="Only there when true: the event belongs to an earlier period.")
 
 
