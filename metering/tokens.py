@@ -8,7 +8,7 @@ from typing import Final
 import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 
-from metering.auth import ADMIN, BILLING_READ, BILLING_WRITE, USAGE_READ, USAGE_WRITE
+from metering.auth import ADMIN, BILLING_READ, BILLING_WRITE, CHECK, USAGE_READ, USAGE_WRITE
 from metering.clock import MS_PER_S, Clock
 from metering.moments import span_s
 from metering.names import is_org_id

@@ -43,16 +43,16 @@ async def post_check(call: Call) -> Reply:
     settled = await _settled(call, asks)
     if body.checks:
         return json_reply({"results": [_result(call, *answer) for answer in settled]})
-    ask, found_out = settled[0]
-    if isinstance(found_out, Problem):
-        raise found_out
-    return json_reply(_answer(call, ask, found_out), headers=rate_headers(found_out.standing))
+    event, outcome = settled[0]
+    if isinstance(outcome, Problem):
+        raise outcome
+    return json_reply(_answer(call, event, outcome), headers=rate_headers(outcome.standing))
 
 
 async def get_entitlements(call: Call) -> Reply:
     """What the organisation in the path may use, with an ETag."""
     org = await found(call, call.params["org_id"])
-    content = {
+    content: dict[str, Any] = {
         "org_id": org.org_id,
         "plan": org.plan,
         "period": span(org.period),

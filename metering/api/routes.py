@@ -3,10 +3,11 @@
 from typing import Final
 
 from metering.api.route import Route
-from metering.api.tables import history, ingest, ops, orgs, outlook, raw_events, reference, usage
+from metering.api.tables import check, history, ingest, ops, orgs, outlook, raw_events, reference, usage
 
 ROUTES: Final[tuple[Route, ...]] = (
     *usage.ROUTES,
+    *check.ROUTES,
     *ingest.ROUTES,
     *history.ROUTES,
     *outlook.ROUTES,

@@ -81,7 +81,7 @@ class Pendings:
         return self._digests.ids(org_id, "", hold_id, ((feature.encode(), quantity),), kind=b"hold")
 
     def _ids(self, event: UsageEvent) -> tuple[int | None, bytes]:
-        """The id's shard and the encoded digests: of the client's id, of the hold, or a minted one for our own repeats."""
+        """The shard and the encoded digests: of the client's id, of the hold, or of a minted id for our own repeats."""
         if event.hold_id is not None:
             first, second = self.hold_ids(event.org_id, event.hold_id, event.feature, event.quantity)
             return shard_of(first), bulk(digits(first)) + bulk(digits(second))

@@ -55,6 +55,8 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/api/usage/track"): Row(_at("/api/usage/track", feature="scans"), creates=True),
     ("POST", "/v1/events"): Row(_at("/v1/events", feature="scans"), names_org=False),
     ("POST", "/usage/track/batch"): Row(_at("/usage/track/batch", feature="scans"), names_org=False),
+    ("POST", "/v1/check"): Row(_at("/v1/check", feature="scans"), creates=True),
+    ("GET", "/v1/orgs/{org_id}/entitlements"): Row(_at("/v1/orgs/{org_id}/entitlements")),
     ("GET", "/usage"): Row(_plain("/usage"), names_org=False),
     ("GET", "/api/usage"): Row(_plain("/api/usage"), names_org=False),
     ("GET", "/usage/{org_id}"): Row(_at("/usage/{org_id}")),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, RootModel
 
 from metering.api.models.fields import Answer, FeatureName, Mode, OrgId, Quantity, Request, Span, Text, unset
 from metering.api.models.orgs import RateView, RuleView
@@ -79,6 +79,10 @@ class CheckAnswers(Answer):
     """The answers, in the order of the questions."""
 
     results: list[CheckAnswer | CheckProblem]
+
+
+class CheckReply(RootModel[CheckAnswer | CheckAnswers]):
+    """One answer, or as many as there were questions."""
 
 
 class Entitlements(Answer):

@@ -20,7 +20,6 @@ from metering.api.models.fields import (
 from metering.api.models.usage import OrgView
 from plans.catalogue_file import WINDOWS_MAX
 
-
 PerName: TypeAlias = Literal["minute", "hour", "day", "week"]
 
 

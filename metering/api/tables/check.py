@@ -3,11 +3,11 @@
 from typing import Final
 
 from metering.api import check
-from metering.api.models.check import CheckAnswer, CheckAnswers, ChecksRequest, Entitlements
+from metering.api.models.check import CheckReply, ChecksRequest, Entitlements
 from metering.api.route import Route
 from metering.api.tables.shared import READS
 from metering.auth import CHECK, USAGE_READ
-from metering.errors import FeatureUnknown, Invalid, OrgNotFound, RateLimited
+from metering.errors import FeatureUnknown, Invalid, OrgNotFound
 
 _ASKED: Final = {"org_id": "org-123", "feature": "scans", "quantity": 5}
 _TOLD: Final = {
@@ -33,9 +33,9 @@ _TOLD: Final = {
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
-        "POST", "/v1/check", "May it be used?", CHECK, "usage", check.post_check, {200: CheckAnswer | CheckAnswers},
+        "POST", "/v1/check", "May it be used?", CHECK, "usage", check.post_check, {200: CheckReply},
         request=ChecksRequest, problems=(OrgNotFound, FeatureUnknown, *READS), example=_ASKED, shows=_TOLD,
-        about="Answers 200 whether it may or not, and says why. Decided by the script that counts, on the same figures.",
+        about="Answers 200 whether it may or not, and why. Decided by the script that counts, on the same figures.",
     ),
     Route(
         "GET", "/v1/orgs/{org_id}/entitlements", "What an organisation may use", USAGE_READ, "usage",
