@@ -233,6 +233,7 @@ class App:
         services = Services(
             auth=auth,
             counts=counted,
+            queue=opened.queue,
             orgs=opened.orgs,
             kept=opened.kept,
             lookback=opened.lookback,

@@ -19,7 +19,7 @@ config_app = typer.Typer(help="The settings.", no_args_is_help=True)
 plans_app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plans_app, name="plans")
-events_app = typer.Typer(help="Raw events, as EVENT_RETENTION keeps them.", no_args_is_help=True)
+events_app = typer.Typer(help="Raw events, and events that were given up.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
 
 HEALTH_TIMEOUT_S: Final = 4.0
@@ -129,7 +129,8 @@ def events_sink(
     """Copy raw events into files of JSON lines as they are counted, each at least once."""
     from metering import log
     from metering.clock import SystemClock
-    from metering.sink import SinkError, copy_events
+    from metering.event_commands import copy_events
+    from metering.sink import SinkError
 
     settings = _settings()
     log.configure(settings.log_level.value, clock=SystemClock())
@@ -138,6 +139,19 @@ def events_sink(
     except SinkError as error:
         _fail(str(error), error.cure)
     _say(f"{written} events written to {folder}")
+
+
+@events_app.command("retry")
+def events_retry() -> None:
+    """Put events that were given up (metering_queue_dead) back into their queues, once the cause is repaired."""
+    from metering.event_commands import retry_events
+    from metering.sink import SinkError
+
+    try:
+        put = asyncio.run(retry_events(_settings()))
+    except SinkError as error:
+        _fail(str(error), error.cure)
+    _say(f"{put} events wait to be counted again")
 
 
 @app.command()

@@ -7,7 +7,6 @@ Each line has `partition` and `id`, which together name the entry: a reader drop
 import asyncio
 import fcntl
 import os
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,15 +16,8 @@ from typing import BinaryIO, Final, Self
 import orjson
 import structlog
 
-from metering.clock import Clock
 from metering.errors import Problem
-from metering.settings import Settings
 from metering.store.boxes import Unreadable
-from metering.store.connect import PATIENT, StoreError, connect
-from metering.store.fields import FieldCodec
-from metering.store.folder import Folder, Running
-from metering.store.keys import Keys
-from metering.store.marker import MarkerError, open_dataset
 from metering.store.raw_events import opened
 from metering.store.raw_feed import Feed, Item
 from metering.store.raw_log import entry_of, shown
@@ -36,9 +28,6 @@ BLOCK_MS: Final = 500
 
 LOOK_S: Final = 30.0
 """Between two looks for entries of sinks that died and for what retention ended unread."""
-
-REPLY_S: Final = 5.0
-"""Wait for one reply: some megabytes, after BLOCK_MS in which there was nothing."""
 
 PAUSE_S: Final = 1.0
 """Before the store is asked again after it did not answer."""
@@ -200,37 +189,3 @@ class Sink:
                 log.warning("a raw event whose details cannot be read", partition=item.partition, entry=item.name)
         view = {"partition": item.partition, **shown(entry, None if known is None else known.org_id)}
         return view["at"][:_DATE_CHARS], orjson.dumps(view) + b"\n"
-
-
-# ── as a command ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def copy_events(settings: Settings, clock: Clock, folder: Path, *, group: str, name: str, once: bool) -> int:
-    """Run a sink until it is told to end; how many lines it wrote. Raises SinkError."""
-    try:
-        async with connect(_store_url(settings), retries=PATIENT, reply_timeout_s=REPLY_S) as client:
-            dataset = await open_dataset(client, partitions=settings.partitions, create=False)
-            if dataset is None:
-                raise SinkError("the store holds no data set", "Start the service on it first.")
-            keys = Keys(dataset.partitions)
-            names = Names(client, keys, FieldCodec(), clock.monotonic)
-            with DayFiles(folder) as files:
-                sink = Sink(Feed(client, keys, group, name), names, files, clock.monotonic)
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    asyncio.get_running_loop().add_signal_handler(number, sink.end.set)
-                await sink.run(once=once)
-                return sink.written
-    except (MarkerError, Problem) as error:
-        raise SinkError(str(error), error.cure) from error
-    except StoreError as error:
-        raise SinkError(f"the store does not answer ({error})", "`metering doctor` looks at the store.") from error
-
-
-def _store_url(settings: Settings) -> str:
-    """Where the store is: the one of REDIS_URL, or the one that runs in DATA_DIR."""
-    if settings.redis_url is not None:
-        return settings.store_url()
-    running = Running.read(Folder(settings.data_dir.absolute()))
-    if running is None:
-        raise SinkError("no store runs in DATA_DIR", "Start the service, or set REDIS_URL.")
-    return f"unix://{running.socket}?db={settings.redis_db}"

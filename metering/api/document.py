@@ -49,6 +49,7 @@ _UNCHECKED: Final = (StorageUnavailable, Overloaded, KeysUnavailable)
 _SAID: Final = {
     200: "Done.",
     201: "Created.",
+    202: "Accepted, and done later.",
     204: "Done; there is nothing to say.",
     207: "Some were not done; `results` says which and why.",
     503: "Not well.",

@@ -13,6 +13,7 @@ from metering.api.guard import tell_foreign
 from metering.api.item_results import Results
 from metering.api.keyed import KEY_HEADER, key_in
 from metering.api.models.ingest import EventsQuery
+from metering.api.queued import accepted, told
 from metering.api.route import Call, Reply, json_reply
 from metering.errors import Invalid, MalformedJson, OrgNotFound, Overloaded, Problem, TooLarge
 from metering.names import TEXT_CHARS_MAX
@@ -42,6 +43,8 @@ class Batch:
 
 async def post_events(call: Call) -> Reply:
     """POST /v1/events and POST /usage/track/batch."""
+    if call.asked(EventsQuery).ack == "async":
+        return await _queued(call, await read_batch(call))
     if not call.services.counts.room():
         raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
     batch = await read_batch(call)
@@ -125,12 +128,37 @@ def _faults(place: str, problem: Problem) -> Faults:
     return [fault(place + entry["pointer"], entry["code"], entry["detail"]) for entry in faults]
 
 
+async def _queued(call: Call, batch: Batch) -> Reply:
+    """Answer for events that are counted later. Raises the problem that kept all of them from the store."""
+    results = _results(call)
+    fates = await accepted(call, batch.events(), results)
+    _raise_common(fates)
+    answered = iter(fates)
+    listed = []
+    for index, (item, entry) in enumerate(zip(batch.items, batch.read, strict=True)):
+        if isinstance(entry, Problem):
+            listed.append(results.of(index, _id_of(item), None, entry))
+        elif (fate := next(answered)) is not None:
+            listed.append(results.of(index, entry.event_id, entry, fate))
+    return told(fates.count(None), listed)
+
+
+def _results(call: Call) -> Results:
+    own_time = call.sent(EventsBody).kind in _CLOUD_KINDS
+    return Results(call.services.catalogue, "/time" if own_time else "/timestamp")
+
+
+def _raise_common(settled: Sequence[Settled | None]) -> None:
+    """Raises the problem that kept every event from the store."""
+    faults = [entry for entry in settled if isinstance(entry, Problem) and entry.status >= _SERVER_FAULT]
+    if faults and len(faults) == len(settled):
+        raise faults[0]
+
+
 def _answer(call: Call, batch: Batch, settled: Sequence[Settled]) -> Reply:
     """What became of every event. Raises the problem that kept all of them from the store."""
-    if settled and all(isinstance(entry, Problem) and entry.status >= _SERVER_FAULT for entry in settled):
-        raise next(entry for entry in settled if isinstance(entry, Problem))
-    own_time = call.sent(EventsBody).kind in _CLOUD_KINDS
-    results = Results(call.services.catalogue, "/time" if own_time else "/timestamp")
+    _raise_common(settled)
+    results = _results(call)
     answered = iter(settled)
     listed = [
         results.of(index, _id_of(item), None, entry)

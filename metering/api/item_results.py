@@ -67,10 +67,11 @@ class Results:
         if event is None or (outcome.rule is not None and outcome.result in ALLOWED):
             return None
         if outcome.result is Result.FEATURE_UNKNOWN:
-            return self._feature_unknown(event.feature)
+            return self.unknown(event.feature)
         return refusal(event, outcome, self._catalogue)
 
-    def _feature_unknown(self, feature: str) -> FeatureUnknown:
+    def unknown(self, feature: str) -> FeatureUnknown:
+        """The problem of a feature that the catalogue does not have; few get a suggestion."""
         found = self._unknown.get(feature)
         if found is None:
             if len(self._unknown) >= HINTS_MAX:

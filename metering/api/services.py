@@ -122,6 +122,14 @@ class Counts(Protocol):
         ...
 
 
+class EventQueue(Protocol):
+    """Events that are counted later (`metering.store.queue.Queue`)."""
+
+    def accept(self, events: Sequence[UsageEvent], *, actor: str) -> Awaitable[Sequence[Problem | None]]:
+        """Put them on disk; in their order None for each that will be counted, or why it will not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
@@ -132,6 +140,7 @@ class Services:
 
     auth: Authenticator
     counts: Counts
+    queue: EventQueue
     orgs: OrgBook
     kept: Kept
     lookback: Lookback

@@ -4,8 +4,8 @@ An event is counted under its own id and taken out only when that is answered. B
 entry is handed to another, and the id makes its second count a duplicate.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -57,6 +57,19 @@ TrackAll = Callable[[Sequence[UsageEvent]], Awaitable[Sequence[Outcome | Problem
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an entry is not decided; `hopeless` where no further try mends it."""
+
+    why: str
+    hopeless: bool = False
+
+
+_WAITS: Final = _Failure("")
+_TOO_FAST: Final = _Failure("rate-limited")
+"""A rate gives way by itself, and many events come at once here though their sender sent them one by one."""
+
+
 class Consumer:
     """Counts the queues of one data set. Every worker may: they share the entries, and none is counted twice."""
 
@@ -92,64 +105,69 @@ class Consumer:
 
     async def _count(self, partition: int, entries: Sequence[Entry]) -> None:
         """Count these, take out what is decided, leave what the store could not answer."""
+        failed: dict[str, _Failure] = {}
         events: list[tuple[Entry, UsageEvent]] = []
+        decided: list[Entry] = []
         for entry in entries:
-            event = await self._event(partition, entry)
+            event = await self._event(entry, failed)
             if event is not None:
                 events.append((entry, event))
-        if not events:
-            return
-        decided: list[Entry] = []
-        for (entry, _), outcome in zip(events, await self._track_all([event for _, event in events]), strict=True):
-            if await self._decided(partition, entry, outcome):
+            elif entry.name not in failed:
+                self.stats.refused += 1
                 decided.append(entry)
+        outcomes = await self._track_all([event for _, event in events]) if events else ()
+        for (entry, _), outcome in zip(events, outcomes, strict=True):
+            failure = self._failure(outcome)
+            if failure is None:
+                decided.append(entry)
+            elif failure is not _WAITS:
+                failed[entry.name] = failure
         if decided:
             await self._reader.take_out(partition, decided)
+        await self._give_up(partition, [entry for entry in entries if entry.name in failed], failed)
 
-    async def _event(self, partition: int, entry: Entry) -> UsageEvent | None:
-        """The event as it is to be counted: at its own time, or when it was accepted. None: nothing is to be."""
+    async def _event(self, entry: Entry, failed: dict[str, _Failure]) -> UsageEvent | None:
+        """The event as it was accepted. None: its organisation is gone, or `failed` says why it cannot be read."""
         try:
             event = await self._reader.event(entry)
         except Problem as problem:
             if isinstance(problem, _PASSING):
                 raise
-            await self._failed(partition, entry, problem.code)
+            failed[entry.name] = _Failure(problem.code)
             return None
         except _ODD as error:
-            await self._bury(partition, entry, type(error).__name__)
+            failed[entry.name] = _Failure(type(error).__name__, hopeless=True)
             return None
-        if event is None:
-            await self._reader.take_out(partition, [entry])
-            self.stats.refused += 1
-            return None
-        return event if event.timestamp_ms is not None else replace(event, timestamp_ms=entry.accepted_ms)
+        return None if event is None else replace(event, accepted_ms=entry.accepted_ms)
 
-    async def _decided(self, partition: int, entry: Entry, outcome: Outcome | Problem) -> bool:
-        """Whether the entry is decided, which is noted. An internal failure is tried again, a few times."""
-        if isinstance(outcome, Outcome):
-            self._note(outcome.result)
-            return True
-        if isinstance(outcome, _FINAL):
-            self.stats.refused += 1
-            return True
-        if not isinstance(outcome, _PASSING):
-            await self._failed(partition, entry, outcome.code)
-        return False
-
-    def _note(self, result: Result) -> None:
-        if result in _COUNTED:
+    def _failure(self, outcome: Outcome | Problem) -> _Failure | None:
+        """None where the event is decided, which is noted; _WAITS where the store could not answer."""
+        if isinstance(outcome, Problem):
+            if isinstance(outcome, _FINAL):
+                self.stats.refused += 1
+                return None
+            return _WAITS if isinstance(outcome, _PASSING) else _Failure(outcome.code)
+        if outcome.result is Result.RATE_LIMITED:
+            return _TOO_FAST
+        if outcome.result in _COUNTED:
             self.stats.counted += 1
-        elif result is Result.DUPLICATE:
+        elif outcome.result is Result.DUPLICATE:
             self.stats.duplicates += 1
         else:
             self.stats.refused += 1
+        return None
 
-    async def _failed(self, partition: int, entry: Entry, code: str) -> None:
-        """An entry failed for a reason of its own: give it up after so many tries."""
-        if await self._reader.times_handed_out(partition, entry) >= TRIES_MAX:
-            await self._bury(partition, entry, code)
-
-    async def _bury(self, partition: int, entry: Entry, why: str) -> None:
-        log.error("queued event given up", partition=partition, entry=entry.name, why=why)
-        await self._reader.bury(partition, entry, why)
-        self.stats.given_up += 1
+    async def _give_up(self, partition: int, entries: Sequence[Entry], failed: Mapping[str, _Failure]) -> None:
+        """Of entries that failed by themselves, end those that have been tried often enough."""
+        tries = await self._reader.times_handed_out(partition, entries)
+        for entry in entries:
+            failure = failed[entry.name]
+            if tries[entry.name] < TRIES_MAX and not failure.hopeless:
+                continue
+            if failure is _TOO_FAST:
+                self.stats.refused += 1
+                await self._reader.take_out(partition, [entry])
+                continue
+            log.error("queued event given up", partition=partition, entry=entry.name, why=failure.why)
+            await self._reader.bury(partition, entry, failure.why)
+            self.stats.given_up += 1

@@ -99,11 +99,16 @@ class QueueReader:
         await self._ask(self._client.xadd(dead, said, maxlen=DEAD_MAX, approximate=True))
         await self.take_out(partition, [entry])
 
-    async def times_handed_out(self, partition: int, entry: Entry) -> int:
-        """How often it was handed to a reader; 0 where it is gone."""
-        key = self._key(partition)
-        found = await self._ask(self._client.xpending_range(key, GROUP, entry.name, entry.name, 1))
-        return int(found[0]["times_delivered"]) if found else 0
+    async def times_handed_out(self, partition: int, entries: Sequence[Entry]) -> dict[str, int]:
+        """How often each was handed to a reader, by name; 0 where it is gone."""
+        if not entries:
+            return {}
+        pipe = self._client.pipeline(transaction=False)
+        for entry in entries:
+            pipe.xpending_range(self._key(partition), GROUP, entry.name, entry.name, 1)
+        found = await replies_of(pipe)
+        pairs = zip(entries, found, strict=True)
+        return {entry.name: int(told[0]["times_delivered"]) if told else 0 for entry, told in pairs}
 
     async def _grouped(self, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """The reply to `call`; the group is made on first use, and sees what is in the stream already."""

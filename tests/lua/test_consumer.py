@@ -18,8 +18,9 @@ from metering.errors import (
     TimestampOutOfRange,
 )
 from metering.store.consumer import ENTRIES_MAX, TRIES_MAX
+from metering.store.queue_dead import retry_dead
 from metering.usage import UsageEvent
-from tests.lua.ledger import Ledger
+from tests.lua.ledger import CATALOGUE, Ledger
 from tests.lua.lines import dead, line_of, once, queued, used
 from tests.lua.scenes import calm, event, lawful, move_to, next_year
 from tests.support.servers import StoreServer
@@ -69,6 +70,51 @@ async def test_an_event_lies_in_history_where_it_was_accepted(store: StoreServer
         await line.consumer.turn()
         day = (await ledger.client.keys("*:h:acme:scans:*"))[0]
         assert await ledger.client.hgetall(day) == {b"12": b"3", b"11": b"2"}
+
+
+async def test_an_event_counts_in_the_period_it_was_accepted_in_however_late_it_is_counted(store: StoreServer) -> None:
+    async with calm(store.url, partitions=1, callers=1) as ledger:
+        line = line_of(ledger)
+        await move_to(ledger, await next_year(ledger, "01-31T23:59:50"))
+        await ledger.callers[0].counters.track(event("acme", 1, "e0"))
+        await line.accept(event("acme", 3, "e1"), event("acme", 12, "e2"))
+        january = await ledger.callers[0].orgs.get("acme")
+        assert january is not None
+        end_ms = january.period.end_ms
+        await move_to(ledger, await next_year(ledger, "02-01T00:00:05"))
+        await ledger.callers[0].counters.track(event("acme", 1, "e3"))
+        assert not await line.queue.drained_past("acme", end_ms)
+        await line.consumer.turn()
+        assert await line.queue.drained_past("acme", end_ms)
+        archive = await ledger.client.hgetall(ledger.keys.archive("acme", january.period.start_ms))
+        assert (archive[b"u:scans"], archive[b"x:scans"]) == (b"16", b"6")
+        assert (await used(ledger, "acme"), line.consumer.stats.counted) == (1, 2)
+        await lawful(ledger)
+
+
+async def test_all_features_of_an_event_are_counted_or_none(store: StoreServer) -> None:
+    async with Ledger(store.url, callers=1) as ledger:
+        line = line_of(ledger)
+        both = UsageEvent("acme", "scans", 2, "e1", also=(("checks", 4),))
+        await line.accept(both, UsageEvent("acme", "scans", 2, "e2", also=(("checks", 9),)))
+        await line.consumer.turn()
+        assert (await used(ledger, "acme"), await used(ledger, "acme", "checks")) == (2, 4)
+        assert (line.consumer.stats.counted, line.consumer.stats.refused) == (1, 1)
+
+
+async def test_what_is_too_fast_for_its_rate_waits_a_while_and_is_then_refused(store: StoreServer) -> None:
+    rated = CATALOGUE.replace(
+        "[plans.free.features]", '[plans.free.rate_limit]\nevents = 1\nper = "hour"\nburst = 2\n\n[plans.free.features]'
+    )
+    async with Ledger(store.url, partitions=1, callers=1, catalogue=rated) as ledger:
+        line = line_of(ledger, idle_ms=0)
+        await line.accept(*(event("acme", 1, f"e{n}") for n in range(3)))
+        await line.consumer.turn()
+        assert (await used(ledger, "acme"), await queued(ledger)) == (2, 1)
+        for _ in range(TRIES_MAX - 1):
+            await line.consumer.turn()
+        assert (await used(ledger, "acme"), await queued(ledger), await dead(ledger)) == (2, 0, [])
+        assert (line.consumer.stats.counted, line.consumer.stats.refused) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +288,21 @@ async def test_an_entry_that_cannot_be_read_is_given_up_at_once(store: StoreServ
         await line.accept(event("beta"))
         await line.consumer.turn()
         assert (await queued(ledger), len(await dead(ledger)), await used(ledger, "beta")) == (0, 1, 1)
+
+
+async def test_what_was_given_up_can_be_tried_again_once_it_is_repaired(store: StoreServer) -> None:
+    async with Ledger(store.url, partitions=1, callers=1) as ledger:
+        await line_of(ledger).accept(event("acme", 3, "e1"), event("acme", 4, "e2"))
+        key = await ledger.client.hget("{p00}:p:acme", "key")
+        await ledger.client.hset("{p00}:p:acme", "key", "nonsense")
+        for _ in range(TRIES_MAX):
+            await line_of(ledger, idle_ms=0).consumer.turn()
+        await ledger.client.xadd("{p00}:dead", {"x": 1})
+        await ledger.client.hset("{p00}:p:acme", "key", key)
+        assert await retry_dead(ledger.client, ledger.keys) == 2
+        assert await dead(ledger) == []
+        await line_of(ledger).consumer.turn()
+        assert (await used(ledger, "acme"), await queued(ledger)) == (7, 0)
 
 
 async def test_an_organisation_that_cannot_be_read_is_given_up_after_some_tries(store: StoreServer) -> None:

@@ -216,6 +216,16 @@ def test_a_database_without_a_data_set_is_told(store: StoreServer, tmp_path: Pat
     assert "the store holds no data set" in done.stderr
 
 
+def test_events_that_were_given_up_are_put_back_by_a_command(data: Data) -> None:
+    data.store.xadd("{p01}:dead", {"org": "a", "to": "b", "box": "c", "entry": "1-1", "why": "org-corrupt"})
+    words = [sys.executable, "-m", "metering.cli", "events", "retry"]
+    environment = clean_environment(REDIS_URL=data.url)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "1 events wait to be counted again\n")
+    ((_, fields),) = data.store.xrange("{p01}:queue")
+    assert (fields, data.store.xlen("{p01}:dead")) == ({b"org": b"a", b"to": b"b", b"box": b"c"}, 0)
+
+
 def test_sigterm_ends_it_with_what_it_did(data: Data, tmp_path: Path) -> None:
     data.org("acme")
     data.add("acme", "e1")

@@ -99,6 +99,9 @@ class EventsQuery(Request):
     detail: Literal["full", "none"] = Field(
         "full", description="none: 204 when all were counted, otherwise only the events that were not."
     )
+    ack: Literal["sync", "async"] = Field(
+        "sync", description="async: answer 202 once the events are on disk, and count them afterwards."
+    )
 
 
 class ItemProblem(Answer):
@@ -158,3 +161,15 @@ class EventsAnswer(Answer):
     results: list[ItemResult] = Field(
         description="In the order of the events sent; with `detail=none` the failed ones."
     )
+
+
+class AcceptedAnswer(Answer):
+    """What became of a batch with `ack=async`. Whether a limit lets an event count shows later, not here."""
+
+    accepted: int = Field(description="On disk, and counted soon.")
+    rejected: int
+    results: list[ItemResult] = Field(description="The rejected ones, in the order sent.")
+
+
+class PartAnswer(RootModel[EventsAnswer | AcceptedAnswer]):
+    """What became of a batch of which some were not counted, or not accepted (`ack=async`)."""

@@ -7,7 +7,16 @@ from pydantic import BaseModel
 
 from metering.api import ingest
 from metering.api.event_bodies import BINARY, CLOUD, CLOUD_BATCH, LINES, NATIVE, reader
-from metering.api.models.ingest import CloudEvent, CloudEvents, EventLines, EventsAnswer, EventsQuery, NativeEvents
+from metering.api.models.ingest import (
+    AcceptedAnswer,
+    CloudEvent,
+    CloudEvents,
+    EventLines,
+    EventsAnswer,
+    EventsQuery,
+    NativeEvents,
+    PartAnswer,
+)
 from metering.api.route import Media, Route
 from metering.auth import USAGE_WRITE
 from metering.errors import ClockUnsafe, LedgerFull, MalformedEncoding, OrgCorrupt, Overloaded, StorageUnavailable
@@ -67,12 +76,23 @@ _NATIVE_MEDIA: Final = Media(
     NATIVE, NativeEvents, {"one": _NATIVE, "array": [_NATIVE, _SECOND], "object": {"events": [_NATIVE, _SECOND]}}
 )
 _PROBLEMS: Final = (MalformedEncoding, StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt)
-_ANSWERS: Final[Mapping[int, type[BaseModel] | str]] = {200: EventsAnswer, 204: "", 207: EventsAnswer}
+_ANSWERS: Final[Mapping[int, type[BaseModel] | str]] = {
+    200: EventsAnswer,
+    202: AcceptedAnswer,
+    204: "",
+    207: PartAnswer,
+}
+
+_SHOWS_AT: Final = {
+    202: {"accepted": 2, "rejected": 0, "results": []},
+    207: _shown(_RECORDED, _REJECTED),
+}
 
 _ABOUT: Final = (
     "Each event is counted, or told why not, by itself, in the order sent; all of it may be sent again at any time:"
     " events with an id count once. 200: all counted or duplicates. 207: some were blocked or rejected. 422: not one"
-    " could be read. At most 1,000 events (a setting) and 1 MiB, unpacked; gzip is taken."
+    " could be read. At most 1,000 events (a setting) and 1 MiB, unpacked; gzip is taken. With"
+    " `ack=async` 202: accepted, on disk, and counted afterwards, each exactly once."
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -85,7 +105,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Media(CLOUD, CloudEvent, {"structured": _CLOUD}),
             Media(CLOUD_BATCH, CloudEvents, {"batch": [_CLOUD, _CLOUD | {"id": "evt_c2"}]}),
         ),
-        shows=_shown(_RECORDED), shows_at={207: _shown(_RECORDED, _REJECTED)},
+        shows=_shown(_RECORDED), shows_at=_SHOWS_AT,
         about=_ABOUT + " Takes events as POST /usage/track does, and CloudEvents 1.0 in all three HTTP modes: with"
         " `ce-specversion`, `ce-id`, `ce-source` and `ce-type` headers the body is one event's JSON data (binary).",
     ),
@@ -93,6 +113,6 @@ ROUTES: Final[tuple[Route, ...]] = (
         "POST", "/usage/track/batch", "Count many usage events, in plain JSON", USAGE_WRITE, "usage",
         ingest.post_events, _ANSWERS,
         query=EventsQuery, problems=_PROBLEMS, has_ids=True, reader=reader(NATIVE), takes=(_NATIVE_MEDIA,),
-        shows=_shown(_RECORDED), shows_at={207: _shown(_RECORDED, _REJECTED)}, about=_ABOUT,
+        shows=_shown(_RECORDED), shows_at=_SHOWS_AT, about=_ABOUT,
     ),
 )  # fmt: skip
