@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PIPELINE_KEYS: Final = 64
 """Hashes of one pipeline: of days at most 48 fields each, of minutes 120, so that the store answers within 1 ms."""
 
-SCAN_FIELDS: Final = 1000
+SCAN_FIELDS: Final = 500
 """Fields of one step through a dimension's day, which can have 24 and more for each of 1,000 values."""
 
 Figures: TypeAlias = Mapping[bytes, int]
@@ -133,31 +133,19 @@ def hour_buckets(day: int, figures: Figures, borders_ms: Collection[int] = ()) -
     `borders_ms` are borders of periods, where an hour ends early though nothing was used after them yet.
     """
     found: dict[int, list[int]] = {}
-    with _whole():
-        for name, units in figures.items():
-            extra = name.startswith(b"x")
-            found.setdefault(bucket_ms(day, name[extra:].decode()), [0, 0])[extra] += units
+    for name, units in figures.items():
+        extra = name.startswith(b"x")
+        found.setdefault(bucket_ms(day, name[extra:]), [0, 0])[extra] += units
     starts = sorted(found)
     ends = sorted({*starts, *borders_ms})
     return [Bucket(Period(at_ms, _end_of(at_ms, ends)), *found[at_ms]) for at_ms in starts]
 
 
-def value_buckets(day: int, figures: Figures, borders_ms: Collection[int] = ()) -> dict[str, list[Bucket]]:
-    """The buckets of one UTC day by value of a dimension, from `bucket|value`. Raises OrgCorrupt."""
-    by_value: dict[str, dict[bytes, int]] = {}
-    starts = set(borders_ms)
+def bucket_ms(day: int, bucket: bytes) -> int:
+    """When a bucket of a UTC day begins: `07`, or `07+1500` in a period that began then. Raises OrgCorrupt."""
+    hour, _, inside_ms = bucket.partition(b"+")
     with _whole():
-        for name, units in figures.items():
-            bucket, _, value = name.partition(b"|")
-            by_value.setdefault(value.decode(), {})[bucket] = units
-            starts.add(bucket_ms(day, bucket.decode()))
-    return {value: hour_buckets(day, own, starts) for value, own in by_value.items()}
-
-
-def bucket_ms(day: int, bucket: str) -> int:
-    """When a bucket of a UTC day begins: `07`, or `07+1500` in a period that began then. Raises ValueError."""
-    hour, _, inside_ms = bucket.partition("+")
-    return day * DAY_MS + int(hour) * HOUR_MS + int(inside_ms or 0)
+        return day * DAY_MS + int(hour) * HOUR_MS + int(inside_ms or 0)
 
 
 def _end_of(start_ms: int, borders_ms: Sequence[int]) -> int:

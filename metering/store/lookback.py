@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from metering.store.connect import StoreError, problem_of, text_of
 from metering.store.frames import DAY_MS, HOUR_MS
-from metering.store.history import Bucket, Figures, History, by_minute, hour_buckets, value_buckets
+from metering.store.history import Bucket, Figures, History, bucket_ms, by_minute, hour_buckets
 from metering.store.keys import Keys
 from metering.store.timing import StoreTime
 from plans.periods import AHEAD_MAX_MS, Period
@@ -145,12 +145,25 @@ class Lookback:
         return names
 
 
+_Sums: TypeAlias = defaultdict[bytes | None, list[int]]
+"""Units and overage by value of a dimension; None is the rest."""
+
+
+def _no_sums() -> _Sums:
+    return defaultdict(lambda: [0, 0])
+
+
+def _span_of(start_ms: int, spans: Mapping[int, Period]) -> Period:
+    """The bucket that begins then: as long as the day's own says, else its hour."""
+    return spans.get(start_ms) or Period(start_ms, (start_ms // HOUR_MS + 1) * HOUR_MS)
+
+
 class _Walk:
     """One feature's history, forward from an instant."""
 
     def __init__(self, history: History, question: Question, feature: str, page: Page) -> None:
         self._history, self._question, self._feature, self._page = history, question, feature, page
-        self._sums: dict[Period, dict[str | None, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+        self._sums: dict[Period, _Sums] = defaultdict(_no_sums)
         self._now_ms = history.now_ms()
         self._minutes_from_ms = None if question.dim else history.oldest_ms(Window.MINUTE)
         self._days = 1 if question.dim else max(1, STEP_KEYS // len(question.orgs))
@@ -175,25 +188,30 @@ class _Walk:
     async def _read(self, days: range, span: Period) -> None:
         """Add up what these days hold."""
         question = self._question
-        if question.value is None:
-            names = [(org, self._feature, day) for day in days for org in question.orgs]
-            for (org, _, day), figures in zip(names, await self._history.days(names), strict=True):
-                self._page.charge(figures)
-                buckets = hour_buckets(day, figures, question.borders_ms)
-                self._add(await self._fine(org, buckets, span), None, span)
-        if question.dim is not None:
-            for day in days:
-                for org in question.orgs:
-                    await self._read_groups(org, day, span, question.dim)
+        names = [(org, self._feature, day) for day in days for org in question.orgs]
+        for (org, _, day), figures in zip(names, await self._history.days(names), strict=True):
+            self._page.charge(figures)
+            buckets = hour_buckets(day, figures, question.borders_ms)
+            if question.value is None:
+                self._add(await self._fine(org, buckets, span), span)
+            if question.dim is not None:
+                spans = {bucket.span.start_ms: bucket.span for bucket in buckets}
+                await self._read_groups(org, day, spans, span, question.dim)
 
-    async def _read_groups(self, org: str, day: int, span: Period, dim: str) -> None:
-        """Add a day's units by value."""
-        question = self._question
+    async def _read_groups(self, org: str, day: int, spans: Mapping[int, Period], span: Period, dim: str) -> None:
+        """Add a day's units by value, and take them out of the rest. `spans` are those of the day's buckets."""
+        wanted = None if self._question.value is None else self._question.value.encode()
+        places: dict[bytes, _Sums | None] = {}
         async for figures in self._history.groups(org, self._feature, dim, day):
             self._page.charge(figures)
-            for value, buckets in value_buckets(day, figures, question.borders_ms).items():
-                if question.value in {None, value}:
-                    self._add(buckets, value, span)
+            for name, units in figures.items():
+                bucket, _, value = name.partition(b"|")
+                if bucket not in places:
+                    places[bucket] = self._place(_span_of(bucket_ms(day, bucket), spans), span)
+                sums = places[bucket]
+                if sums is not None and wanted in {None, value}:
+                    sums[value][0] += units
+                    sums[None][0] -= 0 if wanted else units
 
     async def _fine(self, org: str, buckets: list[Bucket], span: Period) -> list[Bucket]:
         """The buckets, by minute where an hour lies in several windows and its minutes are kept."""
@@ -214,24 +232,29 @@ class _Walk:
         """Whether a bucket lies in more than one window, or also outside of what is asked for."""
         return self._question.windows.split(bucket.span) or clipped(bucket.span, span) != bucket.span
 
-    def _add(self, buckets: Iterable[Bucket], value: str | None, span: Period) -> None:
-        """Put each bucket into the window that holds its beginning; by minute, a longer one has a row of its own."""
-        windows, page = self._question.windows, self._page
+    def _add(self, buckets: Iterable[Bucket], span: Period) -> None:
+        """Add units of whatever value to the windows of their buckets."""
         for bucket in buckets:
-            start_ms, end_ms = bucket.span.start_ms, bucket.span.end_ms
-            if not span.contains(start_ms):
-                page.aligned &= not start_ms < self._question.span.start_ms < end_ms
-                continue
-            window = clipped(windows.at(start_ms), span)
-            if window.end_ms < end_ms:
-                if windows.window is Window.MINUTE:
-                    window = clipped(bucket.span, span)
-                page.aligned &= window.end_ms == end_ms
-            sums = self._sums[window]
-            sums[value][0] += bucket.units
-            sums[value][1] += bucket.overage
-            if value is not None and self._question.value is None:
-                sums[None][0] -= bucket.units
+            sums = self._place(bucket.span, span)
+            if sums is not None:
+                sums[None][0] += bucket.units
+                sums[None][1] += bucket.overage
+
+    def _place(self, bucket: Period, span: Period) -> "_Sums | None":
+        """The sums of the window that holds the beginning of a bucket; None: it begins outside of the span.
+
+        By minute, a bucket that is longer has a row of its own.
+        """
+        windows, page = self._question.windows, self._page
+        if not span.contains(bucket.start_ms):
+            page.aligned &= not bucket.start_ms < self._question.span.start_ms < bucket.end_ms
+            return None
+        window = clipped(windows.at(bucket.start_ms), span)
+        if window.end_ms < bucket.end_ms:
+            if windows.window is Window.MINUTE:
+                window = clipped(bucket, span)
+            page.aligned &= window.end_ms == bucket.end_ms
+        return self._sums[window]
 
     def _take(self, from_ms: int, ready_ms: int, limit: int) -> int:
         """Move what lies before `ready_ms` to the page, until it has enough rows; returns where it got to."""
@@ -245,17 +268,18 @@ class _Walk:
             if len(page.rows) >= limit and start_ms > from_ms:
                 return int(start_ms)
             for window in found:
-                page.rows += self._rows(window, self._sums.pop(window, {}))
+                page.rows += self._rows(window, self._sums.pop(window, _no_sums()))
         return ready_ms
 
-    def _rows(self, window: Period, sums: Mapping[str | None, Sequence[int]]) -> Iterator[Row]:
+    def _rows(self, window: Period, sums: "_Sums") -> Iterator[Row]:
         """The rows of one window, by value, the rest last; without any, one of zeros where windows are filled."""
         question = self._question
         known = question.dim is None
         none = True
-        for value, (units, overage) in sorted(sums.items(), key=lambda pair: (pair[0] is None, pair[0] or "")):
+        for value, (units, overage) in sorted(sums.items(), key=lambda pair: (pair[0] is None, pair[0] or b"")):
             if units or overage:
                 none = False
-                yield Row(window, self._feature, value, units, overage if known else None)
+                name = None if value is None else value.decode(errors="replace")
+                yield Row(window, self._feature, name, units, overage if known else None)
         if none and question.fill:
             yield Row(window, self._feature, question.value, 0, 0 if known else None)

@@ -10,7 +10,7 @@ from metering.clock import SystemClock
 from metering.errors import OrgCorrupt, StorageUnavailable
 from metering.store.connect import connect
 from metering.store.frames import bucket_of
-from metering.store.history import PIPELINE_KEYS, Bucket, History, by_minute, hour_buckets, value_buckets
+from metering.store.history import PIPELINE_KEYS, Bucket, History, by_minute, hour_buckets
 from metering.store.keys import Keys
 from metering.store.timing import StoreTime
 from plans.periods import Period
@@ -55,19 +55,6 @@ def test_a_days_fields_are_buckets_that_end_with_their_hour_or_at_a_border(
 def test_a_bucket_that_is_none_is_the_organisations_fault(name: bytes) -> None:
     with pytest.raises(OrgCorrupt):
         hour_buckets(DAY, {name: 1})
-
-
-def test_a_dimensions_fields_are_buckets_by_value() -> None:
-    figures = {b"07|a|b": 1, b"07+1500|a|b": 2, b"07|other": 4}
-    before, after = span(7 * HOUR_MS, 7 * HOUR_MS + 1500), span(7 * HOUR_MS + 1500, 8 * HOUR_MS)
-    assert value_buckets(DAY, figures) == {
-        "a|b": [Bucket(before, 1), Bucket(after, 2)],
-        "other": [Bucket(before, 4)],
-    }
-    with pytest.raises(OrgCorrupt):
-        value_buckets(DAY, {b"07|\xff": 1})
-    with pytest.raises(OrgCorrupt):
-        value_buckets(DAY, {b"seven|a": 1})
 
 
 Use = tuple[int, int, int]

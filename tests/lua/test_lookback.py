@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metering.clock import SystemClock
-from metering.errors import StorageUnavailable
+from metering.errors import OrgCorrupt, StorageUnavailable
 from metering.store.connect import connect
 from metering.store.frames import bucket_of, day_text
 from metering.store.keys import Keys
@@ -245,6 +245,23 @@ async def test_one_value_can_be_asked_for_alone(client: Any) -> None:
     await seed(client, "acme", [(at_ms, 1, 0, "ann"), (at_ms, 2, 0, "bob"), (at_ms, 4, 0, None)])
     question = ask(Period(FIRST, NOW), Window.DAY, "UTC", dim="actor", value="bob")
     assert [(row.value, row.units) for row in rows_of(await pages(lookback(client), question, 9))] == [("bob", 2)]
+
+
+@pytest.mark.parametrize("name", ["seven|ann", "|ann", "ann"])
+async def test_a_group_under_no_bucket_is_the_organisations_fault(client: Any, name: str) -> None:
+    await client.hset(KEYS.groups("acme", "scans", "actor", "20241029"), name, 1)
+    with pytest.raises(OrgCorrupt):
+        await pages(lookback(client), ask(Period(FIRST, NOW), Window.DAY, "UTC", dim="actor"), 9)
+
+
+async def test_a_value_may_be_any_text(client: Any) -> None:
+    at_ms = instant("2024-10-29T03:10:00")
+    await seed(client, "acme", [(at_ms, 1, 0, "a|b+c"), (at_ms, 2, 0, "\u00fc"), (at_ms, 4, 0, "x07")])
+    found = rows_of(await pages(lookback(client), ask(Period(FIRST, NOW), Window.DAY, "UTC", dim="actor"), 9))
+    assert {row.value: row.units for row in found} == {"a|b+c": 1, "\u00fc": 2, "x07": 4}
+    await client.hset(KEYS.groups("acme", "scans", "actor", "20241029"), b"03|\xff", 1)
+    found = rows_of(await pages(lookback(client), ask(Period(FIRST, NOW), Window.DAY, "UTC", dim="actor"), 9))
+    assert "\ufffd" in {row.value for row in found}
 
 
 async def test_what_was_corrected_beyond_its_groups_is_a_rest_below_zero(client: Any) -> None:

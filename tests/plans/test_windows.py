@@ -108,6 +108,7 @@ def test_the_windows_of_a_span_are_exactly_the_span(case: Case, length_ms: int, 
         ("Asia/Kathmandu", "2024-03-10T12:00:00Z", Window.HOUR, "2024-03-10T11:15:00Z", 1),
         ("Australia/Lord_Howe", "2024-04-06T15:10:00Z", Window.HOUR, "2024-04-06T15:00:00Z", 0.5),
         ("Australia/Lord_Howe", "2024-04-06T14:00:00Z", Window.DAY, "2024-04-06T13:00:00Z", 24.5),
+        ("America/Toronto", "1919-03-31T04:35:00Z", Window.DAY, "1919-03-30T05:00:00Z", 24),  # 23:30 became 00:30
         ("Africa/Cairo", "2024-04-26T12:00:00Z", Window.DAY, "2024-04-25T22:00:00Z", 23),
         ("Pacific/Apia", "2011-12-30T09:00:00Z", Window.DAY, "2011-12-29T10:00:00Z", 24),
         ("Pacific/Apia", "2011-12-30T10:00:00Z", Window.DAY, "2011-12-30T10:00:00Z", 24),
