@@ -146,10 +146,23 @@ def test_two_organisations_with_equal_settings_have_tags_of_their_own(service: R
     assert tag(service, made) != tag(service, other)
 
 
+def test_entitlements_have_a_tag_that_usage_leaves_alone(service: Running, made: str) -> None:
+    def ask(**headers: str) -> httpx2.Response:
+        return service.call("GET", f"/v1/orgs/{made}/entitlements", ADMIN_TOKEN, headers=headers)
+
+    etag = ask().headers["etag"]
+    service.track(org_id=made, feature="scans")
+    assert (ask(**{"If-None-Match": etag}).status_code, ask().headers["etag"]) == (304, etag)
+    put(service, made, {"limits": {"scans": 7}})
+    assert (ask(**{"If-None-Match": etag}).status_code, ask().headers["etag"] == etag) == (200, False)
+
+
 SETS: Final[dict[str, Any]] = {
     "plan": "professional",
     "limits": {"scans": 3},
     "on_limit": {"scans": "block"},
+    "windows": {"scans": [{"limit": 5, "per": "hour"}]},
+    "rate_limit": {"events": 5, "per": "minute"},
     "reset": "anniversary",
     "timezone": "Europe/Paris",
     "stripe_customer_id": "cus_1",
