@@ -35,7 +35,8 @@ class Pendings:
 
     def of(self, event: UsageEvent) -> Pending:
         """One event."""
-        if self._keeps_events or _asks_more(event):
+        may_be_late = self._late_original and event.timestamp_ms is not None
+        if self._keeps_events or may_be_late or _asks_more(event):
             return self.together(event.org_id, self.rows(event))
         shard, ids = self._ids(event)
         tail = bulk(event.feature.encode()) + integer(event.quantity) + ids
