@@ -6,6 +6,7 @@ from typing import Final
 TRACK: Final = "metering/store/lua/track.lua"
 SHARED: Final = "metering/store/lua/shared/counting.lua"
 COUNTERS: Final = "metering/store/counters.py"
+ADMIT: Final = "metering/store/lua/admit.lua"
 
 _AWAIT: Final = """\
         pending = self.pendings.of(event)
@@ -110,3 +111,31 @@ BUGS: Final = (
         ((TRACK, _MARK, _MARK + "    if ng > 0 then call('EXPIRE', KEYS[shard0 + tiers_now - 1], 86400) end\n"),),
     ),
 )
+
+
+ADMIT_BUGS: Final = (
+    Bug(
+        "holds do not count against the limit",
+        ((ADMIT, "room, by = max(0, c.limit - c.used - held), 0", "room, by = max(0, c.limit - c.used), 0"),),
+    ),
+    Bug("a hold that ended still counts", ((ADMIT, "c.stored_held - (freed or 0)", "c.stored_held"),)),
+    Bug("a commit leaves its hold open", ((ADMIT, "    call('ZREM', keys.holds, member)\n", ""),)),
+    Bug(
+        "a refused unit keeps what it counted",
+        ((ADMIT, "  if bad or trial then revert() end\n", "  if trial then revert() end\n"),),
+    ),
+    Bug("a sub-window forgets what it had", ((ADMIT, "w.number, own + w.added)", "w.number, w.added)"),)),
+    Bug(
+        "a rolling window is one part short",
+        ((ADMIT, "w.number - (w.rolling and PARTS or 0)", "w.number - (w.rolling and PARTS - 1 or 0)"),),
+    ),
+    Bug(
+        "one event too many conforms to the rate",
+        ((ADMIT, "  if after - now_us > rate.room then", "  if after - now_us > rate.room + rate.interval then"),),
+    ),
+    Bug(
+        "a lease is charged twice",
+        ((ADMIT, "state == 'expired' and verb == 'x' and charged", "hold.state and verb == 'x' and charged"),),
+    ),
+)
+"""Bugs that the model test of admit must catch."""

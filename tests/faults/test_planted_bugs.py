@@ -11,11 +11,12 @@ from typing import Final
 import pytest
 from redis import Redis
 
-from tests.faults.planted import BUGS, Bug
+from tests.faults.planted import ADMIT_BUGS, BUGS, Bug
 from tests.support.servers import StoreServer
 
 ROOT: Final = Path(__file__).parents[2]
 MODEL_TEST: Final = "tests/lua/test_track_model.py"
+ADMIT_MODEL_TEST: Final = "tests/lua/test_admit_model.py"
 SEED: Final = str(secrets.randbelow(10**6))
 
 
@@ -29,10 +30,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run_model_test(place: Path) -> subprocess.CompletedProcess[str]:
-    """The model test, three seeds, on the packages of `place`."""
+def run_model_test(place: Path, test: str = MODEL_TEST) -> subprocess.CompletedProcess[str]:
+    """A model test with its few seeds on the packages of `place`."""
     environment = os.environ | {"MODEL_SEED": SEED, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", MODEL_TEST]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", test]
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -54,6 +55,17 @@ def test_model_test_passes_on_the_shipped_files(copy: Path) -> None:
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_model_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted the same test is red, and for a wrong figure rather than a broken program."""
+    caught(copy, bug, store, MODEL_TEST)
+
+
+@pytest.mark.parametrize("bug", ADMIT_BUGS, ids=lambda bug: bug.name)
+def test_model_test_of_admit_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+    """The same for the second script."""
+    caught(copy, bug, store, ADMIT_MODEL_TEST)
+
+
+def caught(copy: Path, bug: Bug, store: StoreServer, test: str) -> None:
+    """Plant the bug, run the test, and take the bug out again."""
     shipped = {path: (ROOT / path).read_text() for path, _, _ in bug.changes}
     for path, before, after in bug.changes:
         text = (copy / path).read_text()
@@ -61,7 +73,7 @@ def test_model_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
         (copy / path).write_text(text.replace(before, after))
         assert runs(copy / path, store), f"{bug.name} is no bug but a broken file: {path} does not load"
     try:
-        done = run_model_test(copy)
+        done = run_model_test(copy, test)
     finally:
         for path, text in shipped.items():
             (copy / path).write_text(text)

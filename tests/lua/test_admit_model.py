@@ -23,6 +23,7 @@ from metering.store.retention import Retention
 from metering.usage import ADMITTED, Outcome, Result, UsageEvent
 from plans.catalogue import Override
 from plans.limits import OnLimit
+from plans.subwindows import ROLLING_PARTS
 from tests.lua.admit_model import Ask, Model, Told, told_by
 from tests.lua.ledger import Caller, Ledger
 from tests.support.servers import StoreServer
@@ -102,7 +103,7 @@ class Run:
         kinds = (
             (self.events, 40), (self.together, 12), (self.trial, 10), (self.place, 22), (self.settle, 22),
             (self.release, 5), (self.extend, 4), (self.jump, 12), (self.change, 6), (self.expire, 6), (self.race, 6),
-            (self.lost_reply, 6),
+            (self.lost_reply, 6), (self.aim, 10),
         )  # fmt: skip
         await self.away_from_borders()
         await self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]()
@@ -214,6 +215,25 @@ class Run:
         ends = [org.period.end_ms for org in self.model.orgs.values()]
         target = min(ends) + 5_000 if ends and self.random.random() < 0.05 else now + ahead
         await self.ledger.jump_to(target)
+
+    async def aim(self) -> None:
+        """To where units are about to leave a rolling window, or just have; then ask for more than fits."""
+        rolling = [
+            (org_id, feature, window, at_ms)
+            for org_id, org in self.model.orgs.items()
+            for feature, rule in org.rules.items()
+            for window in rule.windows if window.rolling
+            for at_ms, _ in org.windows[feature, window.name]
+        ]  # fmt: skip
+        if not rolling:
+            return
+        org_id, feature, window, at_ms = self.random.choice(rolling)
+        part = window.per.ms // ROLLING_PARTS
+        await self.ledger.jump_to((at_ms // part + ROLLING_PARTS + self.random.choice((0, 1))) * part + 500)
+        event = UsageEvent(org_id, feature, window.limit + 1, f"a-{self.named}-{at_ms}", mode=OnLimit.CAP)
+        before = await self.ledger.now_ms()
+        outcome = await self.caller().counters.track(event)
+        self.hold_against([Ask(event)], [outcome], before, await self.ledger.now_ms())
 
     async def change(self) -> None:
         """Another plan, perhaps with a limit of its own."""
