@@ -121,8 +121,9 @@ class Track:
         body = await read_body(headers, receive)
         scope["unread"] = False
         event = self._event(body, caller, request_id)
-        if event.event_id is None and KEY_HEADER in headers:
-            event.event_id = key_in(scope["headers"])
+        if KEY_HEADER in headers:
+            key = key_in(scope["headers"])  # one that is none is told, needed or not
+            event.event_id = event.event_id or key
         outcome = await self._counters.track(event)
         return self._rendered(event, outcome)
 

@@ -164,8 +164,9 @@ def test_the_id_of_the_event_itself_comes_first(service: Running, org: str) -> N
 @pytest.mark.parametrize("key", ["", "a b", "a,b", "x" * 256, '"'])
 def test_a_key_that_is_none_is_told(service: Running, org: str, key: str) -> None:
     with service.unchanged():
-        told = problem(keyed(service, key, org_id=org, feature="scans"), 422, "validation")
-    assert [fault["code"] for fault in told["errors"]] == ["idempotency-key"]
+        for more in ({}, {"event_id": "e1"}):
+            told = problem(keyed(service, key, org_id=org, feature="scans", **more), 422, "validation")
+            assert [fault["code"] for fault in told["errors"]] == ["idempotency-key"]
 
 
 @pytest.mark.parametrize("encode", [array, lines, ONE["alone"]])
