@@ -7,8 +7,8 @@
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, NotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
-    ├── 409 EventConflict, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict, IdempotencyInProgress,
-    │       IdempotencyNotKept, EventsNotKept
+    ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
+    │       IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
@@ -157,6 +157,11 @@ class HoldSettled(Problem):
 class TooManyHolds(Problem):
     status, code, title = 409, "too-many-holds", "The organisation has 1,000 open reservations and leases"
     cure = "Commit or release some, or let them end."
+
+
+class BatchRefused(Problem):
+    status, code, title = 409, "batch-refused", "Some events cannot be counted, so none was"
+    cure = "Put the events right whose result has a `problem`, or leave `atomic` out; then send all of them again."
 
 
 class VersionConflict(Problem):

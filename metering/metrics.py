@@ -165,17 +165,21 @@ class Counted:
     async def track(self, event: UsageEvent) -> Outcome:
         """As `Counters.track`."""
         outcome = await self._track(event)
-        if outcome.recorded:
-            self._counted(event.org_id, outcome.recorded)
+        self._note(event, outcome)
         return outcome
 
-    async def track_all(self, events: Sequence[UsageEvent]) -> list[Outcome | Problem]:
+    async def track_all(self, events: Sequence[UsageEvent], *, atomic: bool = False) -> list[Outcome | Problem]:
         """As `Counters.track_all`."""
-        outcomes = await self._track_all(events)
+        outcomes = await self._track_all(events, atomic=atomic)
         for event, outcome in zip(events, outcomes, strict=True):
-            if isinstance(outcome, Outcome) and outcome.recorded:
-                self._counted(event.org_id, outcome.recorded)
+            if isinstance(outcome, Outcome):
+                self._note(event, outcome)
         return outcomes
+
+    def _note(self, event: UsageEvent, outcome: Outcome) -> None:
+        units = outcome.recorded + sum(other.recorded for other in outcome.others)
+        if units and not event.dry_run:
+            self._counted(event.org_id, units)
 
     def room(self) -> bool:
         """As `Counters.room`; a no counts as an event shed."""

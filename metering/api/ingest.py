@@ -15,14 +15,26 @@ from metering.api.keyed import KEY_HEADER, key_in
 from metering.api.models.ingest import EventsQuery
 from metering.api.queued import accepted, told
 from metering.api.route import Call, Reply, json_reply
-from metering.errors import Invalid, MalformedJson, OrgNotFound, Overloaded, Problem, TooLarge
+from metering.errors import (
+    BatchRefused,
+    Invalid,
+    MalformedJson,
+    OrgNotFound,
+    Overloaded,
+    Problem,
+    TimestampOutOfRange,
+    TooLarge,
+)
 from metering.names import TEXT_CHARS_MAX
-from metering.usage import Outcome, UsageEvent
+from metering.usage import ADMITTED, Outcome, Result, UsageEvent
 
 _CLOUD_KINDS: Final = frozenset({CLOUD, CLOUD_BATCH, BINARY})
 
 _TURN_EVENTS: Final = 100
 """Events read before others get a turn of the loop: about a millisecond of ordinary ones."""
+
+TOGETHER_MAX: Final = 250
+"""Features counted in one step: the most that others should wait behind, as in one call of the store."""
 
 _SERVER_FAULT: Final = 500
 
@@ -43,13 +55,74 @@ class Batch:
 
 async def post_events(call: Call) -> Reply:
     """POST /v1/events and POST /usage/track/batch."""
-    if call.asked(EventsQuery).ack == "async":
+    asked = call.asked(EventsQuery)
+    if asked.ack == "async":
+        if asked.atomic:
+            raise invalid([fault("/atomic", "conflict", "with ack=async each event is decided by itself, later")])
         return await _queued(call, await read_batch(call))
     if not call.services.counts.room():
         raise Overloaded  # before any work for it: what is overloaded must refuse cheaply
     batch = await read_batch(call)
+    if asked.atomic:
+        return await _together(call, batch)
     settled = await call.services.counts.track_all(batch.events())
     return _answer(call, batch, settled)
+
+
+async def _together(call: Call, batch: Batch) -> Reply:
+    """Count all events or none. Raises BatchRefused, or what keeps all of them from being counted."""
+    events = batch.events()
+    _check_together(events)
+    settled: Sequence[Settled | None] = [None] * len(events)
+    if len(events) == len(batch.read):
+        counted = await call.services.counts.track_all(events, atomic=True) if events else ()
+        if all(isinstance(entry, Outcome) and entry.result in ADMITTED for entry in counted):
+            return _answer(call, batch, counted)
+        settled = _told_apart(events, counted)
+    raise _refused(call, batch, settled)
+
+
+def _told_apart(events: Sequence[UsageEvent], settled: Sequence[Settled]) -> Sequence[Settled | None]:
+    """What became of each event, None where others are the reason. Raises a problem that is none of the events'."""
+    first = settled[0]
+    if isinstance(first, TimestampOutOfRange) and "oldest_ms" in first.extra:
+        oldest_ms, newest_ms = int(str(first.extra["oldest_ms"])), int(str(first.extra["newest_ms"]))
+        late = [e.timestamp_ms is not None and not oldest_ms <= e.timestamp_ms <= newest_ms for e in events]
+        return [first if outside else None for outside in late]
+    if isinstance(first, Problem):
+        raise first
+    return [None if isinstance(e, Outcome) and e.result is Result.NOT_TOGETHER else e for e in settled]
+
+
+def _check_together(events: Sequence[UsageEvent]) -> None:
+    """Raises Invalid where the events could not be counted in one step."""
+    orgs = list(dict.fromkeys(event.org_id for event in events))
+    counted = sum(1 + len(event.also) for event in events)
+    faults: Faults = []
+    if len(orgs) > 1:
+        faults.append(fault("", "atomic-orgs", f"{len(orgs)} organisations, '{orgs[0]}' and '{orgs[1]}' among them"))
+    if counted > TOGETHER_MAX:
+        faults.append(fault("", "atomic-events", f"{counted} counted features, at most {TOGETHER_MAX} together"))
+    if faults:
+        raise invalid(faults)
+
+
+def _refused(call: Call, batch: Batch, settled: Sequence[Settled | None]) -> BatchRefused:
+    """The refusal of events that were to be counted together: why, for those that are the reason."""
+    results = _results(call)
+    answered = iter(settled)
+    listed = []
+    for index, (item, entry) in enumerate(zip(batch.items, batch.read, strict=True)):
+        if isinstance(entry, Problem):
+            listed.append(results.of(index, _id_of(item), None, entry))
+        elif (became := next(answered)) is None:
+            listed.append(results.skipped(index, entry))
+        else:
+            listed.append(results.of(index, entry.event_id or entry.hold_id, entry, became))
+    if call.asked(EventsQuery).detail == "none":
+        listed = [result for result in listed if "problem" in result]
+    detail = f"{results.failed} of {len(batch.items)} events cannot be counted, so none was"
+    return BatchRefused(detail, results=listed)
 
 
 async def read_batch(call: Call) -> Batch:
@@ -63,8 +136,8 @@ async def read_batch(call: Call) -> Batch:
     read: list[UsageEvent | Problem] = []
     for index, item in enumerate(items):
         entry = _read(item, body.kind, call)
-        if key is not None and isinstance(entry, UsageEvent) and entry.event_id is None:
-            entry.event_id = f"{key}/{index}"
+        if key is not None and isinstance(entry, UsageEvent) and entry.hold_id is None:
+            entry.event_id = entry.event_id or f"{key}/{index}"
         read.append(entry)
         if index % _TURN_EVENTS == 0:
             await asyncio.sleep(0)
@@ -139,11 +212,12 @@ async def _queued(call: Call, batch: Batch) -> Reply:
         if isinstance(entry, Problem):
             listed.append(results.of(index, _id_of(item), None, entry))
         elif (fate := next(answered)) is not None:
-            listed.append(results.of(index, entry.event_id, entry, fate))
+            listed.append(results.of(index, entry.event_id or entry.hold_id, entry, fate))
     return told(fates.count(None), listed)
 
 
 def _results(call: Call) -> Results:
+    """Where results are made; a CloudEvent has its timestamp in an attribute of its own."""
     own_time = call.sent(EventsBody).kind in _CLOUD_KINDS
     return Results(call.services.catalogue, "/time" if own_time else "/timestamp")
 
@@ -163,7 +237,7 @@ def _answer(call: Call, batch: Batch, settled: Sequence[Settled]) -> Reply:
     listed = [
         results.of(index, _id_of(item), None, entry)
         if isinstance(entry, Problem)
-        else results.of(index, entry.event_id, entry, next(answered))
+        else results.of(index, entry.event_id or entry.hold_id, entry, next(answered))
         for index, (item, entry) in enumerate(zip(batch.items, batch.read, strict=True))
     ]
     if call.asked(EventsQuery).detail == "none":

@@ -54,7 +54,7 @@ class Results:
             result |= {"org_id": event.org_id, "feature": event.feature}
         problem = settled if isinstance(settled, Problem) else self._problem(event, settled)
         if problem is None and isinstance(settled, Outcome):
-            result |= _balance(settled)
+            result |= _balance(settled) | _marks(event, settled)
             result["status"] = settled.result.value
         elif problem is not None:
             result["status"] = "blocked" if problem.status in BLOCKED else "rejected"
@@ -62,12 +62,22 @@ class Results:
         self._tally[_COUNT_OF[result["status"]]] += 1
         return result
 
+    def skipped(self, index: int, event: UsageEvent) -> dict[str, Any]:
+        """The result of an event that was not counted because of others, with which it was to be."""
+        return {
+            "index": index,
+            "id": event.event_id,
+            "status": "skipped",
+            "org_id": event.org_id,
+            "feature": event.feature,
+        }
+
     def _problem(self, event: UsageEvent | None, outcome: Outcome) -> Problem | None:
         """The refusal of an event, None where it was counted or was there already."""
         if event is None or (outcome.rule is not None and outcome.result in ALLOWED):
             return None
         if outcome.result is Result.FEATURE_UNKNOWN:
-            return self.unknown(event.feature)
+            return self.unknown(outcome.feature or event.feature)
         return refusal(event, outcome, self._catalogue)
 
     def unknown(self, feature: str) -> FeatureUnknown:
@@ -83,14 +93,25 @@ class Results:
 def _balance(outcome: Outcome) -> dict[str, Any]:
     """Where the counter stands after an event that was counted, or was there already."""
     limit = None if outcome.rule is None else outcome.rule.limit
-    balance = {
+    return {
         "recorded": outcome.recorded,
         "current_usage": outcome.used,
         "limit": limit,
         "remaining": remaining(limit, outcome.used, 0 if outcome.standing is None else outcome.standing.held),
         "overage": outcome.overage,
     }
-    return balance | {"late": True} if outcome.late else balance
+
+
+def _marks(event: UsageEvent | None, outcome: Outcome) -> dict[str, Any]:
+    """What only some results have."""
+    marks: dict[str, Any] = {}
+    if outcome.others:
+        marks["features"] = [{"feature": part.feature} | _balance(part) for part in (outcome, *outcome.others)]
+    if event is not None and event.dry_run:
+        marks["dry_run"] = True
+    if outcome.late:
+        marks["late"] = True
+    return marks
 
 
 def _members(problem: Problem) -> dict[str, Any]:

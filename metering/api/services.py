@@ -110,10 +110,13 @@ class Vitals(Protocol):
 class Counts(Protocol):
     """The counters (`metering.metrics.Counted` over `metering.store.counters.Counters`)."""
 
-    def track_all(self, events: Sequence[UsageEvent]) -> Awaitable[Sequence[Outcome | Problem]]:
+    def track_all(
+        self, events: Sequence[UsageEvent], *, atomic: bool = False
+    ) -> Awaitable[Sequence[Outcome | Problem]]:
         """Count many events; in their order an outcome each, or the problem that kept it from the store.
 
-        Raises Overloaded, with nothing counted, where so many cannot wait.
+        `atomic`: together or not at all, all of one organisation; a problem is that of all of them. Raises Overloaded,
+        with nothing counted, where so many cannot wait.
         """
         ...
 

@@ -123,7 +123,8 @@ class Track:
         event = self._event(body, caller, request_id)
         if KEY_HEADER in headers:
             key = key_in(scope["headers"])  # one that is none is told, needed or not
-            event.event_id = event.event_id or key
+            if event.hold_id is None:  # what settles a hold is named by it
+                event.event_id = event.event_id or key
         outcome = await self._counters.track(event)
         return self._rendered(event, outcome)
 

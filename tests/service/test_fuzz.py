@@ -37,6 +37,7 @@ schemathesis.openapi.format(
 schema = schemathesis.openapi.from_dict(document(ROUTES, "fuzzed"))
 
 SEMANTIC: Final = {
+    "atomic-events", "atomic-orgs", "conflict",
     "idempotency-key-reused", "feature-unknown", "metadata-size", "out-of-range", "timestamp",
     "beyond-retention", "dimension-minutes", "dimension-unknown", "dimensions", "not-kept", "one-of",
 }  # fmt: skip

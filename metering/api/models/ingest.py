@@ -93,6 +93,11 @@ class EventLines(RootModel[Events]):
     """Events as POST /usage/track takes them, one JSON text a line; blank lines are passed over."""
 
 
+def _flag(text: object) -> object:
+    """A query is text."""
+    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
+
+
 class EventsQuery(Request):
     """How to take a batch in and how to answer it."""
 
@@ -101,6 +106,10 @@ class EventsQuery(Request):
     )
     ack: Literal["sync", "async"] = Field(
         "sync", description="async: answer 202 once the events are on disk, and count them afterwards."
+    )
+    atomic: Annotated[bool, BeforeValidator(_flag)] = Field(
+        default=False,
+        description="Count all events or none: of one organisation, and at most 250 counted features in all.",
     )
 
 
@@ -147,6 +156,7 @@ class ItemResult(Answer):
     remaining: int | None = unset(None, "null: unlimited.")
     overage: int = unset(None, "Units of this event above the limit.")
     late: bool = Field(default=False, description="Only there when true: the event belongs to an earlier period.")
+    dry_run: bool = Field(default=False, description="Only there when true: nothing was counted.")
     features: list[FeatureResult] = unset(None, "Only there when one event counted several features: all of them.")
     problem: ItemProblem = unset(None, "Why it was not counted.")
 

@@ -19,7 +19,15 @@ from metering.api.models.ingest import (
 )
 from metering.api.route import Media, Route
 from metering.auth import USAGE_WRITE
-from metering.errors import ClockUnsafe, LedgerFull, MalformedEncoding, OrgCorrupt, Overloaded, StorageUnavailable
+from metering.errors import (
+    BatchRefused,
+    ClockUnsafe,
+    LedgerFull,
+    MalformedEncoding,
+    OrgCorrupt,
+    Overloaded,
+    StorageUnavailable,
+)
 
 _NATIVE: Final = {"org_id": "org-123", "feature": "scans", "quantity": 2, "event_id": "evt_a1", "source": "svc-a"}
 _SECOND: Final = {"org_id": "org-123", "feature": "wallet_checks", "event_id": "evt_a2", "source": "svc-a"}
@@ -75,7 +83,15 @@ def _shown(*results: Any) -> dict[str, Any]:
 _NATIVE_MEDIA: Final = Media(
     NATIVE, NativeEvents, {"one": _NATIVE, "array": [_NATIVE, _SECOND], "object": {"events": [_NATIVE, _SECOND]}}
 )
-_PROBLEMS: Final = (MalformedEncoding, StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt)
+_PROBLEMS: Final = (
+    BatchRefused,
+    MalformedEncoding,
+    StorageUnavailable,
+    Overloaded,
+    LedgerFull,
+    ClockUnsafe,
+    OrgCorrupt,
+)
 _ANSWERS: Final[Mapping[int, type[BaseModel] | str]] = {
     200: EventsAnswer,
     202: AcceptedAnswer,
