@@ -108,6 +108,11 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
         case.path_parameters["org_id"] = KNOWN
     if wanted and "plan" in case.path_parameters and next(turns) % 2:
         case.path_parameters["plan"] = "professional"
+    if (
+        case.formatted_path != case.operation.path
+        and f"{case.operation.method.upper()} {case.formatted_path}" in OPERATIONS
+    ):
+        return  # a reserved word in place of an id makes it another operation, which has its own turn
     headers = {"Authorization": f"Bearer {token(KNOWN, ADMIN)}"}
     response = case.call(base_url=f"http://127.0.0.1:{fuzzed.port}", headers=headers)
     case.validate_response(

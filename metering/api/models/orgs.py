@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from metering.api.models.fields import (
     STRIPE_CUSTOMER_PATTERN,
@@ -16,6 +16,7 @@ from metering.api.models.fields import (
     ResetName,
     Zone,
     unset,
+    whole,
 )
 from metering.api.models.usage import OrgView
 from plans.catalogue_file import WINDOWS_MAX
@@ -34,9 +35,11 @@ class WindowSetting(Request):
 class RateSetting(Request):
     """A rate limit: so many events of the organisation a `per`, `burst` of them at once."""
 
-    events: Annotated[int, Field(ge=1, le=10**9)]
+    events: Annotated[int, Field(ge=1, le=10**9), BeforeValidator(whole)]
     per: PerName
-    burst: Annotated[int, Field(ge=1, le=10**6)] = Field(1, description="Events that may come at once.")
+    burst: Annotated[int, Field(ge=1, le=10**6), BeforeValidator(whole)] = Field(
+        1, description="Events that may come at once."
+    )
 
 
 class OrgSettings(Request):
