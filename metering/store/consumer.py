@@ -5,7 +5,7 @@ entry is handed to another, and the id makes its second count a duplicate.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -138,7 +138,9 @@ class Consumer:
         except _ODD as error:
             failed[entry.name] = _Failure(type(error).__name__, hopeless=True)
             return None
-        return None if event is None else replace(event, accepted_ms=entry.accepted_ms)
+        if event is not None:
+            event.accepted_ms = entry.accepted_ms
+        return event
 
     def _failure(self, outcome: Outcome | Problem) -> _Failure | None:
         """None where the event is decided, which is noted; _WAITS where the store could not answer."""

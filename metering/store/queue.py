@@ -80,7 +80,9 @@ class Queue:
         or may not have been accepted. Unknown organisations are made as by a first event; `actor` is who did it.
         """
         owners = await self._senders({event.org_id for event in events}, actor)
-        fates = [self._refusal(event, owners[event.org_id]) for event in events]
+        now_ms = self._time.now_ms()
+        window = (oldest_accepted_ms(now_ms), now_ms + AHEAD_MAX_MS)
+        fates = [_refusal(event, owners[event.org_id], window) for event in events]
         waiting: dict[int, list[_Waiting]] = defaultdict(list)
         for at, event in enumerate(events):
             owner = owners[event.org_id]
@@ -107,17 +109,6 @@ class Queue:
 
         names = list(org_ids)
         return dict(zip(names, await asyncio.gather(*map(sender, names)), strict=True))
-
-    def _refusal(self, event: UsageEvent, owner: Owner | Problem) -> Problem | None:
-        """Why an event is not accepted: nobody's, or a timestamp that can no longer be told from a repeat."""
-        if isinstance(owner, Problem):
-            return owner
-        now_ms = self._time.now_ms()
-        oldest_ms, newest_ms = oldest_accepted_ms(now_ms), now_ms + AHEAD_MAX_MS
-        if event.timestamp_ms is None or oldest_ms <= event.timestamp_ms <= newest_ms:
-            return None
-        detail = "timestamp lies outside the accepted window"
-        return TimestampOutOfRange(detail, oldest_ms=oldest_ms, newest_ms=newest_ms)
 
     def _waiting(self, at: int, event: UsageEvent, owner: Owner) -> _Waiting:
         named = event if event.event_id is not None else replace(event, event_id="evt_" + self._ulids.mint())
@@ -168,6 +159,17 @@ class Queue:
         partition = where if isinstance(where, int) else self._keys.partition(where)
         now_ms, (oldest_ms,) = await oldest_of(self._client, self._keys, [partition])
         return now_ms >= at_ms and (oldest_ms is None or oldest_ms >= at_ms)
+
+
+def _refusal(event: UsageEvent, owner: Owner | Problem, window: tuple[int, int]) -> Problem | None:
+    """Why an event is not accepted: nobody's, or a timestamp that can no longer be told from a repeat."""
+    if isinstance(owner, Problem):
+        return owner
+    oldest_ms, newest_ms = window
+    if event.timestamp_ms is None or oldest_ms <= event.timestamp_ms <= newest_ms:
+        return None
+    detail = "timestamp lies outside the accepted window"
+    return TimestampOutOfRange(detail, oldest_ms=oldest_ms, newest_ms=newest_ms)
 
 
 def _chunks(waiting: Sequence[_Waiting]) -> Iterator[Sequence[_Waiting]]:

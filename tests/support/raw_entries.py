@@ -3,7 +3,7 @@
 import itertools
 from typing import Any, Final
 
-from metering.store.fields import FieldCodec, sealed_name
+from metering.store.fields import sealed_name
 from metering.store.keys import DATASET, Keys
 from metering.store.raw_events import boxed
 from metering.usage import UsageEvent
@@ -17,12 +17,6 @@ def make_dataset(store: Any) -> None:
     """Mark an empty database as a data set."""
     marker = {"schema": 1, "partitions": PARTITIONS, "id": "made", "secret": "00" * 32, "created_ms": 1}
     store.hset(DATASET, mapping=marker)
-
-
-def data_key_of(store: Any, org_id: str, keys: Keys | None = None) -> bytes:
-    """The organisation's data key, out of its profile. `store` is a plain client."""
-    stored = store.hget((keys or Keys(PARTITIONS)).profile(org_id), "key")
-    return bytes.fromhex(FieldCodec().decode(org_id, "key", stored.decode()))
 
 
 def fields_of(event: UsageEvent, data_key: bytes, at_ms: int, **figures: int) -> dict[str, str | int]:
