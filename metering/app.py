@@ -173,7 +173,7 @@ class App:
         queue_stats = QueueStats()
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build, queue_stats))
         spent = SpentIds(patient, keys, time)
-        holds = Holds(patient, keys, time, orgs, counters, fake=fake)
+        holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)

@@ -93,23 +93,25 @@ def decide(
     mode: OnLimit | None = None,
     windows_used: tuple[int, ...] = (),
     own: int = 0,
+    partly: bool = False,
 ) -> Decision:
     """Decide one event of `quantity` units against a counter that stands at `used`.
 
     `held` is what open holds keep, `windows_used` what each of the rule's sub-windows has used, `mode` what the
-    caller asks for, `own` the units of a hold that this event settles (no longer in `held`): those always fit.
+    caller asks for, `own` the units of a hold that this event settles (no longer in `held`): those always fit, also
+    where the feature was taken out of the plan since. `partly` takes what fits where the plan would refuse: leases.
 
     Overage is the part above the limit in force now, `max(0, after - max(limit, used))`: units that were
     already above an old, lower limit are never charged again.
     """
     if not 1 <= quantity <= QUANTITY_MAX:
         return Decision(Verdict.BAD_QUANTITY, used)
-    if not rule.enabled:
+    if not rule.enabled and quantity > own:
         return Decision(Verdict.DISABLED, used)
     policy = tightened(rule.on_limit, mode)
     room, decided_by = _room(rule, used, held, policy, windows_used)
     recorded = quantity if room is None or quantity <= max(room, own) else 0
-    if recorded == 0 and policy is OnLimit.CAP:
+    if recorded == 0 and (partly or policy is OnLimit.CAP):
         recorded = max(room or 0, own)
     if recorded == 0:
         return Decision(Verdict.REFUSED, used, decided_by=decided_by)

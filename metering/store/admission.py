@@ -17,6 +17,7 @@ ADMIT_WIDTH: Final = 8
 """Numbers that admit answers a row with."""
 
 _MODE: Final = {None: EMPTY, OnLimit.OVERAGE: bulk(b"o"), OnLimit.BLOCK: bulk(b"b"), OnLimit.CAP: bulk(b"c")}
+_WHAT_FITS: Final = bulk(b"f")
 _YES: Final = bulk(b"1")
 
 
@@ -33,11 +34,23 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HoldAsk:
-    """The hold a row makes or settles. `charged`: what is not settled at its end counts as used. `ttl_ms` to live."""
+    """The hold a row makes or settles, `ttl_ms` to live.
+
+    A `lease` keeps what fits where a reservation would be refused. `charged`: a lease that is not settled at its end
+    counts as used.
+    """
 
     hold_id: str
-    charged: bool
+    charged: bool = False
     ttl_ms: int = 0
+    lease: bool = False
+
+    @property
+    def kind(self) -> bytes:
+        """The letter that the store knows its kind by."""
+        if self.charged:
+            return b"c"
+        return b"l" if self.lease else b"r"
 
 
 @dataclass(slots=True)
@@ -162,7 +175,8 @@ class AdmitMaker(CallMaker):
         archive = INTS[0]
         if row.archived and before is not None:
             archive = archives.number(frame.keys.archive(frame.org_id, before.start_ms))
-        parts = [bulk(row.verb.encode()), _MODE[row.mode]]
+        mode = _WHAT_FITS if asked is not None and asked.lease and row.verb is Verb.RESERVE else _MODE[row.mode]
+        parts = [bulk(row.verb.encode()), mode]
         parts += _hold_parts(asked, frame, holds)
         parts += (archive, *self._minute(row, frame, at_ms, bucket, now_ms, others))
         parts.append(EMPTY if row.box is None else bulk(row.box(frame.org.profile.data_key).encode()))
@@ -188,8 +202,8 @@ class AdmitMaker(CallMaker):
 
 
 def _hold_parts(asked: HoldAsk | None, frame: Frame, holds: _Places) -> tuple[bytes, bytes, bytes, bytes]:
-    """A hold's place, name, end and life."""
+    """A hold's place, name, kind and life."""
     if asked is None:
         return INTS[0], EMPTY, EMPTY, INTS[0]
     place = holds.number(frame.keys.hold(frame.org_id, asked.hold_id))
-    return place, bulk(asked.hold_id.encode()), bulk(b"c" if asked.charged else b"r"), integer(asked.ttl_ms)
+    return place, bulk(asked.hold_id.encode()), bulk(asked.kind), integer(asked.ttl_ms)

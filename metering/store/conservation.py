@@ -56,7 +56,15 @@ class _Org:
     record: Hash = field(default_factory=dict)
     archives: dict[int, Hash] = field(default_factory=dict)
     history: dict[tuple[str, str], Hash] = field(default_factory=dict)  # (feature, day) -> fields
-    holds: Counter[str] = field(default_factory=Counter)  # feature -> units of open holds
+    open: dict[str, tuple[str, ...]] = field(default_factory=dict)  # hold -> feature, units, kind, end
+    holds: dict[str, Hash] = field(default_factory=dict)
+
+    def held(self) -> dict[str, int]:
+        """Units of open holds by feature."""
+        units: Counter[str] = Counter()
+        for feature, quantity, *_ in self.open.values():
+            units[feature] += int(quantity)
+        return units
 
 
 async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Report:
@@ -134,24 +142,31 @@ async def _gather(
     report.claim(home, key, "lies in the partition of its organisation", parts)
     if kind != shape.kind or not home:
         return
-    if shape.name in ("record", "archive", "history"):
+    if shape.name in ("record", "archive", "history", "hold"):
         values = _text(await client.hgetall(key))
         org = orgs[parts["org"]]
         if shape.name == "record":
             org.record = values
         elif shape.name == "archive":
             org.archives[int(parts["start_ms"])] = values
+        elif shape.name == "hold":
+            org.holds[parts["hold"]] = values
         else:
             org.history[parts["feature"], parts["day"]] = values
     elif shape.name == "holds":
-        for member in await client.zrange(key, 0, -1):
-            _, feature, units, _ = member.decode().split("|")
-            orgs[parts["org"]].holds[feature] += int(units)
+        _gather_holds(key, await client.zrange(key, 0, -1, withscores=True), orgs[parts["org"]], report)
     elif shape.name in ("totals", "plans"):
         shared[f"p{parts['p']}"][shape.name] = _text(await client.hgetall(key))
     elif shape.name in ("orgs", "due", "dirty", "expiring"):
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
+
+
+def _gather_holds(key: str, members: list[tuple[bytes, float]], org: _Org, report: Report) -> None:
+    for member, ends_ms in members:
+        name, *figures = member.decode().split("|")
+        report.claim(name not in org.open, key, "an open hold stands there once", name)
+        org.open[name] = (*figures, str(int(ends_ms)))
 
 
 _REGEXES = tuple((shape, shape.regex()) for shape in SHAPES)
@@ -178,8 +193,7 @@ def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms
         key = keys.archive(name, start_ms)
         _check_period(key, archive, org.history, report, compared=start_ms >= history_from_ms)
         report.claim(int(archive["ps"]) == start_ms, key, "an archive is named by its start", archive["ps"])
-    held = {feature: units for feature, units in _fields(org.record, "h").items() if units}
-    report.claim(held == org.holds, record_key, "units held = open holds", (held, org.holds))
+    _check_holds(name, org, keys, report)
     spans = sorted((Period(int(h["ps"]), int(h["pe"])) for h in (org.record, *org.archives.values())), key=_start)
     for before, after in pairwise(spans):
         report.claim(before.end_ms <= after.start_ms, record_key, "periods do not overlap", (before, after))
@@ -187,6 +201,17 @@ def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms
     carried = {feature: units for feature, units in _fields(org.record, "b").items() if units}
     report.claim(carried == closed, record_key, "closed units = sum of archives", (carried, closed))
     _check_history_placed(name, org, spans, keys, report)
+
+
+def _check_holds(name: str, org: _Org, keys: Keys, report: Report) -> None:
+    """Units held are those of the open holds; what is told of an open hold says the same of it, while it is told of."""
+    held = {feature: units for feature, units in _fields(org.record, "h").items() if units}
+    report.claim(held == org.held(), keys.record(name), "units held = open holds", (held, org.held()))
+    for hold in org.open.keys() & org.holds.keys():
+        kept = org.holds[hold]
+        told = tuple(kept.get(field, "") for field in ("feature", "quantity", "kind", "expires"))
+        same = told == org.open[hold] and kept.get("status") == "held"
+        report.claim(same, keys.hold(name, hold), "an open hold is held", (kept, org.open[hold]))
 
 
 def _check_period(
@@ -257,7 +282,7 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     report.claim(set(members.get("orgs", {})) == set(orgs), f"{key}:orgs", "index = organisations", len(orgs))
     strangers = {member.split("|")[0] for member in members.get("dirty", {})} - set(orgs)
     report.claim(not strangers, f"{key}:dirty", "dirty organisations exist", strangers)
-    waiting = {name for name, org in orgs.items() if org.holds}
+    waiting = {name for name, org in orgs.items() if org.open}
     report.claim(waiting <= set(members.get("expiring", {})), f"{key}:expiring", "open holds have their turn", waiting)
     due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}
     report.claim(members.get("due", {}) == due, f"{key}:due", "due = end of each claim", len(due))

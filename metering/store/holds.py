@@ -4,14 +4,24 @@ A hold lies on the same ledger as the limits: what it keeps nobody else can have
 nothing, or, where it was granted so, all of it counts as used; no job is needed for that to hold.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from metering.errors import ClockUnsafe, HoldConflict, HoldNotFound, OrgCorrupt
+from metering.errors import (
+    ClockUnsafe,
+    HoldConflict,
+    HoldNotFound,
+    LedgerFull,
+    OrgCorrupt,
+    Overloaded,
+    Problem,
+    StorageUnavailable,
+)
 from metering.store.admission import AdmitRow, HoldAsk, Verb
 from metering.store.connect import StoreError, problem_of
 from metering.store.counters import Counters
@@ -20,8 +30,7 @@ from metering.store.keys import Keys
 from metering.store.orgs import Orgs
 from metering.store.scripts import script
 from metering.store.timing import StoreTime
-from metering.usage import Outcome, Result, UsageEvent
-from plans.limits import OnLimit
+from metering.usage import ADMITTED, Outcome, Result, UsageEvent
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,6 +40,10 @@ EXPIRE_S: Final = 10.0
 
 TTL_MAX_MS: Final = 86_400_000
 """A hold lives a day at most: a longer one is usage."""
+
+_RESERVED: Final = "r"
+_CHARGED: Final = "c"
+"""Letters that the store knows kinds of holds by: reservations, and leases that are charged at their end."""
 
 _PAGE: Final = 500
 _TURNS: Final = 2
@@ -50,7 +63,7 @@ class HoldState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A reservation or lease. Units: `asked` for, `quantity` kept back, `committed` in the end.
+    """A reservation, or a `lease`. Units: `asked` for, `quantity` kept back, `committed` in the end.
 
     `charged` says that all of it counts as used where it is not settled before `expires_ms`.
     """
@@ -63,53 +76,80 @@ class Hold:
     charged: bool
     state: HoldState
     committed: int = 0
+    lease: bool = False
+
+
+def unnoted(org_id: str, units: int) -> None:
+    """Tell nobody that units counted."""
 
 
 class Holds:
-    """The holds of one data set. Errors of the store come out as 503 problems."""
+    """The holds of one data set. Errors of the store come out as 503 problems.
+
+    `counted` is told of the units that settling and charging count: organisation and units.
+    """
 
     def __init__(
-        self, client: "Redis", keys: Keys, time: StoreTime, orgs: Orgs, counters: Counters, *, fake: bool
+        self,
+        client: "Redis",
+        keys: Keys,
+        time: StoreTime,
+        orgs: Orgs,
+        counters: Counters,
+        *,
+        fake: bool,
+        counted: Callable[[str, int], None] = unnoted,
     ) -> None:
         self._client: Any = client
         self._keys, self._time, self._orgs, self._counters = keys, time, orgs, counters
+        self._counted = counted
         self._release = client.register_script(script("release", fake=fake).text)
         self._expire = client.register_script(script("expire", fake=fake).text)
 
     async def find(self, org_id: str, hold_id: str) -> Hold | None:
         """The hold as it is now; ended or settled ones are told of for a day more. None: there is none."""
-        stored = await self._ask(self._client.hgetall(self._keys.hold(org_id, hold_id)))
-        return _hold(hold_id, _text(stored), await self._orgs.server_now()) if stored else None
+        stored, now_ms = await asyncio.gather(
+            self._ask(self._client.hgetall(self._keys.hold(org_id, hold_id))), self._orgs.server_now()
+        )
+        return _hold(hold_id, _text(stored), now_ms) if stored else None
 
     async def place(
-        self, org_id: str, hold_id: str, feature: str, quantity: int, ttl_ms: int, *, charged: bool, cap: bool = False
+        self,
+        org_id: str,
+        hold_id: str,
+        feature: str,
+        quantity: int,
+        ttl_ms: int,
+        *,
+        lease: bool = False,
+        charged: bool = False,
     ) -> tuple[Hold | None, Outcome]:
-        """Keep units back; `cap`: as many as there are. The hold (None: refused) and what decided.
+        """Keep units back; a `lease` as many of them as fit. The hold (None: refused) and what decided.
 
         The same call again gives the same hold. Raises HoldConflict where the name stands for another one, and what
         `Counters.track` raises.
         """
-        event = UsageEvent(org_id, feature, quantity, hold_id, mode=OnLimit.CAP if cap else None)
+        event = UsageEvent(org_id, feature, quantity, hold_id)
         ids = self._counters.pendings.hold_ids(org_id, hold_id, feature, quantity)
         row = self._counters.pendings.settling(feature, quantity, ids)
-        row.verb, row.mode, row.hold = Verb.RESERVE, event.mode, HoldAsk(hold_id, charged, ttl_ms)
+        row.verb, row.hold = Verb.RESERVE, HoldAsk(hold_id, charged, ttl_ms, lease)
         outcome = await self._counters.decide(event, row)
         if outcome.result is Result.CONFLICT:
             raise HoldConflict(f"{hold_id} was used for something else", id=hold_id)
-        if outcome.result not in {Result.RECORDED, Result.CAPPED, Result.DUPLICATE}:
+        if outcome.result not in ADMITTED:
             return None, outcome
         return await self.find(org_id, hold_id), outcome
 
     async def settle(
-        self, org_id: str, hold_id: str, quantity: int | None, *, late: bool = False
+        self, org_id: str, hold_id: str, quantity: int | None, *, late: bool = False, lease: bool | None = None
     ) -> tuple[Hold, UsageEvent, Outcome]:
         """Count units against a hold (None: all it keeps) and let go of the rest; once, however often it is asked.
 
-        More than it keeps is decided as any event. `late`: one that ended is counted as if it had never been. Raises
-        HoldNotFound, and what `Counters.track` raises.
+        More than it keeps is decided as any event. `late`: one that ended is counted as if it had never been. `lease`
+        says which of the two it has to be (None: either). Raises HoldNotFound, and what `Counters.track` raises.
         """
         hold = await self.find(org_id, hold_id)
-        if hold is None:
+        if hold is None or lease not in {None, hold.lease}:
             raise HoldNotFound(f"no reservation or lease {hold_id}", id=hold_id)
         units = hold.quantity if quantity is None else quantity
         event = UsageEvent(org_id, hold.feature, units, hold_id)
@@ -117,8 +157,8 @@ class Holds:
             hold.feature, units, self._counters.pendings.hold_ids(org_id, hold_id, hold.feature, units)
         )
         row.verb = Verb.LATE_COMMIT if late else Verb.COMMIT
-        row.hold = HoldAsk(hold_id, hold.charged)
-        return hold, event, await self._counters.decide(event, row)
+        row.hold = HoldAsk(hold_id)
+        return hold, event, await self._count(event, row)
 
     async def release(self, org_id: str, hold_id: str) -> bool:
         """Let go of a hold; whether it was open. One that ended or was settled stays as it is."""
@@ -135,8 +175,8 @@ class Holds:
         members = await self._ask(self._client.zrangebyscore(self._keys.holds(org_id), "-inf", now_ms))
         ended: dict[str, int] = {}
         for member in members:
-            _, feature, units, at_end = member.decode().split("|")
-            if at_end == "r":
+            _, feature, units, kind = member.decode().split("|")
+            if kind != _CHARGED:
                 ended[feature] = ended.get(feature, 0) + int(units)
         return ended
 
@@ -153,10 +193,14 @@ class Holds:
 
     async def _expire_of(self, org_id: str) -> None:
         try:
-            gone = await self._charge(org_id)
-        except OrgCorrupt as problem:
+            await self._forget(org_id, await self._charge(org_id))
+        except (StorageUnavailable, Overloaded, ClockUnsafe, LedgerFull):
+            raise  # not this organisation's fault: the others would meet it too
+        except Problem as problem:
             log.warning("holds not expired", org=org_id, code=problem.code)
-            return
+
+    async def _forget(self, org_id: str, gone: set[str]) -> None:
+        """Run expire.lua; `gone` are features whose holds are forgotten however they end."""
         partition = self._keys.partition(org_id)
         keys = [self._keys.record(org_id), self._keys.holds(org_id), self._keys.shared("expiring", partition)]
         await self._ask(self._expire(keys=[*keys, *self._clock(partition)], args=[*self._clock_args(), *gone]))
@@ -168,17 +212,26 @@ class Holds:
             self._client.zrangebyscore(self._keys.holds(org_id), "-inf", self._time.now_ms(), start=0, num=_PAGE)
         )
         for member in members:
-            hold_id, feature, units, at_end = member.decode().split("|")
-            if at_end != "c":
+            hold_id, feature, units, kind = member.decode().split("|")
+            if kind != _CHARGED:
                 continue
-            quantity = int(units)
-            tail = bulk(feature.encode()) + integer(quantity) + bulk(b"") + bulk(b"")
-            row = AdmitRow(feature, None, tail, verb=Verb.CHARGE, hold=HoldAsk(hold_id, charged=True))
-            outcome = await self._counters.decide(UsageEvent(org_id, feature, quantity), row)
-            log.info("lease charged", org=org_id, hold=hold_id, units=quantity, result=outcome.result)
+            event = UsageEvent(org_id, feature, int(units), hold_id)
+            tail = bulk(feature.encode()) + integer(event.quantity) + bulk(b"") + bulk(b"")
+            row = AdmitRow(feature, None, tail, verb=Verb.CHARGE, hold=HoldAsk(hold_id, charged=True, lease=True))
+            outcome = await self._count(event, row)
+            if outcome.recorded:
+                log.info("lease charged", org=org_id, hold=hold_id, units=outcome.recorded)
             if outcome.result is Result.FEATURE_UNKNOWN:
                 gone.add(feature)
         return gone
+
+    async def _count(self, event: UsageEvent, row: AdmitRow) -> Outcome:
+        """Have units counted that a hold kept."""
+        row.box = self._counters.pendings.box_of(event)
+        outcome = await self._counters.decide(event, row)
+        if outcome.recorded:
+            self._counted(event.org_id, outcome.recorded)
+        return outcome
 
     # ── the store ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +275,7 @@ def _hold(hold_id: str, stored: Mapping[str, str], now_ms: int) -> Hold:
             state = HoldState.EXPIRED
         return Hold(
             hold_id, stored["feature"], int(stored["asked"]), int(stored["quantity"]), expires_ms,
-            stored["kind"] == "c", state, int(stored.get("committed", 0)),
+            stored["kind"] == _CHARGED, state, int(stored.get("committed", 0)), stored["kind"] != _RESERVED,
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise OrgCorrupt from error

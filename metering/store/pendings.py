@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -66,10 +66,14 @@ class Pendings:
             row.hold = None if event.hold_id is None else HoldAsk(event.hold_id, charged=False)
             row.dimensions = self._declared(event)
             row.original = self._late_original or event.accepted_ms is not None
-            row.box = partial(boxed, event) if self._keeps_events and not event.dry_run else None
+            row.box = self.box_of(event)
             made.append(row)
             shard, ids = None, NO_IDS
         return made
+
+    def box_of(self, event: UsageEvent) -> Callable[[bytes], str] | None:
+        """What makes the box of the event's entry in the log of raw events; None where none is kept."""
+        return partial(boxed, event) if self._keeps_events and not event.dry_run else None
 
     def settling(self, feature: str, quantity: int, ids: Ids) -> AdmitRow:
         """A row that counts units under given digests."""

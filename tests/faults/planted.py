@@ -113,13 +113,15 @@ BUGS: Final = (
 )
 
 
+_SHARED_HOLD: Final = "      holds[row.hold_key] = row.hold\n"
+
 ADMIT_BUGS: Final = (
     Bug(
         "holds do not count against the limit",
         ((ADMIT, "room, by = max(0, c.limit - c.used - held), 0", "room, by = max(0, c.limit - c.used), 0"),),
     ),
     Bug("a hold that ended still counts", ((ADMIT, "c.stored_held - (freed or 0)", "c.stored_held"),)),
-    Bug("a commit leaves its hold open", ((ADMIT, "    call('ZREM', keys.holds, member)\n", ""),)),
+    Bug("a commit leaves its hold open", ((ADMIT, "  call('ZREM', keys.holds, member)\n", ""),)),
     Bug(
         "a refused unit keeps what it counted",
         ((ADMIT, "  if bad or trial then revert() end\n", "  if trial then revert() end\n"),),
@@ -135,7 +137,17 @@ ADMIT_BUGS: Final = (
     ),
     Bug(
         "a lease is charged twice",
-        ((ADMIT, "state == 'expired' and verb == 'x' and charged", "hold.state and verb == 'x' and charged"),),
+        (
+            (
+                ADMIT,
+                "if hold.state == 'expired' and verb == 'x' and charged and hold.open",
+                "if verb == 'x' and charged",
+            ),
+        ),
+    ),
+    Bug("a reservation asked for twice in one call is held twice", ((ADMIT, _SHARED_HOLD, ""),)),
+    Bug(
+        "a lease is all or nothing where the plan blocks", ((ADMIT, "(policy == 'c' or mode == 'f')", "policy == 'c'"),)
     ),
 )
 """Bugs that the model test of admit must catch."""

@@ -34,6 +34,7 @@ class ModelHold:
     quantity: int
     expires_ms: int
     charged: bool
+    lease: bool
     state: HoldState = HoldState.HELD
 
     def state_at(self, now_ms: int) -> HoldState:
@@ -84,6 +85,7 @@ class Ask:
     hold_id: str = ""
     ttl_ms: int = 0
     charged: bool = False
+    lease: bool = False
 
 
 class Model:
@@ -165,17 +167,17 @@ class Model:
 
         hold = org.holds.get(ask.hold_id) if ask.hold_id else None
         if ask.verb == "r" and hold is not None:
-            same = (hold.feature, hold.asked) == (feature, quantity)
+            same = (hold.feature, hold.asked, hold.lease) == (feature, quantity, ask.lease)
             return told(Result.DUPLICATE if same else Result.CONFLICT)
         content = self._seen(org, ask, now_ms) if first else None
         if content is not None:
             same = ask.verb != "r" and content == tuple(content_of(ask.event))
             return told(Result.DUPLICATE if same else Result.CONFLICT)
-        if not rule.enabled:
-            return told(Result.DISABLED)
         own = self._own(ask, hold, now_ms)
         if own is None:
             return told(Result.HOLD_GONE)
+        if not rule.enabled and quantity > own:
+            return told(Result.DISABLED)
         if first and not self._conforms(org, ask, now_ms):
             return told(Result.RATE_LIMITED)
         return self._counted(org, ask, rule, feature, quantity, now_ms, own)
@@ -202,13 +204,15 @@ class Model:
         held = org.held(feature, now_ms) - own
         made = decide(
             rule, org.used[feature], quantity,
-            held=held, mode=ask.event.mode, windows_used=org.windows_used(feature, now_ms), own=own,
+            held=held, mode=ask.event.mode, windows_used=org.windows_used(feature, now_ms), own=own, partly=ask.lease,
         )  # fmt: skip
         result = _RESULT_OF[made.verdict]
         if not made.recorded:
             return (result, org.used[feature], 0, 0, held + own)
         if ask.verb == "r":
-            org.holds[ask.hold_id] = ModelHold(feature, quantity, made.recorded, now_ms + ask.ttl_ms, ask.charged)
+            org.holds[ask.hold_id] = ModelHold(
+                feature, quantity, made.recorded, now_ms + ask.ttl_ms, ask.charged, ask.lease
+            )
             return (result, org.used[feature], made.recorded, 0, held + made.recorded)
         if ask.hold_id:
             org.holds[ask.hold_id] = replace(org.holds[ask.hold_id], state=HoldState.COMMITTED)

@@ -103,7 +103,7 @@ class Run:
         kinds = (
             (self.events, 40), (self.together, 12), (self.trial, 10), (self.place, 22), (self.settle, 22),
             (self.release, 5), (self.extend, 4), (self.jump, 12), (self.change, 6), (self.expire, 6), (self.race, 6),
-            (self.lost_reply, 6), (self.aim, 10),
+            (self.lost_reply, 6), (self.aim, 10), (self.race_to_hold, 6), (self.race_to_settle, 6),
         )  # fmt: skip
         await self.away_from_borders()
         await self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]()
@@ -143,17 +143,17 @@ class Run:
         """A reservation, or a lease of what is left."""
         org_id, feature = self.random.choice(ORGS), self.random.choice(FEATURES)
         hold_id, quantity = self.hold_name(org_id), self.quantity(org_id, feature)
-        charged, cap = self.random.choice(((False, False), (True, True), (False, True)))
+        lease, charged = self.random.choice(((False, False), (True, True), (True, False)))
         ttl_ms = self.random.choice((90_000, 45 * MINUTE_MS, 5 * 60 * MINUTE_MS))
-        event = UsageEvent(org_id, feature, quantity, hold_id, mode=OnLimit.CAP if cap else None)
+        event = UsageEvent(org_id, feature, quantity, hold_id)
         before = await self.ledger.now_ms()
         try:
             hold, outcome = await self.caller().holds.place(
-                org_id, hold_id, feature, quantity, ttl_ms, charged=charged, cap=cap
+                org_id, hold_id, feature, quantity, ttl_ms, lease=lease, charged=charged
             )
         except HoldConflict:
             hold, outcome = None, None
-        ask = Ask(event, "r", hold_id, ttl_ms, charged)
+        ask = Ask(event, "r", hold_id, ttl_ms, charged, lease)
         after = await self.ledger.now_ms()
         if outcome is None:
             expected = self.model.answer([ask], after)
@@ -165,7 +165,8 @@ class Run:
             made = self.model.orgs[org_id].holds[hold_id]
             assert before <= hold.expires_ms - ttl_ms <= after
             made.expires_ms = hold.expires_ms
-            assert (hold.quantity, hold.asked, hold.charged) == (made.quantity, made.asked, made.charged)
+            found = (hold.quantity, hold.asked, hold.charged, hold.lease)
+            assert found == (made.quantity, made.asked, made.charged, made.lease)
 
     async def settle(self) -> None:
         """A commit below, at or above the hold; late, repeated, or of one that never was."""
@@ -252,7 +253,8 @@ class Run:
     async def expire(self) -> None:
         """The job: what ended is charged or forgotten."""
         now = await self.ledger.now_ms()
-        await self.caller().holds.expire()
+        callers = self.random.choice((self.ledger.callers, self.ledger.callers[:1]))
+        await asyncio.gather(*(caller.holds.expire() for caller in callers))
         for org_id in self.model.orgs:
             self.model.charge(org_id, now)
 
@@ -265,6 +267,45 @@ class Run:
         counted = [outcome for outcome in outcomes if outcome.recorded]
         assert len(counted) <= 1
         self.hold_against([Ask(event)], [*counted, *outcomes][:1], before, after)
+
+    async def race_to_hold(self) -> None:
+        """The same reservation through all callers at once, twice each: held once."""
+        org_id, feature, hold_id = self.random.choice(ORGS), self.random.choice(FEATURES), self.hold_name("")
+        quantity, ttl_ms = self.quantity(org_id, feature), 45 * MINUTE_MS
+        before = await self.ledger.now_ms()
+        found = await asyncio.gather(
+            *(caller.holds.place(org_id, hold_id, feature, quantity, ttl_ms) for caller in self.ledger.callers * 2)
+        )
+        outcomes = [outcome for _, outcome in found]
+        made = [outcome for outcome in outcomes if outcome.recorded]
+        assert len(made) == (1 if any(hold for hold, _ in found) else 0)
+        ask = Ask(UsageEvent(org_id, feature, quantity, hold_id), "r", hold_id, ttl_ms)
+        self.hold_against([ask], [*made, *outcomes][:1], before, await self.ledger.now_ms())
+        for hold, _ in found:
+            if hold is not None:
+                self.model.orgs[org_id].holds[hold_id].expires_ms = hold.expires_ms
+
+    async def race_to_settle(self) -> None:
+        """Commits of one reservation, of two quantities, through all callers at once: one of them counts."""
+        org_id, hold_id = self.some_hold()
+        if not hold_id:
+            return
+        quantity = self.model.orgs[org_id].holds[hold_id].quantity
+        units = [max(1, quantity - number % 2) for number in range(len(self.ledger.callers) * 2)]
+        before = await self.ledger.now_ms()
+        try:
+            found = await asyncio.gather(
+                *(
+                    caller.holds.settle(org_id, hold_id, number)
+                    for caller, number in zip(self.ledger.callers * 2, units, strict=True)
+                )
+            )
+        except HoldNotFound:
+            return
+        counted = [(event, outcome) for _, event, outcome in found if outcome.recorded]
+        assert len(counted) <= 1
+        event, outcome = [*counted, *((event, outcome) for _, event, outcome in found)][0]
+        self.hold_against([Ask(event, "c", hold_id)], [outcome], before, await self.ledger.now_ms())
 
     async def lost_reply(self) -> None:
         """The connection breaks while an event with an id is out; the service asks again by itself."""

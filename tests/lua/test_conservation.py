@@ -22,7 +22,7 @@ RECORD: Final = "{p00}:o:acme"
 
 @dataclass(slots=True)
 class DataSet:
-    """A lawful data set: acme with a closed January and overage in both months, beta on another plan."""
+    """A lawful data set: acme with a closed January and overage in both months, beta on another plan with a hold."""
 
     ledger: Ledger
     january_ms: int
@@ -57,6 +57,7 @@ async def data_set(url: str) -> AsyncIterator[DataSet]:
         await caller.counters.track(event("acme", 12, "e12"))
         await caller.counters.track(event("beta", 1))
         await caller.orgs.update("beta", OrgChange(plan="pro"), actor="test", create=False)
+        await caller.holds.place("beta", "r1", "checks", 2, 60_000)
         await lawful(ledger)
         yield DataSet(ledger, org.period.start_ms, org.period.end_ms)
 
@@ -91,6 +92,9 @@ SPOILT: Final = (
     ("RENAME <day> {p00}:h:acme:scans:20200101", "history lies in a known period", "{p00}:h:acme:scans:20200101"),
     ("HINCRBY {p00}:o:acme h:checks 1", "units held = open holds", RECORD),
     ("ZADD {p00}:e:acme 1 r1|checks|5|r", "units held = open holds", RECORD),
+    ("ZADD {p00}:e:beta 1 r1|checks|5|r", "an open hold stands there once", "{p00}:e:beta"),
+    ("HSET {p00}:r:beta:r1 status committed", "an open hold is held", "{p00}:r:beta:r1"),
+    ("HSET {p00}:r:beta:r1 quantity 3", "an open hold is held", "{p00}:r:beta:r1"),
     ("ZADD {p00}:e:acme 2 r1|checks|5|r", "open holds have their turn", "{p00}:expiring"),
     ("ZREM {p00}:dirty acme|scans", "dirty = overage not sealed", RECORD),
     ("ZADD {p00}:dirty 1 acme|checks", "dirty = overage not sealed", RECORD),

@@ -20,7 +20,7 @@ async def after_its_end(ledger: Ledger) -> None:
 async def test_a_reservation_counts_for_nothing_from_its_end_on_with_no_job_run(each_store: StoreServer) -> None:
     async with calm(each_store.url) as ledger:
         caller = ledger.callers[0]
-        hold, _ = await caller.holds.place("acme", "r1", "checks", 10, TTL_MS, charged=False)
+        hold, _ = await caller.holds.place("acme", "r1", "checks", 10, TTL_MS)
         assert hold is not None
         assert (await caller.counters.track(event("acme", 1, None, "checks"))).result is Result.REFUSED
         await move_to(ledger, hold.expires_ms - 3_000)
@@ -35,8 +35,8 @@ async def test_a_reservation_counts_for_nothing_from_its_end_on_with_no_job_run(
 async def test_the_job_forgets_what_ended_and_notes_the_next_end(store: StoreServer) -> None:
     async with calm(store.url) as ledger:
         holds, partition = ledger.callers[0].holds, ledger.keys.partition("acme")
-        await holds.place("acme", "r1", "checks", 3, TTL_MS, charged=False)
-        later, _ = await holds.place("acme", "r2", "checks", 4, 3 * TTL_MS, charged=False)
+        await holds.place("acme", "r1", "checks", 3, TTL_MS)
+        later, _ = await holds.place("acme", "r2", "checks", 4, 3 * TTL_MS)
         assert later is not None
         await after_its_end(ledger)
         assert await holds.ended_units("acme") == {"checks": 3}
@@ -56,7 +56,7 @@ async def test_a_lease_that_ended_unsettled_is_charged_once_and_bounds_the_spend
 ) -> None:
     async with calm(store.url) as ledger:
         caller, other = ledger.callers
-        await caller.holds.place("acme", "l1", "checks", 8, TTL_MS, charged=True, cap=True)
+        await caller.holds.place("acme", "l1", "checks", 8, TTL_MS, lease=True, charged=True)
         await after_its_end(ledger)
         refused = await other.counters.track(event("acme", 3, None, "checks"))
         assert refused.result is Result.REFUSED
@@ -74,7 +74,7 @@ async def test_a_lease_that_ended_unsettled_is_charged_once_and_bounds_the_spend
 async def test_the_holds_of_a_feature_that_is_gone_are_forgotten(store: StoreServer) -> None:
     async with calm(store.url) as ledger:
         caller = ledger.callers[0]
-        await caller.holds.place("acme", "l1", "checks", 8, TTL_MS, charged=True)
+        await caller.holds.place("acme", "l1", "checks", 8, TTL_MS, lease=True, charged=True)
         await ledger.client.hdel(ledger.keys.record("acme"), "l:checks", "m:checks")
         await after_its_end(ledger)
         await caller.holds.expire()

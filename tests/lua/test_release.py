@@ -13,7 +13,7 @@ TTL_MS = 60_000
 
 async def placed(ledger: Ledger, quantity: int = 4) -> None:
     """Acme holds some checks, of which its plan has ten."""
-    hold, _ = await ledger.callers[0].holds.place("acme", "r1", "checks", quantity, TTL_MS, charged=False)
+    hold, _ = await ledger.callers[0].holds.place("acme", "r1", "checks", quantity, TTL_MS)
     assert hold is not None
 
 

@@ -78,6 +78,18 @@ def test_a_feature_that_is_off_counts_nothing(limit: int | None, on_limit: OnLim
     assert decide(Rule(limit, on_limit, enabled=False), 3, 1) == Decision(Verdict.DISABLED, 3)
 
 
+@pytest.mark.parametrize(("quantity", "verdict"), [(3, Verdict.COUNTED), (4, Verdict.COUNTED), (5, Verdict.DISABLED)])
+def test_units_of_a_hold_count_though_the_feature_is_off_by_now(quantity: int, verdict: Verdict) -> None:
+    assert decide(Rule(10, BLOCK, enabled=False), 3, quantity, own=4).verdict is verdict
+
+
+@pytest.mark.parametrize("on_limit", OnLimit)
+@pytest.mark.parametrize(("used", "recorded"), [(0, 5), (5, 5), (7, 3), (9, 1), (10, 0), (12, 0)])
+def test_what_may_be_taken_partly_takes_what_fits(on_limit: OnLimit, used: int, recorded: int) -> None:
+    decision = decide(Rule(10, on_limit), used, 5, partly=True)
+    assert decision.recorded == (5 if on_limit is OVERAGE else recorded)
+
+
 def test_the_mode_without_a_word_is_overage() -> None:
     assert Rule(10).on_limit is OVERAGE
 

@@ -10,10 +10,11 @@
 --        per organisation: as track, its events being rows here, then: the claim once it has holds ('' it has them),
 --        numbers of holds, archives, other keys; then per row:
 --        rows of the unit that begins here (0: it goes on), '1' for a further feature of the event above, verb
---        (t track, d trial, r reserve, c commit, l late commit, x charge what expired), mode ('' the plan's),
---        hold, its name, what becomes of it at its end (r released, c charged), its ms to live, archive, other key of
---        the minutes, their bucket ('' now), box of the raw event ('' none), dimensions; then per dimension: other
---        keys of its units and its values, most values, value
+--        (t track, d trial, r reserve, c commit, l late commit, x charge what expired), mode ('' the plan's; f: what
+--        fits, where the plan would refuse), hold, its name, its kind (r reservation, l lease, both of them nothing
+--        at their end; c lease that is charged then), its ms to live, archive, other key of the minutes, their bucket
+--        ('' now), box of the raw event ('' none), dimensions; then per dimension: other keys of its units and its
+--        values, most values, value
 -- RETURNS now, then per row: code, used, extra, units held, what decided (0 the plan, n its n-th sub-window), ms until
 --        that gives way (0 not told), events left under the rate limit (-1 none), ms until it is full again; only
 --        {now, -1} clocks apart, {now, -2} other day
@@ -142,7 +143,7 @@ local function admitted(c, quantity, held, own, mode)
   local policy = STRICTNESS[mode] and STRICTNESS[mode] > STRICTNESS[own_mode] and mode or own_mode
   local room, by = room_of(c, held, policy)
   if not room or quantity <= max(room, own) then return quantity, by end
-  return policy == 'c' and max(room, own) or 0, by
+  return (policy == 'c' or mode == 'f') and max(room, own) or 0, by
 end
 
 local function refused(row, code, extra)
@@ -150,14 +151,28 @@ local function refused(row, code, extra)
   return code
 end
 
--- A hold as stored; its state by now: nil none, 'held', 'expired', or how it was settled.
-local function hold_of(key)
-  local r = read('HMGET', key, 'feature', 'quantity', 'expires', 'kind', 'status', 'asked')
+-- How a hold is named among the open ones.
+local function member_of(name, feature, quantity, kind)
+  return name .. '|' .. feature .. '|' .. format('%.0f', quantity) .. '|' .. kind
+end
+
+-- The hold of a row; its state by now: nil none, 'held', 'expired', or how it was settled. Second: whether it is corrupt.
+-- What is among the open holds is open, or waits to be charged; nothing else is, whatever a clock that went back says.
+local function hold_of(row, holds)
+  local r = read('HMGET', row.hold_key, 'feature', 'quantity', 'kind', 'status', 'asked')
   if r.err then return nil, true end
-  if not r[5] then return {}, false end
-  local hold = {feature = r[1], quantity = tonumber(r[2]), expires = tonumber(r[3]), kind = r[4], state = r[5], asked = tonumber(r[6])}
-  if not (hold.quantity and hold.expires) then return nil, true end
-  if hold.state == 'held' and hold.expires <= now then hold.state = 'expired' end
+  local hold = {}
+  if r[4] then
+    hold = {feature = r[1], quantity = tonumber(r[2]), kind = r[3], state = r[4], asked = tonumber(r[5]), kept = true}
+    if not (hold.feature and hold.quantity and hold.kind) then return nil, true end
+  elseif row.verb == 'x' then -- what was charged so late that nothing but its place is left
+    hold = {feature = row.feature, quantity = row.quantity, kind = 'c', state = 'held'}
+  end
+  if hold.state ~= 'held' then return hold, false end
+  local ends = read('ZSCORE', holds, member_of(row.hold_name, hold.feature, hold.quantity, hold.kind))
+  if type(ends) == 'table' then return nil, true end
+  hold.open = ends ~= false
+  if not ends or tonumber(ends) <= now then hold.state = 'expired' end
   return hold, false
 end
 
@@ -168,15 +183,31 @@ local function settles(row)
   local charged = hold.kind == 'c'
   if not hold.state or hold.feature ~= row.feature then return 0, 1 end
   if hold.state == 'held' and verb ~= 'x' then return hold.quantity, nil end
-  if hold.state == 'expired' and verb == 'x' and charged then return hold.quantity, nil end
+  if hold.state == 'expired' and verb == 'x' and charged and hold.open then return hold.quantity, nil end
   if hold.state == 'expired' and verb == 'l' and not charged then return 0, nil end
   return 0, (hold.state == 'expired' or hold.state == 'held') and 2 or 3
 end
 
 -- What a new hold of a row meets: a code where it is not made.
 local function hold_met(row, open)
-  if row.hold.state then return row.hold.feature == row.feature and row.hold.asked == row.quantity and 2 or 3 end
+  local hold = row.hold
+  if hold.state then
+    local same = hold.feature == row.feature and hold.asked == row.quantity
+    return same and (hold.kind == 'r') == (row.hold_kind == 'r') and 2 or 3
+  end
   return open >= HOLDS_MAX and 14 or nil
+end
+
+-- What becomes of the hold of a row that is admitted; the next row of this call that names it sees that.
+local function note_hold(row, recorded)
+  local hold, verb = row.hold, row.verb
+  if verb ~= 'r' then return set(hold, 'state', verb == 'x' and 'charged' or 'committed') end
+  set(hold, 'state', 'held')
+  set(hold, 'feature', row.feature)
+  set(hold, 'quantity', recorded)
+  set(hold, 'asked', row.quantity)
+  set(hold, 'kind', row.hold_kind)
+  set(hold, 'kept', true)
 end
 
 -- Decides one row and notes its effect. Returns its code: 1 and 5 admitted, 2 a repeat, anything else refused.
@@ -199,12 +230,12 @@ local function decide(row, first, org)
     if replay then same = replay == row.content else same = call('SISMEMBER', row.hit, row.content) == 1 end
     return refused(row, verb ~= 'r' and same and 2 or 3)
   end
-  if sub(c.mode, 1, 1) == 'x' and verb ~= 'x' then return refused(row, 9) end
   local own, why = 0, nil
   if row.hold and verb ~= 'r' then
     own, why = settles(row)
     if why then return refused(row, 13, why) end
   end
+  if sub(c.mode, 1, 1) == 'x' and quantity > own then return refused(row, 9) end
   if org.rate and not row.further and (verb == 't' or verb == 'd' or verb == 'r') then
     local wait = conforms(org.rate)
     if wait then return refused(row, 11, wait) end
@@ -217,6 +248,7 @@ local function decide(row, first, org)
     set(c, 'held', c.held + recorded)
     set(org, 'open', org.open + 1)
     set(row, 'recorded', recorded)
+    note_hold(row, recorded)
     row.code = recorded == quantity and 1 or 5
     row.extra = row.code == 5 and recorded or 0
     return row.code
@@ -235,6 +267,7 @@ local function decide(row, first, org)
   set(row, 'recorded', recorded)
   set(row, 'overage', overage)
   set(row, 'bits', bits)
+  if row.hold then note_hold(row, recorded) end
   if row.digest ~= '' and not row.further then set(org.seen, row.digest, row.content) end
   row.code, row.extra, row.used = code, code == 5 and recorded or overage, c.used
   return code
@@ -285,7 +318,7 @@ local function rows_of(e0, r0, rows, hold0, archive0, other0)
       group = ARGV[e], feature = ARGV[e + 1], quantity = tonumber(ARGV[e + 2]), digest = ARGV[e + 3],
       content = ARGV[e + 4], day = tonumber(ARGV[e + 5]), bucket = ARGV[e + 6], unit = tonumber(ARGV[r]),
       further = ARGV[r + 1] == '1', verb = ARGV[r + 2], mode = ARGV[r + 3], hold_name = ARGV[r + 5],
-      hold_end = ARGV[r + 6], hold_ms = tonumber(ARGV[r + 7]), minute = ARGV[r + 10], box = ARGV[r + 11], dims = {},
+      hold_kind = ARGV[r + 6], hold_ms = tonumber(ARGV[r + 7]), minute = ARGV[r + 10], box = ARGV[r + 11], dims = {},
     }
     local hold, archive, minutes = tonumber(ARGV[r + 4]), tonumber(ARGV[r + 8]), tonumber(ARGV[r + 9])
     row.hold_key = hold > 0 and KEYS[hold0 + hold - 1]
@@ -333,15 +366,15 @@ local function full_counter(key, state, feature, archive, freed)
   return c, false
 end
 
--- Holds that ended by now and are released at their end: their units by feature, their members. Nil: corrupt.
+-- Holds that ended by now and count for nothing then: their units by feature, their members. Nil: corrupt.
 local function expired(key)
   local found = read('ZRANGEBYSCORE', key, '-inf', now)
   if found.err then return nil end
   local freed, members = {}, {}
   for i = 1, #found do
-    local _, feature, units, at_end = match(found[i], '^([^|]+)|([^|]+)|(%d+)|(%a)$')
+    local _, feature, units, kind = match(found[i], '^([^|]+)|([^|]+)|(%d+)|(%a)$')
     if not units then return nil end
-    if at_end == 'r' then
+    if kind ~= 'c' then
       freed[feature] = (freed[feature] or 0) + tonumber(units)
       members[#members + 1] = found[i]
     end
@@ -439,21 +472,20 @@ end
 -- ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
 
 local function write_hold(row, org, keys)
+  local hold = row.hold
+  local member = member_of(row.hold_name, hold.feature, hold.quantity, hold.kind)
   if row.verb == 'r' then
     local ends = now + row.hold_ms
     call('HSET', row.hold_key, 'feature', row.feature, 'quantity', row.recorded, 'asked', row.quantity, 'expires', ends,
-      'kind', row.hold_end, 'status', 'held', 'created', now)
+      'kind', row.hold_kind, 'status', 'held', 'created', now)
     call('EXPIRE', row.hold_key, ceil(row.hold_ms / 1000) + HOLD_KEEP_S)
-    local member = row.hold_name .. '|' .. row.feature .. '|' .. format('%.0f', row.recorded) .. '|' .. row.hold_end
     call('ZADD', keys.holds, ends, member)
     call('ZADD', keys.expiring, 'LT', ends, org.name)
-  elseif row.hold and row.hold.state then
-    local state = row.verb == 'x' and 'charged' or 'committed'
-    call('HSET', row.hold_key, 'status', state, 'committed', row.recorded, 'at', now)
-    local hold = row.hold
-    local member = row.hold_name .. '|' .. hold.feature .. '|' .. format('%.0f', hold.quantity) .. '|' .. hold.kind
-    call('ZREM', keys.holds, member)
+    return
   end
+  local state = row.verb == 'x' and 'charged' or 'committed'
+  if hold.kept then call('HSET', row.hold_key, 'status', state, 'committed', row.recorded, 'at', now) end
+  call('ZREM', keys.holds, member)
 end
 
 local function write_raw(row, keys, sealed)
@@ -575,7 +607,7 @@ local function organisation(keys, totals, clock_ok)
   org.open = read('ZCARD', keys.holds)
   if not freed or org.rate == false then return answer_all(ne, 10, 0) end
   org.open = org.open - #members
-  local counters = {}
+  local counters, holds = {}, {}
   for i, row in ipairs(rows) do
     local corrupt
     local place = (row.archive or '') .. '|' .. row.feature
@@ -600,7 +632,11 @@ local function organisation(keys, totals, clock_ok)
       end
     end
     row.counter, row.hit = counters[place], hits and hits[i - 1]
-    if row.hold_key and not corrupt then row.hold, corrupt = hold_of(row.hold_key) end
+    if row.hold_key and not corrupt then
+      row.hold = holds[row.hold_key] -- rows that name one hold share it
+      if not row.hold then row.hold, corrupt = hold_of(row, keys.holds) end
+      holds[row.hold_key] = row.hold
+    end
     local broken
     row.replay, broken = replay_of(row, minted0)
     if corrupt or broken then return answer_all(ne, 10, 0) end

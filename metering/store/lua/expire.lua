@@ -1,5 +1,5 @@
 #!lua
--- expire: forget holds that ended and are released at their end, and note when the organisation's next one ends.
+-- expire: forget holds that ended and count for nothing then, and note when the organisation's next one ends.
 --
 -- KEYS   record, open holds, expiring, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', then features whose holds are forgotten however they end
@@ -21,8 +21,8 @@ local ended = call('ZRANGEBYSCORE', holds, '-inf', now, 'LIMIT', 0, MEMBERS_MAX)
 local units, members, forgiven = {}, {}, {}
 for i = 3, #ARGV do forgiven[ARGV[i]] = true end
 for i = 1, #ended do
-  local feature, quantity, at_end = string.match(ended[i], '^[^|]+|([^|]+)|(%d+)|(%a)$')
-  if at_end == 'r' or forgiven[feature] then
+  local feature, quantity, kind = string.match(ended[i], '^[^|]+|([^|]+)|(%d+)|(%a)$')
+  if kind ~= 'c' or forgiven[feature] then
     units[feature] = (units[feature] or 0) + tonumber(quantity)
     members[#members + 1] = ended[i]
   end

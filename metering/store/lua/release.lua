@@ -23,7 +23,7 @@ if not h[4] then return {0, 1} end
 if h[4] ~= 'held' then return {0, 3} end
 if tonumber(h[5]) <= now then return {0, 2} end
 local member = ARGV[3] .. '|' .. h[1] .. '|' .. h[2] .. '|' .. h[3]
-call('ZSCORE', holds, member)
+if not call('ZSCORE', holds, member) then return {0, 2} end -- it ended, and a clock went back since
 call('HLEN', record)
 
 if ARGV[4] == '' then
