@@ -33,6 +33,7 @@ from metering.settings import LogLevel, Settings, SettingsError, StoreKind
 from metering.store.batch_stats import QueueStats
 from metering.store.connect import PATIENT, connect
 from metering.store.consumer import TURN_S, Consumer
+from metering.store.corrections import Corrections
 from metering.store.counters import Counters, LatePolicy
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
@@ -49,6 +50,7 @@ from metering.store.raw_log import TRIM_S, RawLog
 from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import StoreTime
+from metering.store.trail import Trail
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
 from metering.workers import Loop, Workers
@@ -108,6 +110,8 @@ class _Opened:
     counters: Counters
     kept: KeptAnswers
     lookback: Lookback
+    corrections: Corrections
+    trail: Trail
     raw_log: RawLog
     queue: Queue
     measures: Measures
@@ -156,26 +160,21 @@ class App:
     async def open(self, stack: AsyncExitStack) -> Front:
         """Open everything in order onto `stack`, which closes it in reverse. Raises GateRefusedError."""
         settings, ground = self._settings, await self._ground(stack)
-        client, patient, keys, time, codec = ground.client, ground.patient, ground.keys, ground.time, ground.codec
+        client, patient, keys, time = ground.client, ground.patient, ground.keys, ground.time
         dataset, report, fake = ground.dataset, ground.report, ground.fake
-        orgs = Orgs(patient, keys, self._catalogue, time, codec, fake=fake)
-        counters = Counters(
-            client, keys, orgs, time, codec,
-            secret=dataset.secret, auto_create=settings.auto_create_orgs, late=LatePolicy(settings.late_policy),
-            one_partition=settings.store_span == "partition", dimensions=self._catalogue.dimensions,
-            retention=Retention(
-                settings.history_days, settings.minute_history_hours, settings.event_retention_ms()
-            ),
-            pending_max=settings.pending_max, fake=fake,
-        )  # fmt: skip
+        orgs = Orgs(patient, keys, self._catalogue, time, ground.codec, fake=fake)
+        kept_for = Retention(settings.history_days, settings.minute_history_hours, settings.event_retention_ms())
+        counters = self._counters(ground, orgs, kept_for)
         stack.push_async_callback(counters.close)
         build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
         queue_stats = QueueStats()
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build, queue_stats))
         spent = SpentIds(patient, keys, time)
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
+        corrections = Corrections(patient, keys, orgs, time, secret=dataset.secret, retention=kept_for, fake=fake)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
+        trail = Trail(patient, keys, time)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
         credentials = await open_credentials(stack, settings, self._clock, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
@@ -190,7 +189,20 @@ class App:
         )
         await stack.enter_async_context(Workers(*loops))
         vitals = self._vitals(stack, ground, counters)
-        return self._wired(_Opened(credentials, orgs, counters, kept, lookback, raw_log, queue, measures, vitals))
+        return self._wired(
+            _Opened(credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, measures, vitals)
+        )
+
+    def _counters(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Counters:
+        """The counters, as the settings want them."""
+        settings = self._settings
+        return Counters(
+            ground.client, ground.keys, orgs, ground.time, ground.codec,
+            secret=ground.dataset.secret, auto_create=settings.auto_create_orgs,
+            late=LatePolicy(settings.late_policy), one_partition=settings.store_span == "partition",
+            dimensions=self._catalogue.dimensions, retention=retention, pending_max=settings.pending_max,
+            fake=ground.fake,
+        )  # fmt: skip
 
     def _queue(self, ground: _Ground, orgs: Orgs, counted: Counted, stats: QueueStats) -> tuple[Queue, Consumer]:
         """Both ends of the queues: where events are accepted, and who counts them."""
@@ -237,6 +249,8 @@ class App:
             orgs=opened.orgs,
             kept=opened.kept,
             lookback=opened.lookback,
+            corrections=opened.corrections,
+            trail=opened.trail,
             raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,
             clock=clock,

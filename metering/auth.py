@@ -20,6 +20,7 @@ USAGE_READ: Final = "usage:read"
 CHECK: Final = "check"
 BILLING_READ: Final = "billing:read"
 BILLING_WRITE: Final = "billing:write"
+AUDIT: Final = "audit"
 
 HEADER_BYTES_MAX: Final = 8 * 1024
 """Longest Authorization header: ten times a rich token. Decoding two MB of base64 takes 100 ms of CPU."""

@@ -4,15 +4,16 @@
     ├── 400 MalformedRequest, MalformedJson, MalformedEncoding
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
-    ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, NotFound
+    ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
+    │       NotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
-    ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
+    ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict, PeriodFinal,
     │       IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
-    ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, IdempotencyKeyReused
+    ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, BelowZero, IdempotencyKeyReused
     ├── 429 RateLimited
     ├── 431 HeadersTooLarge
     └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt, KeysUnavailable
@@ -118,6 +119,16 @@ class HoldNotFound(Problem):
     cure = "Check the id and the organisation; a hold is told of for a day after its end."
 
 
+class EventNotFound(Problem):
+    status, code, title = 404, "event-not-found", "No event of this id is known"
+    cure = "Ids are known in the month of receipt and the next, each with its source; correct older usage by delta."
+
+
+class PeriodNotFound(Problem):
+    status, code, title = 404, "period-not-found", "No period of this organisation began then"
+    cure = "Give `period.start` of an answer of that time; a period without usage is not kept."
+
+
 class NotFound(Problem):
     status, code, title = 404, "not-found", "No such path"
     cure = "See /openapi.json for every path."
@@ -186,6 +197,11 @@ class EventsNotKept(Problem):
     cure = "Operators: set EVENT_RETENTION, for example to 7d; events are kept from then on."
 
 
+class PeriodFinal(Problem):
+    status, code, title = 409, "period-final", "The period is invoiced and final"
+    cure = "Correct the running period instead, or issue a credit."
+
+
 class PreconditionFailed(Problem):
     status, code, title = 412, "precondition-failed", "It is not in the state that the request asks for"
     cure = "Read it again, and send the change with the ETag it has now in If-Match."
@@ -219,6 +235,11 @@ class TotalTooLarge(Problem):
 class IdempotencyKeyReused(Problem):
     status, code, title = 422, "idempotency-key-reused", "This Idempotency-Key was used for another request"
     cure = "Give every request a key of its own; repeat a key only with the same method, URL and body."
+
+
+class BelowZero(Problem):
+    status, code, title = 422, "below-zero", "The correction would take out more than was counted"
+    cure = "Take out at most `current_usage`, or name the `period` that the usage was counted in."
 
 
 class RateLimited(Problem):

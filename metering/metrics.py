@@ -242,6 +242,9 @@ def _business(totals: Totals, top: list[OrgUnits]) -> Iterator[Metric]:
     units = [((feature, plan), number) for (plan, feature), number in totals.units.items()]
     about = "Units (not events) ever used by all organisations, by the plan they were on when they used them."
     yield _counter("scorpius_feature_usage", about, units, "feature", "plan")
+    taken = [((feature,), number) for feature, number in totals.taken_out.items()]
+    about = "Units (not events) ever taken out by corrections; the series of units keep them."
+    yield _counter("scorpius_feature_usage_taken_out", about, taken, "feature")
     sums = [((org.org_id,), org.total) for org in top]
     about = "Units ever used by each organisation with a series, all features together. " + _WHO
     yield _counter("scorpius_org_usage", about, sums, "org_id")

@@ -33,7 +33,7 @@ from metering.errors import (
     UnsupportedMediaType,
     leaves,
 )
-from metering.names import FEATURE_PATTERN, ORG_ID_PATTERN, RESERVED
+from metering.names import FEATURE_PATTERN, ORG_ID_PATTERN, RESERVED, TEXT_CHARS_MAX, TEXT_PATTERN
 
 _REF: Final = "#/components/schemas/{model}"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -56,10 +56,14 @@ _SAID: Final = {
 }
 _ALWAYS: Final = (MethodNotAllowed, HeadersTooLarge, InternalError)
 
+_IN_PATH: Final = TEXT_PATTERN.replace("]+$", "/]+$")
+"""An id that can stand in a path: a slash would part it."""
+
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "org_id": {"type": "string", "pattern": ORG_ID_PATTERN, "not": {"enum": sorted(RESERVED)}},
     "plan": {"type": "string", "pattern": FEATURE_PATTERN},
     "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
+    "event_id": {"type": "string", "maxLength": TEXT_CHARS_MAX, "pattern": _IN_PATH, "not": {"enum": [".", ".."]}},
     "code": {"type": "string", "enum": sorted(problem.code for problem in leaves())},
 }
 

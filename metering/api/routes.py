@@ -3,7 +3,19 @@
 from typing import Final
 
 from metering.api.route import Route
-from metering.api.tables import check, history, ingest, ops, orgs, outlook, raw_events, reference, usage
+from metering.api.tables import (
+    audit,
+    check,
+    corrections,
+    history,
+    ingest,
+    ops,
+    orgs,
+    outlook,
+    raw_events,
+    reference,
+    usage,
+)
 
 ROUTES: Final[tuple[Route, ...]] = (
     *usage.ROUTES,
@@ -12,7 +24,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *history.ROUTES,
     *outlook.ROUTES,
     *raw_events.ROUTES,
+    *corrections.ROUTES,
     *orgs.ROUTES,
+    *audit.ROUTES,
     *ops.ROUTES,
     *reference.ROUTES,
 )

@@ -7,11 +7,14 @@ from typing import Protocol
 from metering.auth import Authenticator
 from metering.clock import Clock
 from metering.errors import Problem
+from metering.store.correction import Corrected, Correction
 from metering.store.kept import KeptAnswer, Try
 from metering.store.lookback import Lookback
 from metering.store.org import Org
 from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.raw_log import RawEvent, Wanted
+from metering.store.trail import Entry, Place
+from metering.store.trail import Wanted as WantedEntries
 from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
 
@@ -61,6 +64,30 @@ class EventLog(Protocol):
         self, org: Org, wanted: Wanted, cursor: str | None, limit: int
     ) -> Awaitable[tuple[list[RawEvent], str | None]]:
         """One page, the newest first, and the cursor of the next."""
+        ...
+
+
+class CorrectionBook(Protocol):
+    """The corrections (`metering.store.corrections.Corrections`)."""
+
+    def make(self, correction: Correction) -> Awaitable[Corrected]:
+        """Make it, or say that it was made before. Raises Problems."""
+        ...
+
+
+class AuditBook(Protocol):
+    """The billing trails (`metering.store.trail.Trail`). Of a page: its entries, and where to go on (None: done)."""
+
+    def page(
+        self, org_id: str, wanted: WantedEntries, limit: int, after: str
+    ) -> Awaitable[tuple[list[Entry], Place | None]]:
+        """One page of an organisation's entries, those after the entry `after`."""
+        ...
+
+    def walk(
+        self, wanted: WantedEntries, limit: int, after: Place | None
+    ) -> Awaitable[tuple[list[Entry], Place | None]]:
+        """One page of all organisations' entries."""
         ...
 
 
@@ -147,6 +174,8 @@ class Services:
     orgs: OrgBook
     kept: Kept
     lookback: Lookback
+    corrections: CorrectionBook
+    trail: AuditBook
     raw_log: EventLog | None
     catalogue: Catalogue
     clock: Clock

@@ -1,11 +1,13 @@
 """The conservation law: every unit counted has one place, and every key is one we know.
 
 For each organisation, feature and period: used = sum of history = included + credit + overage (net of what was given
-back), with no part negative. Whole data sets are walked key by key, so that a key nobody declared is found too.
+back), with no part negative. Sums that are shown as counters never go back: units that a correction takes out stay in
+them under their plan, and the units taken out ever are a sum of their own. Whole data sets are walked key by key, so
+that a key nobody declared is found too.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,6 +58,7 @@ class _Org:
     record: Hash = field(default_factory=dict)
     archives: dict[int, Hash] = field(default_factory=dict)
     history: dict[tuple[str, str], Hash] = field(default_factory=dict)  # (feature, day) -> fields
+    minutes: dict[tuple[str, str], Hash] = field(default_factory=dict)  # (feature, hour) -> fields
     open: dict[str, tuple[str, ...]] = field(default_factory=dict)  # hold -> feature, units, kind, end
     holds: dict[str, Hash] = field(default_factory=dict)
 
@@ -142,17 +145,8 @@ async def _gather(
     report.claim(home, key, "lies in the partition of its organisation", parts)
     if kind != shape.kind or not home:
         return
-    if shape.name in ("record", "archive", "history", "hold"):
-        values = _text(await client.hgetall(key))
-        org = orgs[parts["org"]]
-        if shape.name == "record":
-            org.record = values
-        elif shape.name == "archive":
-            org.archives[int(parts["start_ms"])] = values
-        elif shape.name == "hold":
-            org.holds[parts["hold"]] = values
-        else:
-            org.history[parts["feature"], parts["day"]] = values
+    if shape.name in ("record", "archive", "history", "hold", "minutes"):
+        _keep(shape.name, parts, _text(await client.hgetall(key)), orgs[parts["org"]])
     elif shape.name == "holds":
         _gather_holds(key, await client.zrange(key, 0, -1, withscores=True), orgs[parts["org"]], report)
     elif shape.name in ("totals", "plans"):
@@ -167,6 +161,20 @@ def _gather_holds(key: str, members: list[tuple[bytes, float]], org: _Org, repor
         name, *figures = member.decode().split("|")
         report.claim(name not in org.open, key, "an open hold stands there once", name)
         org.open[name] = (*figures, str(int(ends_ms)))
+
+
+def _keep(kind: str, parts: Mapping[str, str], values: Hash, org: _Org) -> None:
+    """Put a hash of one organisation where it belongs."""
+    if kind == "record":
+        org.record = values
+    elif kind == "archive":
+        org.archives[int(parts["start_ms"])] = values
+    elif kind == "hold":
+        org.holds[parts["hold"]] = values
+    elif kind == "minutes":
+        org.minutes[parts["feature"], parts["hour"]] = values
+    else:
+        org.history[parts["feature"], parts["day"]] = values
 
 
 _REGEXES = tuple((shape, shape.regex()) for shape in SHAPES)
@@ -201,6 +209,7 @@ def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms
     carried = {feature: units for feature, units in _fields(org.record, "b").items() if units}
     report.claim(carried == closed, record_key, "closed units = sum of archives", (carried, closed))
     _check_history_placed(name, org, spans, keys, report)
+    _check_minutes(name, org, keys, report)
 
 
 def _check_holds(name: str, org: _Org, keys: Keys, report: Report) -> None:
@@ -219,15 +228,18 @@ def _check_period(
 ) -> None:
     """The law of one period: used = history, overage = its history, and every part in its bounds."""
     period = Period(int(record["ps"]), int(record["pe"]))
-    used, overage, sealed = _fields(record, "u"), _fields(record, "x"), _fields(record, "s")
-    report.units += sum(used.values())
-    for feature in used.keys() | overage.keys() | sealed.keys() | {feature for feature, _ in history}:
-        u, x, s = used.get(feature, 0), overage.get(feature, 0), sealed.get(feature, 0)
-        report.claim(0 <= s <= x <= u, f"{key}#{feature}", "0 <= sealed <= overage <= used", (s, x, u))
+    kinds = [_fields(record, kind) for kind in ("u", "x", "s", "y")]
+    report.units += sum(kinds[0].values())
+    for feature in {name for fields in kinds for name in fields} | {feature for feature, _ in history}:
+        u, x, s, y = (fields.get(feature, 0) for fields in kinds)
+        place = f"{key}#{feature}"
+        report.claim(0 <= s <= x, place, "0 <= sealed <= overage accrued", (s, x))
+        report.claim(0 <= y <= x, place, "0 <= given back <= overage accrued", (y, x))
+        report.claim(x - y <= u, place, "overage <= used", (x - y, u))
         if compared:
             units, extra = _history(feature, history, period)
-            report.claim(u == units, f"{key}#{feature}", "used = sum of history", (u, units))
-            report.claim(x == extra, f"{key}#{feature}", "overage = sum of its history", (x, extra))
+            report.claim(u == units, place, "used = sum of history", (u, units))
+            report.claim(x - y == extra, place, "overage = sum of its history", (x - y, extra))
 
 
 def _history(feature: str, history: Mapping[tuple[str, str], Hash], period: Period) -> tuple[int, int]:
@@ -251,20 +263,37 @@ def _buckets(day: str, fields: Hash) -> Iterator[tuple[int, bool, int]]:
 
 
 def _check_history_placed(name: str, org: _Org, spans: list[Period], keys: Keys, report: Report) -> None:
-    """Every unit of history lies in a period that is known."""
+    """Every unit of history lies in a period that is known, and no hour has more overage than units."""
     for (feature, day), fields in org.history.items():
         for at_ms, _, _ in _buckets(day, fields):
             inside = any(span.start_ms <= at_ms < span.end_ms for span in spans)
             report.claim(inside, keys.history(name, feature, day), "history lies in a known period", at_ms)
+        for bucket in fields:
+            if bucket.startswith("x"):
+                extra, units = int(fields[bucket]), int(fields.get(bucket[1:], 0))
+                report.claim(extra <= units, keys.history(name, feature, day), "an hour's overage <= its units", bucket)
+
+
+def _check_minutes(name: str, org: _Org, keys: Keys, report: Report) -> None:
+    """Minutes hold no more than their hour; less where they were not kept from its beginning on."""
+    for (feature, hour), fields in org.minutes.items():
+        day = org.history.get((feature, hour[:8]), {})
+        for extra in ("", "x"):
+            whole = sum(int(units) for bucket, units in day.items() if bucket.partition("+")[0] == extra + hour[8:])
+            parts = sum(int(units) for minute, units in fields.items() if minute.startswith("x") == bool(extra))
+            place = keys.minutes(name, feature, hour)
+            report.claim(parts <= whole, place, "minutes hold no more than their hour", (extra, parts, whole))
 
 
 def _check_dirty(name: str, org: _Org, dirty: Mapping[str, int], keys: Keys, report: Report) -> None:
-    """Dirty means exactly: overage not yet sealed."""
-    expected = {f"{name}|{feature}" for feature in _unsealed(org.record)}
+    """Dirty is every counter with overage not yet sealed, and besides only such as gave sealed overage back."""
+    counters = {f"{name}|{feature}": (org.record, feature) for feature in _fields(org.record, "x")}
     for start_ms, archive in org.archives.items():
-        expected |= {f"{name}|{feature}|{start_ms}" for feature in _unsealed(archive)}
+        counters |= {f"{name}|{feature}|{start_ms}": (archive, feature) for feature in _fields(archive, "x")}
+    must = {member for member, (record, feature) in counters.items() if _unsealed(record, feature)}
+    may = {member for member, (record, feature) in counters.items() if _fields(record, "y").get(feature)}
     found = {member for member in dirty if member.split("|")[0] == name}
-    report.claim(found == expected, keys.record(name), "dirty = overage not sealed", (found, expected))
+    report.claim(must <= found <= must | may, keys.record(name), "dirty = overage not sealed", (found, must, may))
 
 
 def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _Org], report: Report) -> None:
@@ -276,6 +305,9 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
         ever.update(_by_plan(org.record) if org.record else {})
     found = {name: units for name, units in ever.items() if units}
     report.claim(totals == found, f"{key}:totals", "totals = units of all organisations", (totals, found))
+    taken = {name: units for name, units in _fields(members.get("totals", {}), "c").items() if units}
+    missing = _taken_out(org.record for org in orgs.values())
+    report.claim(taken == missing, f"{key}:totals", "units taken out = units that no plan has", (taken, missing))
     plans = {plan: int(count) for plan, count in members.get("plans", {}).items() if int(count)}
     by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
     report.claim(plans == by_plan, f"{key}:plans", "plans = organisations by plan", (plans, by_plan))
@@ -292,9 +324,8 @@ def _start(period: Period) -> int:
     return period.start_ms
 
 
-def _unsealed(record: Hash) -> list[str]:
-    sealed = _fields(record, "s")
-    return [feature for feature, units in _fields(record, "x").items() if units > sealed.get(feature, 0)]
+def _unsealed(record: Hash, feature: str) -> bool:
+    return _fields(record, "x")[feature] > _fields(record, "s").get(feature, 0)
 
 
 def _fields(record: Hash, kind: str) -> dict[str, int]:
@@ -308,6 +339,15 @@ def _by_plan(record: Hash) -> Counter[str]:
     for kind in ("u", "b"):
         units.update({f"{record['plan']}:{feature}": n for feature, n in _fields(record, kind).items()})
     return units
+
+
+def _taken_out(records: Iterable[Hash]) -> dict[str, int]:
+    """Units taken out ever, by feature. What a plan change moves adds up to nothing; this is what is left over."""
+    units: Counter[str] = Counter()
+    for record in records:
+        for place, moved in _fields(record, "p").items():
+            units[place.partition(":")[2]] += moved
+    return {feature: moved for feature, moved in units.items() if moved}
 
 
 def _sums(records: Any, kind: str) -> Counter[str]:

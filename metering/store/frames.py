@@ -64,6 +64,15 @@ def bucket_of(at_ms: int, period_start_ms: int) -> str:
     return f"{name}+{inside_ms}" if inside_ms and hour == period_start_ms // HOUR_MS else name
 
 
+def shard_names(keys: Keys, org: Org, group: int) -> list[str]:
+    """The keys of an id's shard in each tier of this month, then of the month before; `group` is its digest."""
+    claim = org.claim
+    months = ((claim.month, claim.tiers), (previous_month(claim.month), claim.tiers_before))
+    return [
+        keys.seen(org.org_id, month, tier, group & (shards_of(tier) - 1)) for month, tiers in months for tier in tiers
+    ]
+
+
 class Frame:
     """One organisation as track needs it. `creates` says that it is not stored yet."""
 

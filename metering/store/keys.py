@@ -84,7 +84,7 @@ SHAPES: Final = (
     Shape("values", "{p<p>}:v:<org>:<dim>:<month>", Kind.SET, Expiry.TTL, "values a dimension had in a month"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
-    Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature"),
+    Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature, units taken out"),
     Shape("orgs", "{p<p>}:orgs", Kind.ZSET, Expiry.NEVER, "the organisations, by name"),
     Shape("plans", "{p<p>}:plans", Kind.HASH, Expiry.NEVER, "how many organisations each plan has"),
     Shape("due", "{p<p>}:due", Kind.ZSET, Expiry.NEVER, "when each organisation's claim runs out"),

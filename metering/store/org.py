@@ -21,8 +21,8 @@ _DISABLED: Final = "x"
 class FeatureUsage:
     """One counter of the current period. Units; `billed` is overage already sealed for billing.
 
-    `closed` is the units of all closed periods, so `closed + used` never goes back. `held` is what open reservations
-    and leases keep, and those that ended without anybody having looked since.
+    `overage` is net of what corrections gave back. `closed` is the units of all closed periods. `held` is what open
+    reservations and leases keep, and those that ended without anybody having looked since.
     """
 
     rule: Rule
@@ -156,7 +156,7 @@ def _usage(record: Mapping[str, str], feature: str) -> FeatureUsage:
     return FeatureUsage(
         rule=_rule(record[f"l:{feature}"], record[f"m:{feature}"], record.get(f"w:{feature}")),
         used=units("u"),
-        overage=units("x"),
+        overage=units("x") - units("y"),
         billed=units("s"),
         closed=units("b"),
         held=units("h"),

@@ -22,6 +22,7 @@ from metering.errors import (
     StorageUnavailable,
     VersionConflict,
 )
+from metering.log import request_id
 from metering.store.changes import is_written, trail_entry
 from metering.store.claim import Claim, shards_of, tier_for
 from metering.store.connect import StoreError, problem_of
@@ -345,6 +346,7 @@ class Orgs:
             *drops,
             *profile,
             *trail_entry(before, after, actor),
+            *_asked_in(request_id.get()),
         ]
         return self._settled(await self._ask(self._change(keys=keys, args=args)))
 
@@ -369,6 +371,11 @@ def _as_told(error: Exception) -> Exception:
     """A pipeline's error in the server's own words: the driver's preface hides the first, which says what it is."""
     _, _, words = str(error).partition(_PIPELINE_PREFACE)
     return ResponseError(words) if words and type(error) is ResponseError else error
+
+
+def _asked_in(request: str) -> list[str]:
+    """The trail's words for the request that a change came with."""
+    return ["request_id", request] if request else []
 
 
 def _flat(fields: Mapping[str, object]) -> list[Any]:

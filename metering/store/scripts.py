@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Final
 
 NAMES: Final = (
-    "track", "admit", "roll", "change_plan", "release", "expire", "enqueue", "begin", "finish",
+    "track", "admit", "roll", "change_plan", "adjust", "release", "expire", "enqueue", "begin", "finish",
 )  # fmt: skip
 
 _SHEBANG: Final = "#!lua\n"

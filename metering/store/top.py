@@ -55,7 +55,8 @@ def units_of(org_id: str, record: Mapping[bytes, bytes]) -> OrgUnits:
     """Read a record. Raises ValueError or KeyError for a shape that no script wrote.
 
     Units of closed periods and of the running one count for the present plan; what a plan change moved from it to the
-    plan before (`p:<plan>:<feature>`, together 0) stays there, so the series of a former plan keeps what it showed.
+    plan before (`p:<plan>:<feature>`) stays there, so the series of a former plan keeps what it showed. Units that a
+    correction took out stay there too, under the plan of that moment: together these are the units taken out.
     """
     units: Counter[tuple[str, str]] = Counter()
     plan, counted_ms = record[b"plan"].decode(), 0

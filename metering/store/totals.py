@@ -23,11 +23,13 @@ _READS: Final = 4
 class Totals:
     """Sums over all partitions; those of units and events only ever grow.
 
-    `units` by (plan, feature) since ever, under the plan that held when they were counted; `events` by type of billing
-    event; `plans` organisations by plan; `top` scores of the organisations that may be among the highest.
+    `units` by (plan, feature) since ever, under the plan that held when they were counted, also those that corrections
+    took out again; `taken_out` are those, by feature; `events` by type of billing event; `plans` organisations by
+    plan; `top` scores of the organisations that may be among the highest.
     """
 
     units: Counter[tuple[str, str]] = field(default_factory=Counter)
+    taken_out: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     plans: Counter[str] = field(default_factory=Counter)
     orgs: int = 0
@@ -40,6 +42,8 @@ class Totals:
             if kind == "u":
                 plan, _, feature = rest.partition(":")
                 self.units[plan, feature] += int(value)
+            elif kind == "c":
+                self.taken_out[rest] += int(value)
             elif kind == "e":
                 self.events[rest] += int(value)
         for plan_name, value in plans.items():

@@ -6,11 +6,13 @@ from typing import Any, Final, Self
 from metering.clock import SystemClock
 from metering.store.connect import connect
 from metering.store.conservation import Report, walk
+from metering.store.corrections import Corrections
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
 from metering.store.holds import Holds
 from metering.store.keys import Keys
 from metering.store.orgs import Orgs
+from metering.store.retention import Retention
 from metering.store.timing import StoreTime, move_test_clock
 from plans.catalogue import Catalogue, parse
 
@@ -75,6 +77,7 @@ class Caller:
     orgs: Orgs
     counters: Counters
     holds: Holds
+    corrections: Corrections
 
 
 class Ledger:
@@ -128,7 +131,11 @@ class Ledger:
             **self._options,
         )
         holds = Holds(self.client, self.keys, time, orgs, counters, fake=self._fake)
-        caller = Caller(clock, time, orgs, counters, holds)
+        retention = self._options.get("retention", Retention())
+        corrections = Corrections(
+            self.client, self.keys, orgs, time, secret=SECRET, retention=retention, fake=self._fake
+        )
+        caller = Caller(clock, time, orgs, counters, holds, corrections)
         self.callers.append(caller)
         return caller
 

@@ -27,6 +27,9 @@ EXAMPLES: Final = 60
 
 KNOWN: Final = "org-123"
 
+EVENT: Final = "evt_9"
+"""An event of that organisation, with the content that the document's example has."""
+
 now = datetime.now(UTC)
 schemathesis.openapi.format(
     "iana-time-zone", st.sampled_from(["UTC", "Europe/Paris", "America/St_Johns", "Asia/Tokyo"])
@@ -40,6 +43,7 @@ SEMANTIC: Final = {
     "atomic-events", "atomic-orgs", "conflict",
     "idempotency-key-reused", "feature-unknown", "metadata-size", "out-of-range", "timestamp",
     "beyond-retention", "dimension-minutes", "dimension-unknown", "dimensions", "not-kept", "one-of",
+    "below-zero", "recorded", "other-organisation",
 }  # fmt: skip
 """Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
 
@@ -67,7 +71,8 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 def fuzzed() -> Iterator[Running]:
     """A service in which every route has something to answer, with one organisation that the generator is told of."""
     with Running(event_retention="24h") as service:
-        service.track(org_id=KNOWN, feature="scans")
+        service.track(org_id=KNOWN, feature="scans", quantity=100)
+        service.track(org_id=KNOWN, feature="scans", quantity=5, event_id=EVENT, source="svc-a")
         yield service
 
 
@@ -106,6 +111,8 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
     wanted = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
     if wanted and "org_id" in case.path_parameters and next(turns) % 2:
         case.path_parameters["org_id"] = KNOWN
+    if wanted and "event_id" in case.path_parameters:
+        case.path_parameters["event_id"] = EVENT
     if wanted and "plan" in case.path_parameters and next(turns) % 2:
         case.path_parameters["plan"] = "professional"
     if (

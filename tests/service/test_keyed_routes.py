@@ -23,7 +23,7 @@ def fresh() -> str:
 def own(service: Running) -> str:
     """An organisation that exists."""
     name = f"org-{secrets.token_hex(6)}"
-    assert service.track(org_id=name, feature="scans").status_code == 200
+    assert service.track(org_id=name, feature="scans", event_id="evt-1").status_code == 200
     return name
 
 

@@ -15,6 +15,7 @@ from metering.metrics import BATCHES, DEADLINE_S, QUEUED, Build, Counted, Metric
 from metering.settings import Settings
 from metering.store.batch_stats import BatchStats, QueueStats
 from metering.store.connect import connect
+from metering.store.correction import By, Change, adjustment
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
 from metering.store.orgs import OrgChange
@@ -34,6 +35,7 @@ BUSINESS: Final = {
     "scorpius_usage": ("org_id", "feature", "plan"),
     "scorpius_org_usage": ("org_id",),
     "scorpius_feature_usage": ("feature", "plan"),
+    "scorpius_feature_usage_taken_out": ("feature",),
     "scorpius_billing_events": ("event_type",),
     "scorpius_total_organizations": (),
     "scorpius_plan_distribution": ("plan",),
@@ -60,6 +62,11 @@ class Scene:
     async def track(self, org_id: str, quantity: int = 1, feature: str = "scans", event_id: str | None = None) -> None:
         await self.counters.track(event(org_id, quantity, event_id, feature))
 
+    async def take_out(self, org_id: str, units: int) -> None:
+        change, by = Change("scans", -units), By("test", "because", "")
+        correction = adjustment(org_id, change, f"a{units}", by, minted=False, period_ms=None, at_ms=None)
+        await self.ledger.callers[0].corrections.make(correction)
+
     async def plan(self, org_id: str, plan: str) -> None:
         await self.ledger.callers[0].orgs.update(org_id, OrgChange(plan=plan), actor="test", create=True)
 
@@ -83,6 +90,7 @@ async def scene(store: StoreServer, folder: Path, **settings: Any) -> AsyncItera
 async def test_the_promised_names_have_the_promised_labels(store: StoreServer, tmp_path: Path) -> None:
     async with scene(store, tmp_path) as play:
         await play.track("acme", 11)
+        await play.take_out("acme", 1)
         play.metrics.observe("POST", "/usage/track", 200, 0.003)
         found = {family.name: family.samples for family in (await play.page()).families}
         assert BUSINESS.keys() <= found.keys()
@@ -90,6 +98,20 @@ async def test_the_promised_names_have_the_promised_labels(store: StoreServer, t
             assert {tuple(sample.labels) for sample in found[name]} == {tuple(sorted(labels))}
         duration = found["scorpius_usage_api_duration_seconds"]
         assert {frozenset(s.labels) - {"le"} for s in duration} == {frozenset(("method", "endpoint", "status"))}
+
+
+async def test_units_that_are_taken_out_stay_in_their_series_and_have_one_of_their_own(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    async with scene(store, tmp_path) as play:
+        await play.track("acme", 11)
+        before = await play.page()
+        await play.take_out("acme", 4)
+        after = await play.page()
+        for name in ("scorpius_usage_total", "scorpius_org_usage_total"):
+            assert after.by(name, "org_id") == before.by(name, "org_id") == {("acme",): 11}
+        assert after.by("scorpius_feature_usage_total", "feature") == {("scans",): 11}
+        assert after.by("scorpius_feature_usage_taken_out_total", "feature") == {("scans",): 4}
 
 
 async def test_figures_of_the_business_are_those_of_the_store(store: StoreServer, tmp_path: Path) -> None:

@@ -44,8 +44,12 @@ if closes then
       kept[#kept + 1] = value
     end
     if kind == 'u:' then closed[#closed + 1] = feature end
-    if kind == 'x:' and tonumber(value) > tonumber(old['s:' .. feature] or 0) then unsealed[#unsealed + 1] = feature end
-    if kind == 'u:' or kind == 'x:' or kind == 's:' then drop[#drop + 1] = field end
+    -- What was given back of overage that is sealed waits as well.
+    if kind == 'x:' and (tonumber(value) > tonumber(old['s:' .. feature] or 0)
+      or old['y:' .. feature] and call('ZSCORE', dirty, org .. '|' .. feature)) then
+      unsealed[#unsealed + 1] = feature
+    end
+    if kind == 'u:' or kind == 'x:' or kind == 's:' or kind == 'y:' then drop[#drop + 1] = field end
   end
 end
 

@@ -1,0 +1,383 @@
+#!lua
+-- adjust: correct counters of one organisation in its running period or a closed one: adjustments, voided events,
+-- resets. Each correction once, all of its features or none.
+--
+-- KEYS   record, the period's record (the same again, or its archive), trail, dirty, totals, crossings, then clock when
+--        ARGV[2] is given; then the shard of each tier of this month (the last one is written) and of the month
+--        before, for the correction's digest; when an event is voided, the same for the event's; then per feature its
+--        history day for each day of the period, and its minutes for each hour that has them
+-- ARGV   caller's clock ms, test clock offset ms or '', claim, sealed name, seconds to keep history and minutes,
+--        instant to correct at in ms ('' = now, or the end of a closed period), digest and content digest of the
+--        correction, those of the event ('' none), '1' when the event must be of this month, first day and days,
+--        first hour and hours of minutes (since the epoch), number of features, number of trail fields; then per
+--        feature: name, change (units, 'all' or 'included'), '1' when the units are those that were recorded; then the
+--        trail's fields and values, its type first
+-- RETURNS code, then of 1, 2, 6, 8, 9 and 14 per feature: used, overage accrued and given back, the same three after the
+--        correction, limit (-1 none), units held, trail entry ('' none; '!' and a code: the feature stands in the way)
+--   code 1 done   2 done before   3 done before with other content   4 no such event   5 event of other content
+--        6 below zero (of what would be)   8 no such feature   9 total not exact   10 corrupt   11 period is final
+--        12 no such period   13 the event was counted before this period   14 the plan caps: units recorded are needed
+--        15 the instant lies outside the period, or ahead of now
+--        7 stale, then: 1 no organisation, 2 other claim, 3 claim run out, 4 clock before the period, 5 shard full,
+--        6 other test clock;   -1 clocks apart, then now
+local call, read = redis.call, redis.pcall
+local floor, max, min, sub, match, format = math.floor, math.max, math.min, string.sub, string.match, string.format
+local TOTAL_MAX = 9007199254740991
+local MARKS = {75, 80, 90, 100}
+local SKEW_MAX_MS = 60000
+local AHEAD_MAX_MS = 300000
+local SHARD_MAX = 400
+local CROSSINGS_MAX = 100000
+local MINUTE_MS, HOUR_MS, DAY_MS = 60000, 3600000, 86400000
+
+local time = call('TIME')
+local now = time[1] * 1000 + floor(time[2] / 1000)
+if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
+local record, period, trail, dirty, totals, crossings = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local shard0 = 7
+if ARGV[2] ~= '' then
+  if read('GET', KEYS[7]) ~= ARGV[2] then return {7, 6} end
+  now, shard0 = now + tonumber(ARGV[2]), 8
+end
+local claim, closed = ARGV[3], period ~= record
+local history_keep_s, minutes_keep_s = tonumber(ARGV[5]), tonumber(ARGV[6])
+local digest, content, voided, voided_content = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local first_day, days, first_hour, hours = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local features, entry_fields = tonumber(ARGV[17]), tonumber(ARGV[18])
+local a0 = 19
+local entry0 = a0 + 3 * features
+
+local stored = read('HMGET', record, 'k', 'plan', 'ps')
+if stored.err then return {10} end
+if not stored[1] then return {7, 1} end
+if stored[1] ~= claim then return {7, 2} end
+local valid_until, tiers_now, tiers_before = match(claim, '^(%d+):(%d)(%d):')
+if now >= tonumber(valid_until) then return {7, 3} end
+if now < tonumber(stored[3]) then return {7, 4} end
+local plan = stored[2]
+tiers_now = tonumber(tiers_now)
+local tiers = tiers_now + tonumber(tiers_before)
+local day0 = shard0 + tiers * (voided == '' and 1 or 2)
+
+local span = read('HMGET', period, 'ps', 'pe', 'final')
+if span.err then return {10} end
+if not span[1] then return {12} end
+local start_ms, end_ms = tonumber(span[1]), tonumber(span[2])
+if not (start_ms and end_ms) then return {10} end
+
+-- ── reads ───────────────────────────────────────────────────────────────────────────────────────────────
+
+-- Which of an id's shards, from 0, holds the digest; nil where none does, false where one is no set.
+local function place_of(from, wanted)
+  for s = 0, tiers - 1 do
+    local found = read('SISMEMBER', KEYS[from + s], wanted)
+    if type(found) == 'table' then return false end
+    if found == 1 then return s end
+  end
+  return nil
+end
+
+local function number_of(text)
+  return text == false and 0 or match(text or '', '^%d+$') and tonumber(text) or nil
+end
+
+-- One feature's counter as it is; nil where a figure is no number.
+local function counter_of(feature)
+  local r = call('HMGET', period, 'l:' .. feature, 'm:' .. feature, 'u:' .. feature, 'x:' .. feature, 's:' .. feature,
+    'y:' .. feature, 't:' .. feature, 'h:' .. feature)
+  local c = {
+    feature = feature, known = r[1] or r[3], rule = r[1], mode = r[2] or '', limit = tonumber(r[1] or -1),
+    used = number_of(r[3]), accrued = number_of(r[4]), sealed = number_of(r[5]), back = number_of(r[6]),
+    at = number_of(r[7]), held = closed and 0 or number_of(r[8]), delta = 0, more = 0, less = 0, entry = '',
+  }
+  return c.limit and c.used and c.accrued and c.sealed and c.back and c.at and c.held and c or nil
+end
+
+-- What a correction does to a counter: the twin of plans/corrections.py. `delta` units, `more` overage accrued, `less`
+-- of it given back. Returns the code of what stands in its way.
+local function decide(c, change)
+  local overage = c.accrued - c.back
+  if change == 'included' then
+    c.delta = overage - c.used
+    return nil
+  end
+  c.delta = change == 'all' and -c.used or tonumber(change)
+  local after = c.used + c.delta
+  if after < 0 then return 6 end
+  if after > TOTAL_MAX then return 9 end
+  if c.delta > 0 then
+    if c.limit >= 0 then c.more = max(0, after - max(c.limit, c.used)) end
+    return not c.rule and 8 or nil
+  end
+  local caused = c.limit < 0 and 0 or c.used - max(c.limit, after)
+  c.less = max(0, min(overage, caused), overage - after)
+  return nil
+end
+
+-- The buckets of a hash that lie in the period, oldest first, added to `list`: `width` is what their names count.
+-- False where a name or a figure is none.
+local function add_buckets(list, key, from_ms, width)
+  local flat, named = read('HGETALL', key), {}
+  if flat.err then return false end
+  for i = 1, #flat, 2 do
+    local x, unit, inside = match(flat[i], '^(x?)(%d%d)%+?(%d*)$')
+    if not unit or not match(flat[i + 1], '^%d+$') then return false end
+    local name = x == '' and flat[i] or sub(flat[i], 2)
+    local bucket = named[name]
+    if not bucket then
+      local at = from_ms + tonumber(unit) * width + (inside == '' and 0 or tonumber(inside))
+      bucket = {key = key, name = name, at = at, units = 0, overage = 0, less = 0, less_overage = 0}
+      named[name] = bucket
+      -- A minute in which the period begins or ends may hold units of both sides.
+      local reach = width == MINUTE_MS and width or 1
+      if at + reach > start_ms and at < end_ms then list[#list + 1] = bucket end
+    end
+    bucket[x == '' and 'units' or 'overage'] = tonumber(flat[i + 1])
+  end
+  return true
+end
+
+local function earlier(one, other) return one.at < other.at end
+
+-- Takes units and overage out of buckets: from the one that holds `at` back to the first, then forward from it.
+-- Overage goes first and no bucket keeps more overage than units.
+local function take(list, at, units, overage)
+  table.sort(list, earlier)
+  local from, order = #list, {}
+  while from > 0 and list[from].at > at do from = from - 1 end
+  for i = from, 1, -1 do order[#order + 1] = list[i] end
+  for i = from + 1, #list do order[#order + 1] = list[i] end
+  for i = 1, #order do
+    local bucket = order[i]
+    bucket.less_overage = min(bucket.overage, overage)
+    overage = overage - bucket.less_overage
+  end
+  for i = 1, #order do
+    local bucket = order[i]
+    bucket.less = max(0, min(bucket.units - bucket.overage + bucket.less_overage, units))
+    units = units - bucket.less
+  end
+end
+
+-- What the same hours lose in their minutes, where there are any.
+local function take_minutes(c, minutes0, at)
+  c.minutes = {}
+  for i = 1, #c.buckets do
+    local bucket = c.buckets[i]
+    local hour = floor(bucket.at / HOUR_MS)
+    local place = hour - first_hour
+    if bucket.less + bucket.less_overage > 0 and place >= 0 and place < hours then
+      local list = {}
+      if not add_buckets(list, KEYS[minutes0 + place], hour * HOUR_MS, MINUTE_MS) then return false end
+      take(list, at, bucket.less, bucket.less_overage)
+      for j = 1, #list do c.minutes[#c.minutes + 1] = list[j] end
+    end
+  end
+  return true
+end
+
+-- Where units put in stand: the bucket of an hour, and of a minute where the hour has minutes.
+local function put(c, at, feature0)
+  local hour, inside = floor(at / HOUR_MS), start_ms % HOUR_MS
+  local name = format('%02d', hour % 24)
+  if inside > 0 and hour == floor(start_ms / HOUR_MS) then name = format('%02d+%.0f', hour % 24, inside) end
+  local places = {{key = KEYS[feature0 + floor(at / DAY_MS) - first_day], name = name, keep_s = history_keep_s}}
+  local place = hour - first_hour
+  if place >= 0 and place < hours then
+    local minute = format('%02d', floor(at / MINUTE_MS) % 60)
+    places[2] = {key = KEYS[feature0 + days + place], name = minute, keep_s = minutes_keep_s}
+  end
+  for i = 1, #places do
+    local r = read('HMGET', places[i].key, places[i].name, 'x' .. places[i].name)
+    if r.err or not (number_of(r[1]) and number_of(r[2])) then return false end
+  end
+  c.places = places
+  return true
+end
+
+local function fits(c, feature0, at)
+  if c.delta > 0 then return put(c, at, feature0) end
+  c.buckets = {}
+  for day = 0, days - 1 do
+    if not add_buckets(c.buckets, KEYS[feature0 + day], (first_day + day) * DAY_MS, HOUR_MS) then return false end
+  end
+  take(c.buckets, ARGV[7] == '' and end_ms or at, -c.delta, c.less)
+  return take_minutes(c, feature0 + days, ARGV[7] == '' and end_ms or at)
+end
+
+-- Whether one of the keys to write has another type, or a sum to add to is no number.
+local function sums_wrong(counters)
+  local lengths = {read('XLEN', trail), read('ZCARD', dirty), read('XLEN', crossings), read('HLEN', totals)}
+  for i = 1, #lengths do
+    if type(lengths[i]) == 'table' then return true end
+  end
+  for i = 1, #counters do
+    local feature = counters[i].feature
+    local sums = call('HMGET', record, 'b:' .. feature, 'p:' .. plan .. ':' .. feature)
+    local shared = call('HMGET', totals, 'u:' .. plan .. ':' .. feature, 'c:' .. feature, 'e:' .. ARGV[entry0 + 1],
+      'e:overage_started')
+    for j = 1, 2 do
+      if sums[j] and not match(sums[j], '^%-?%d+$') then return true end
+    end
+    for j = 1, 4 do
+      if shared[j] and not match(shared[j], '^%d+$') then return true end
+    end
+  end
+  return false
+end
+
+local own = place_of(shard0, digest)
+if own == false then return {10} end
+local code
+if own then
+  if read('SISMEMBER', KEYS[shard0 + own], content) ~= 1 then return {3} end
+  code = 2
+elseif span[3] then
+  return {11}
+end
+local event = voided ~= '' and not own and place_of(shard0 + tiers, voided)
+if event == false and voided ~= '' and not own then return {10} end
+if voided ~= '' and not own then
+  if not event then return {4} end
+  if read('SISMEMBER', KEYS[shard0 + tiers + event], voided_content) ~= 1 then return {5} end
+  if ARGV[12] == '1' and event >= tiers_now then return {13} end
+end
+local size = read('SCARD', KEYS[shard0 + tiers_now - 1])
+if type(size) == 'table' then return {10} end
+if not own and size > SHARD_MAX then return {7, 5} end
+
+local at = ARGV[7] ~= '' and tonumber(ARGV[7]) or closed and end_ms - 1 or now
+if not own and (at < start_ms or at >= end_ms or at > now + AHEAD_MAX_MS) then return {15} end
+local counters = {}
+for i = 1, features do
+  local a = a0 + 3 * (i - 1)
+  local c = counter_of(ARGV[a])
+  if not c then return {10} end
+  counters[i] = c
+  if not code or code == 6 then
+    local fault = not c.known and 8 or voided ~= '' and ARGV[a + 2] == '' and sub(c.mode, -1) == 'c' and 14
+      or decide(c, ARGV[a + 1])
+    if fault then code, c.entry = fault, format('!%d', fault) end
+  end
+end
+if not code then
+  for i = 1, features do
+    if counters[i].delta ~= 0 and not fits(counters[i], day0 + (i - 1) * (days + hours), at) then return {10} end
+  end
+  if sums_wrong(counters) then return {10} end
+end
+
+-- ── writes: history first ───────────────────────────────────────────────────────────────────────────────
+
+local function lower(list)
+  for i = 1, #list do
+    local b = list[i]
+    if b.less > 0 then
+      if b.less == b.units then call('HDEL', b.key, b.name) else call('HINCRBY', b.key, b.name, -b.less) end
+    end
+    if b.less_overage > 0 then
+      local name = 'x' .. b.name
+      if b.less_overage == b.overage then
+        call('HDEL', b.key, name)
+      else
+        call('HINCRBY', b.key, name, -b.less_overage)
+      end
+    end
+  end
+end
+
+local function raise(c)
+  for i = 1, #c.places do
+    local p = c.places[i]
+    if call('HINCRBY', p.key, p.name, c.delta) == c.delta then call('EXPIRE', p.key, p.keep_s, 'NX') end
+    if c.more > 0 then call('HINCRBY', p.key, 'x' .. p.name, c.more) end
+  end
+end
+
+local function write_counter(c)
+  local feature, after = c.feature, c.used + c.delta
+  call('HSET', period, 'u:' .. feature, after)
+  if c.more > 0 then call('HSET', period, 'x:' .. feature, c.accrued + c.more) end
+  if c.less > 0 then call('HSET', period, 'y:' .. feature, c.back + c.less) end
+  if closed then
+    call('HINCRBY', record, 'b:' .. feature, c.delta)
+  else
+    call('HSET', record, 't:' .. feature, max(now, c.at))
+  end
+  -- Sums that were shown never go back: units taken out stay under the plan, and are told in a sum of their own.
+  if c.delta > 0 then
+    call('HINCRBY', totals, 'u:' .. plan .. ':' .. feature, c.delta)
+  else
+    call('HINCRBY', record, 'p:' .. plan .. ':' .. feature, -c.delta)
+    call('HINCRBY', totals, 'c:' .. feature, -c.delta)
+  end
+end
+
+local function write_overage(c)
+  if c.more + c.less == 0 then return end
+  if c.accrued == c.sealed then
+    local org = sub(record, string.find(record, ':o:', 1, true) + 3)
+    local member = org .. '|' .. c.feature
+    if closed then member = member .. '|' .. span[1] end
+    call('ZADD', dirty, 'NX', now, member)
+  end
+  if c.accrued == 0 then
+    call('XADD', trail, '*', 'type', 'overage_started', 'plan', plan, 'feature', c.feature,
+      'used', c.used + c.delta, 'limit', c.limit, 'period', span[1], 'at', now)
+    call('HINCRBY', totals, 'e:overage_started', 1)
+  end
+end
+
+local function write_marks(c)
+  if closed or c.delta <= 0 or c.limit < 0 then return end
+  local before, after = c.used * 100, (c.used + c.delta) * 100
+  for i = 1, 4 do
+    local mark = MARKS[i] * c.limit
+    if before < mark and mark <= after then
+      call('XADD', crossings, 'MAXLEN', '~', CROSSINGS_MAX, '*', 'org', ARGV[4], 'feature', c.feature,
+        'mark', MARKS[i], 'used', c.used + c.delta, 'limit', c.limit, 'period', start_ms, 'at', now)
+    end
+  end
+end
+
+local function write_entry(c)
+  c.entry = call('XADD', trail, '*', 'at', now, 'feature', c.feature, 'delta', c.delta, 'used_before', c.used,
+    'used_after', c.used + c.delta, 'overage_before', c.accrued - c.back,
+    'overage_after', c.accrued + c.more - c.back - c.less, 'limit', c.limit, 'period', span[1],
+    unpack(ARGV, entry0, entry0 + entry_fields - 1))
+  call('HINCRBY', totals, 'e:' .. ARGV[entry0 + 1], 1)
+end
+
+if not code then
+  code = 1
+  for i = 1, features do
+    local c = counters[i]
+    if c.delta ~= 0 then
+      if c.delta > 0 then
+        raise(c)
+      else
+        lower(c.buckets)
+        lower(c.minutes)
+      end
+    end
+  end
+  call('SADD', KEYS[shard0 + tiers_now - 1], digest, content)
+  for i = 1, features do
+    local c = counters[i]
+    if c.delta ~= 0 then
+      write_counter(c)
+      write_overage(c)
+      write_marks(c)
+      write_entry(c)
+    end
+  end
+end
+
+local out = {code}
+for i = 1, features do
+  local c = counters[i]
+  local after, accrued, back = c.used + c.delta, c.accrued + c.more, c.back + c.less
+  local cells = {c.used, c.accrued, c.back, after, accrued, back, c.limit, c.held, c.entry}
+  for j = 1, 9 do out[#out + 1] = cells[j] end
+end
+return out
