@@ -8,8 +8,8 @@
     │       NotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
-    ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict, PeriodFinal,
-    │       IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
+    ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
+    │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
