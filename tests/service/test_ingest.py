@@ -231,6 +231,14 @@ def test_a_thousand_events_with_three_bad_ones_count_997(service: Running, org: 
     assert usage(service, org)["scans"] == 997
 
 
+def test_a_thousand_events_are_a_handful_of_calls_of_the_store(service: Running, org: str) -> None:
+    post(service, *(event(org, number) for number in range(1000)))
+    service.store.config_resetstat()
+    assert post(service, *(event(org, number) for number in range(1000, 2000))).json()["accepted"] == 1000
+    stats: Any = service.store.info("commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] <= 8
+
+
 def test_where_not_one_event_can_be_read_all_are_refused_with_their_places(service: Running, org: str) -> None:
     bad: list[Any] = [event(org, quantity=0), 5, event(org) | {"x": 1}]
     for encode, prefix in ((array, ""), (MANY["events"], "/events"), (lines, "")):

@@ -283,6 +283,20 @@ def test_a_line_that_is_no_json_or_means_two_things_spoils_no_other(service: Run
     )
 
 
+def test_numbers_and_depths_beyond_the_quick_parser_are_faults_of_their_event(service: Running, org: str) -> None:
+    good = json.dumps(event(org))
+    deep = '{"a":' * 300 + "1" + "}" * 300
+    bad = [
+        f'{good[:-1]},"quantity":1e400}}',
+        f'{good[:-1]},"metadata":{{"a":1e400}}}}',
+        f'{good[:-1]},"metadata":{deep}}}',
+    ]
+    body = send(service, ({"Content-Type": NATIVE}, f"[{','.join([good, *bad])}]".encode())).json()
+    assert (body["accepted"], body["rejected"]) == (1, 3)
+    told = [entry["problem"]["errors"][0]["pointer"] for entry in body["results"][1:]]
+    assert told == ["/quantity", "/metadata", "/metadata"]
+
+
 @pytest.mark.parametrize(
     ("content", "faults"),
     [

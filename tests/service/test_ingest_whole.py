@@ -138,6 +138,31 @@ def test_more_events_than_may_wait_are_shed_before_any_is_counted(org: str) -> N
         assert post(small, event(org, 1)).json()["accepted"] == 1
 
 
+def test_while_others_wait_for_the_store_a_batch_is_shed_before_it_is_read(org: str) -> None:
+    with Running(pending_max=1) as small:
+        small.track(org_id=org, feature="scans")
+        small.server_store.kill()
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(small.track, org_id=org, feature="scans")
+            answer = wait_until(lambda: _shed(small), timeout_s=2, what="a batch is shed")
+            problem(answer, 503, "overloaded")
+            problem(waits.result(), 503, "storage-unavailable")
+
+
+def _shed(service: Running) -> Any:
+    """The answer to a batch that is no JSON, if nobody looked at it."""
+    answer = send(service, ({"Content-Type": "application/json"}, b"{"))
+    return answer if answer.status_code == 503 else None
+
+
+def test_all_or_none_is_refused_with_the_problem_that_all_of_them_have(fragile: Running, org: str) -> None:
+    assert post(fragile, event(org, 1), atomic="true").status_code == 200
+    fragile.server_store.kill()
+    problem(post(fragile, event(org, 2), event(org, 3), atomic="true"), 503, "storage-unavailable")
+    with Running(auto_create_orgs=False) as strict:
+        problem(post(strict, event(org, 1), event(org, 2), atomic="true"), 404, "org-not-found")
+
+
 # ── keys in place of ids ──────────────────────────────────────────────────────────────────────────────────
 
 
