@@ -1,6 +1,6 @@
 """Looking back: usage by window, as JSON or CSV, a page at a time."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -85,7 +85,7 @@ async def _found(call: Call, asked: Asked, orgs: list[Org]) -> Found:
         windows=windows,
         dim=asked.dim,
         value=asked.value,
-        borders_ms=frozenset(at_ms for org in orgs for at_ms in (org.period.start_ms, org.period.end_ms)),
+        borders_ms=frozenset(at_ms for org in orgs for at_ms in _borders(org)),
         fill=asked.fill,
     )
     found = Found(asked, span, windows.timezone, [], Page())
@@ -95,6 +95,13 @@ async def _found(call: Call, asked: Asked, orgs: list[Org]) -> Found:
         place = None if asked.cursor is None else asked.cursor.place
         await _extend(call, replace(question, orgs=tuple(org.org_id for org in orgs)), found, place, None)
     return found
+
+
+def _borders(org: Org) -> Iterator[int]:
+    """Where the running period and the one before it begin and end."""
+    for period in (org.period, org.before or org.period):
+        yield period.start_ms
+        yield period.end_ms
 
 
 async def _one_by_one(call: Call, question: Question, found: Found, named: list[str]) -> None:

@@ -26,11 +26,12 @@ _ABSENT: Final = Rule(None, OnLimit.OVERAGE, enabled=False)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One feature's figures to hold against plans: units now, overage accrued, units asked for by the end."""
+    """One feature's figures: units now, overage accrued, units asked for by the end, units that open holds keep."""
 
     used: int
     overage: int
     expected: int
+    held: int = 0
 
 
 async def preview_plan(call: Call) -> Reply:
@@ -46,7 +47,8 @@ async def preview_plan(call: Call) -> Reply:
         raise OrgNotFound
     seen = await seen_of(call, org)
     usages = {
-        name: Usage(usage.used, usage.overage, forecast(seen[name]).expected) for name, usage in org.features.items()
+        name: Usage(usage.used, usage.overage, forecast(seen[name]).expected, usage.held)
+        for name, usage in org.features.items()
     }
     usages |= {name: Usage(units, 0, units) for name, units in body.quantities.items()}
     return json_reply(preview_view(org, plan, catalogue, usages, frozenset(body.quantities)))
@@ -76,7 +78,7 @@ def preview_view(
             name: {
                 "used": usages[name].used,
                 "expected": usages[name].expected,
-                **{side: _side(catalogue, name, usages[name].used, *sides[side]) for side in SIDES},
+                **{side: _side(catalogue, name, usages[name], *sides[side]) for side in SIDES},
             }
             for name, sides in found.items()
         },
@@ -91,16 +93,16 @@ def _sides(usage: Usage, present: Rule, changed: Rule, *, whole: bool) -> dict[s
     """The rule and where the counter ends: under the present plan, changed now, and for a whole period."""
     used, overage = (0, 0) if whole else (usage.used, usage.overage)
     return {
-        "present": (present, outlook(present, used, overage, usage.expected)),
-        "changed": (changed, outlook(changed, used, overage, usage.expected)),
+        "present": (present, outlook(present, used, overage, usage.expected, usage.held)),
+        "changed": (changed, outlook(changed, used, overage, usage.expected, usage.held)),
         "full_period": (changed, outlook(changed, 0, 0, usage.expected)),
     }
 
 
-def _side(catalogue: Catalogue, name: str, used: int, rule: Rule, end: Outlook) -> dict[str, Any]:
+def _side(catalogue: Catalogue, name: str, usage: Usage, rule: Rule, end: Outlook) -> dict[str, Any]:
     return {
         "limit": rule.limit,
-        "remaining": remaining(rule.limit, used),
+        "remaining": remaining(rule.limit, usage.used, usage.held),
         "on_limit": rule.on_limit.value,
         "enabled": rule.enabled,
         "blocked": end.blocked.value,

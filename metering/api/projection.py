@@ -73,7 +73,8 @@ def projection_view(org: Org, catalogue: Catalogue, seen: Mapping[str, Seen]) ->
 def _ends(usage: FeatureUsage, found: Forecast) -> dict[str, Outlook]:
     demands = (found.low, found.expected, found.high)
     return {
-        end: outlook(usage.rule, usage.used, usage.overage, demand) for end, demand in zip(ENDS, demands, strict=True)
+        end: outlook(usage.rule, usage.used, usage.overage, demand, usage.held)
+        for end, demand in zip(ENDS, demands, strict=True)
     }
 
 

@@ -82,12 +82,6 @@ def put(service: Running, org: str, at_ms: int, units: int, *, overage: int = 0,
     service.store.hincrby(key, f"x{bucket}", overage)
 
 
-def put_group(service: Running, org: str, at_ms: int, dim: str, value: str, units: int) -> None:
-    """Units by a dimension, written as the script writes them."""
-    key = KEYS.groups(org, "scans", dim, day_text(at_ms // DAY_MS))
-    service.store.hincrby(key, f"{at_ms // HOUR_MS % 24:02d}|{value}", units)
-
-
 @pytest.fixture
 def used(service: Running, org: str) -> str:
     """An organisation whose period began inside this hour, with usage of two features and overage of one."""
@@ -181,12 +175,12 @@ def groups(rows: list[dict[str, Any]], token: str) -> dict[str | None, int]:
 
 @pytest.fixture
 def grouped(kept: Running, org: str) -> str:
-    """An organisation with usage by two actors, and some by nobody."""
-    at_ms = now_ms()
-    assert kept.track(org_id=org, feature="scans", quantity=10, timestamp=iso(at_ms)).status_code == 200
-    put_group(kept, org, at_ms, "actor", "ann", 2)
-    put_group(kept, org, at_ms, "actor", "=bob", 3)
-    put_group(kept, org, at_ms, "chain", "eth", 10)
+    """An organisation with usage by two actors, and some by nobody; all but that on one chain."""
+    for quantity, actor in ((2, "ann"), (1, "=bob"), (2, "=bob"), (5, None)):
+        more: dict[str, Any] = (
+            {} if actor is None else {"actor": actor, "metadata": {"chain": "eth", "contract": "0x1"}}
+        )
+        assert kept.track(org_id=org, feature="scans", quantity=quantity, **more).status_code == 200
     return org
 
 
@@ -195,16 +189,26 @@ def grouped(kept: Running, org: str) -> str:
 def test_groups_and_their_rest_add_up_to_the_counter(kept: Running, grouped: str, limit: int, window: str) -> None:
     rows = walk(kept, grouped, group_by="actor", window=window, limit=limit)
     assert groups(rows, "actor") == {"ann": 2, "=bob": 3, None: 5}
-    assert groups(walk(kept, grouped, group_by="feature,metadata.chain"), "metadata.chain") == {"eth": 10}
+    chains = walk(kept, grouped, group_by="feature,metadata.chain", window=window, limit=limit)
+    assert groups(chains, "metadata.chain") == {"eth": 5, None: 5}
+    assert sums(rows) == {feature: (units, 0) for feature, (units, _) in counters(kept, grouped).items()}
+
+
+def test_values_beyond_a_dimensions_room_are_other(kept: Running, org: str) -> None:
+    for number in range(8):
+        assert kept.track(org_id=org, feature="scans", metadata={"chain": f"chain-{number}"}).status_code == 200
+    found = groups(walk(kept, org, group_by="metadata.chain"), "metadata.chain")
+    assert found["other"] == 3
+    assert sum(found.values()) == 8
 
 
 def test_one_value_can_be_filtered(kept: Running, grouped: str) -> None:
     assert groups(walk(kept, grouped, actor="ann"), "actor") == {"ann": 2}
-    assert groups(walk(kept, grouped, **{"metadata.chain": "eth"}), "metadata.chain") == {"eth": 10}
+    assert groups(walk(kept, grouped, **{"metadata.chain": "eth"}), "metadata.chain") == {"eth": 5}
     assert walk(kept, grouped, actor="carl") == []
     body = {"org_id": grouped, "filter": {"metadata.chain": "eth"}}
     answer = kept.call("POST", "/v1/usage/query", token(grouped), json=body).json()
-    assert groups(answer["data"], "metadata.chain") == {"eth": 10}
+    assert groups(answer["data"], "metadata.chain") == {"eth": 5}
 
 
 def test_a_filled_walk_has_a_row_for_every_window_also_when_grouped(kept: Running, grouped: str) -> None:
@@ -257,8 +261,11 @@ def test_csv_keeps_numbers_below_zero_and_filters_on_its_way(kept: Running, org:
 def test_minutes_are_shown_where_they_are_kept(kept: Running, org: str) -> None:
     kept.track(org_id=org, feature="scans", quantity=4)
     assert sums(walk(kept, org, window="minute")) == counters(kept, org)
+    (row,) = walk(kept, org, window="minute")
+    assert datetime.fromisoformat(row["end"]) - datetime.fromisoformat(row["start"]) == timedelta(minutes=1)
     for tz in ZONES:
-        assert sums(walk(kept, org, window="hour", tz=tz)) == counters(kept, org)
+        answer = ask(kept, org, window="hour", tz=tz).json()
+        assert (sums(answer["data"]), answer["aligned"]) == (counters(kept, org), True)
 
 
 # ── several organisations ────────────────────────────────────────────────────────────────────────────────────
