@@ -115,7 +115,7 @@ def test_an_alias_names_its_successor_to_strangers_too(service: Running, method:
 def test_what_is_not_stored_and_not_built_is_said_so(served: dict[str, Any]) -> None:
     schemas = served["components"]["schemas"]
     about = {name: field["description"] for name, field in schemas["TrackRequest"]["properties"].items()}
-    assert all("Kept with raw events only" in about[name] for name in ("metadata", "actor", "endpoint"))
+    assert all("Kept with raw events, and in history" in about[name] for name in ("metadata", "actor", "endpoint"))
     assert "not built yet" in schemas["OrgView"]["properties"]["credits"]["description"]
 
 

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -108,6 +109,14 @@ def test_a_projection_says_when_a_limit_is_reached_and_what_is_turned_away() -> 
     assert (scans["blocked"], scans["limit_reached_at"]) == ("later", "1970-01-21T00:00:00Z")
     assert (exports["blocked"], exports["projected"]["high"], exports["enabled"]) == ("now", 3, False)
     assert view["bill"]["expected"] == {"plan_minor": 4900, "overage_minor": 0, "total_minor": 4900}
+
+
+def test_what_reservations_keep_is_room_that_nobody_else_has() -> None:
+    org = org_of("strict", scans=(10, 0))
+    held = replace(org, features={"scans": replace(org.features["scans"], held=10)})
+    assert projection_view(held, CATALOGUE, seen_of(held, recent=7))["features"]["scans"]["blocked"] == "now"
+    side = previewed(held, "own", scans=Usage(10, 0, 30, held=10))["features"]["scans"]["present"]
+    assert (side["remaining"], side["blocked"]) == (0, "now")
 
 
 def test_what_is_not_sold_or_by_agreement_has_no_price() -> None:

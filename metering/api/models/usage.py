@@ -1,6 +1,6 @@
 """Usage on the wire: an event, the balance after it, an organisation's counters."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -21,6 +21,8 @@ from metering.api.models.fields import (
     unset,
 )
 
+_KEPT: Final = " Kept with raw events, and in history where the catalogue declares it; else checked and dropped."
+
 
 class TrackRequest(Request):
     """One usage event. `feature` or `endpoint` is needed; where null is taken, it is the same as leaving out."""
@@ -31,15 +33,13 @@ class TrackRequest(Request):
     feature: FeatureName = unset("", "A feature of the catalogue; with `endpoint` alone its default feature.")
     quantity: Quantity = Field(1, description="Units used.")
     metadata: Metadata | None = unset(
-        None, "Anything you know of the event: at most 50 keys, 8 KiB and 3 levels. Kept with raw events only."
+        None, "Anything you know of the event: at most 50 keys, 8 KiB and 3 levels." + _KEPT
     )
     event_id: Text | None = unset(None, "Makes repeating safe: an id counts once for each organisation and source.")
     source: Text | None = unset(None, "Keeps the event ids of several senders apart.")
     timestamp: Moment | None = unset(None, "When it happened; the time of receipt when left out.")
-    actor: Text | None = unset(None, "Who in the organisation used it. Kept with raw events only.")
-    endpoint: Text = unset(
-        "", "Short form, in place of `feature`: one call of this endpoint. Kept with raw events only."
-    )
+    actor: Text | None = unset(None, "Who in the organisation used it." + _KEPT)
+    endpoint: Text = unset("", "Short form, in place of `feature`: one call of this endpoint." + _KEPT)
     mode: Mode = Field("default", description="Tightens what the plan does above a limit, and never loosens it.")
     reservation_id: HoldId | None = unset(
         None, "Commits this reservation or lease: its id makes repeating safe, in place of `event_id`."
