@@ -24,6 +24,7 @@ from metering.errors import (
     TotalTooLarge,
 )
 from metering.store.correction import By, Change, Corrected, Correction, adjustment, reset, void
+from metering.store.counters import LatePolicy
 from metering.store.frames import day_text
 from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
@@ -360,6 +361,21 @@ async def test_an_event_of_an_earlier_period_is_not_taken_out_of_the_running_one
         made = await make(ledger, voided("e1", ("scans", 13), period_ms=start_ms))
         assert made.rows[0].after.used == 0
         assert (await make(ledger, voided("e1", ("scans", 13)))).duplicate
+        await lawful(ledger)
+
+
+async def test_an_event_that_counted_late_in_its_own_period_is_taken_out_of_that_one(store: StoreServer) -> None:
+    async with january(store.url, late=LatePolicy.ORIGINAL) as ledger:
+        start_ms = await february(ledger)
+        await track(ledger, 4, "e2")
+        at_ms = await next_year(ledger, "01-20T09:30:00")
+        late = UsageEvent("acme", "scans", 2, "late", timestamp_ms=at_ms)
+        assert (await ledger.callers[0].counters.track(late)).used == 15
+        unnamed = replace(voided("late", ("scans", 2)), at_ms=at_ms)
+        await refused(ledger, unnamed, TimestampOutOfRange)
+        [row] = (await make(ledger, replace(unnamed, period_ms=start_ms))).rows
+        assert (row.after.used, row.given_back) == (13, 2)
+        assert await history(ledger, "0120") == {}
         await lawful(ledger)
 
 
