@@ -33,6 +33,7 @@ class Workers:
     def __init__(self, *loops: Loop) -> None:
         self._loops = loops
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = False
         self._random = SystemRandom()
 
     async def __aenter__(self) -> Self:
@@ -41,13 +42,14 @@ class Workers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End every loop."""
+        """End every loop, also one whose turn mistakes its cancellation for a failure of the store."""
+        self._ending = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, loop: Loop) -> None:
-        while True:
+        while not self._ending:
             await _pause(loop.every_s * self._random.uniform(1 - _JITTER, 1 + _JITTER), loop.woken)
             try:
                 await loop.turn()

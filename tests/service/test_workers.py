@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from metering.errors import StorageUnavailable
 from metering.workers import Loop, Workers
 from tests.support.wait import await_until
@@ -55,3 +57,25 @@ async def test_leaving_ends_every_loop() -> None:
         pass
     assert job.count == 0
     assert len(asyncio.all_tasks()) == 1
+
+
+class Deaf:
+    """A job whose turn takes its cancellation for a failure and reports that instead, as a driver may."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+
+    async def turn(self) -> None:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise StorageUnavailable from None
+
+
+@pytest.mark.parametrize("woken", [False, True])
+async def test_a_turn_that_swallows_its_cancellation_does_not_hold_the_end(woken: bool) -> None:
+    job, event = Deaf(), asyncio.Event()
+    async with asyncio.timeout(5):
+        async with Workers(Loop("deaf", job.turn, 0.001, event if woken else None)):
+            await job.began.wait()
