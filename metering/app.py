@@ -26,7 +26,7 @@ from metering.api.routes import ROUTES
 from metering.api.services import Measures, Services
 from metering.api.track import Track
 from metering.clock import Clock, SystemClock
-from metering.credentials import Credentials, key_file, open_credentials
+from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.settings import LogLevel, Settings, SettingsError, StoreKind
@@ -176,7 +176,8 @@ class App:
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
         trail = Trail(patient, keys, time)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
-        credentials = await open_credentials(stack, settings, self._clock, self._key_file)
+        held = Held(client, patient, keys, self._clock, fake)
+        credentials = await open_credentials(stack, settings, held, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
         loops = (
             *credentials.loops,
@@ -246,6 +247,8 @@ class App:
             auth=auth,
             counts=counted,
             queue=opened.queue,
+            api_keys=opened.credentials.api_keys,
+            denials=opened.credentials.withdrawn,
             orgs=opened.orgs,
             kept=opened.kept,
             lookback=opened.lookback,

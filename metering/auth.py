@@ -4,9 +4,11 @@ Each kind of credential has its verifier behind one `Authenticator`; nothing pas
 was. Verified headers are remembered for a short time by their digest, never by themselves.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from metering.clock import MS_PER_S, Clock
@@ -21,6 +23,9 @@ CHECK: Final = "check"
 BILLING_READ: Final = "billing:read"
 BILLING_WRITE: Final = "billing:write"
 AUDIT: Final = "audit"
+KEYS: Final = "keys"
+"""Makes, lists and deletes the API keys of an organisation. It is a scope of its own: a leaked key that may only count
+must not make others that outlive it."""
 
 HEADER_BYTES_MAX: Final = 8 * 1024
 """Longest Authorization header: ten times a rich token. Decoding two MB of base64 takes 100 ms of CPU."""
@@ -71,12 +76,17 @@ class Verifier(Protocol):
 
 
 class Authenticator:
-    """The header's way to a Caller, over all kinds of credentials, with a cache in front."""
+    """The header's way to a Caller, over all kinds of credentials, with a cache in front.
+
+    Requests that bring the same unknown header at once wait for one answer: the moment a cache entry runs out, a busy
+    client's next hundred requests would all ask.
+    """
 
     def __init__(self, verifiers: Sequence[Verifier], clock: Clock) -> None:
         self._verifiers = verifiers
         self._clock = clock
         self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._asked: dict[bytes, asyncio.Task[Caller]] = {}
         self._forgotten = 0
 
     def remembered(self, header: bytes | None, now_s: float) -> Caller | None:
@@ -91,17 +101,34 @@ class Authenticator:
         known = self.remembered(header, self._clock.monotonic())
         if known is not None:
             return known
-        token, before = _bearer(header), self._forgotten
+        token = _bearer(header)
+        digest = hashlib.sha256(header or b"").digest()
+        asked = self._asked.get(digest)
+        if asked is None:
+            asked = self._asked[digest] = asyncio.create_task(self._verify(header or b"", token, self._forgotten))
+            asked.add_done_callback(partial(self._settled, digest))
+        return await asyncio.shield(asked)  # the others wait for it too
+
+    async def _verify(self, header: bytes, token: str, forgotten: int) -> Caller:
+        """The caller of a header that is not known. It is remembered unless something was forgotten meanwhile."""
         for verifier in self._verifiers:
             if (verified := await verifier.verify(token)) is not None:
-                if before == self._forgotten:  # else it may rest on what has been withdrawn meanwhile
-                    self._remember(header or b"", token, verified)
+                if forgotten == self._forgotten:
+                    self._remember(header, token, verified)
                 return verified.caller
         raise refused("the token is of no kind known here")
+
+    def _settled(self, digest: bytes, asked: "asyncio.Task[Caller]") -> None:
+        """Nobody joins a question that has been answered."""
+        if self._asked.get(digest) is asked:
+            del self._asked[digest]
+        if not asked.cancelled():
+            asked.exception()  # looked at: whoever waited for it may have left
 
     def forget(self) -> None:
         """Trust nothing verified so far, nor what is being verified now: a credential was withdrawn."""
         self._known.clear()
+        self._asked.clear()
         self._forgotten += 1
 
     def _remember(self, header: bytes, token: str, verified: Verified) -> None:

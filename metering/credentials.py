@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from metering.auth import Authenticator, Verifier
 from metering.clock import Clock
@@ -11,7 +12,21 @@ from metering.jwts import JwtVerifier, KeySource
 from metering.public_keys import KeyFile, UnusableKeysError
 from metering.setting_sources import Fault
 from metering.settings import Settings, SettingsError
+from metering.store.api_keys import USES_S, ApiKeys
+from metering.store.keys import Keys
+from metering.store.withdrawn import LOOK_S, Withdrawn
 from metering.workers import Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What credentials stand on: the store's clients (`quick` asks once), its keys, the clock."""
+
+    quick: Any
+    patient: Any
+    keys: Keys
+    clock: Clock
+    fake: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +34,8 @@ class Credentials:
     """Who may ask, and the loops that keep it up to date."""
 
     auth: Authenticator
+    api_keys: ApiKeys
+    withdrawn: Withdrawn
     loops: Sequence[Loop]
 
 
@@ -32,19 +49,36 @@ def key_file(settings: Settings) -> KeyFile | None:
 
 
 async def open_credentials(
-    stack: AsyncExitStack, settings: Settings, clock: Clock, keys: KeyFile | None
+    stack: AsyncExitStack, settings: Settings, held: Held, key_file: KeyFile | None
 ) -> Credentials:
-    """Open every kind of credential onto `stack`. A JWKS URL is asked once before anybody is let in."""
-    verifiers: list[Verifier] = []  # filled below: they need the keys, which tell the authenticator of their changes
-    auth = Authenticator(verifiers, clock)
-    loops: list[Loop] = []
-    sources: list[KeySource] = [] if keys is None else [keys]
+    """Open every kind of credential onto `stack`. What was withdrawn is read, and a JWKS URL asked, before anybody is
+    let in. Raises the 503 problems.
+    """
+    verifiers: list[Verifier] = []  # filled below: what withdraws credentials tells the authenticator, which asks them
+    auth = Authenticator(verifiers, held.clock)
+    withdrawn = Withdrawn(held.quick, held.patient, held.keys, held.clock, forget=auth.forget, fake=held.fake)
+    await withdrawn.open()
+    api_keys = ApiKeys(
+        held.patient, held.keys, held.clock,
+        live=bills(settings), withdrew=withdrawn.withdrew, fake=held.fake,
+    )  # fmt: skip
+    loops = [Loop("withdrawn", withdrawn.look, LOOK_S), Loop("key uses", api_keys.note_uses, USES_S)]
+    sources: list[KeySource] = [] if key_file is None else [key_file]
     if settings.jwt_jwks_url is not None:
-        jwks = Jwks(Download(settings.jwt_jwks_url, clock), clock, on_removed=auth.forget)
+        jwks = Jwks(Download(settings.jwt_jwks_url, held.clock), held.clock, on_removed=auth.forget)
         stack.push_async_callback(jwks.close)
         await jwks.refresh()
         sources.append(jwks)
         loops.append(Loop("jwks", jwks.turn, TURN_S))
-    secret, audience, issuer = settings.hs256_secret(), settings.jwt_audience, settings.jwt_issuer
-    verifiers.append(JwtVerifier(secret, clock, sources=sources, audience=audience, issuer=issuer))
-    return Credentials(auth, loops)
+    jwts = JwtVerifier(
+        settings.hs256_secret(), held.clock,
+        sources=sources, audience=settings.jwt_audience, issuer=settings.jwt_issuer, denied=withdrawn.denies,
+    )  # fmt: skip
+    verifiers += (api_keys, jwts)
+    return Credentials(auth, api_keys, withdrawn, loops)
+
+
+def bills(settings: Settings) -> bool:
+    """Whether usage counted here may cost somebody money, as far as the settings tell: it says how keys begin."""
+    stripe = settings.stripe_secret_key
+    return not settings.debug and (stripe is None or "_test_" not in stripe.get_secret_value())

@@ -5,11 +5,11 @@
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
-    │       NotFound
+    │       NotFound, KeyNotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
     ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
-    │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept
+    │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept, TooManyKeys
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
@@ -134,6 +134,11 @@ class NotFound(Problem):
     cure = "See /openapi.json for every path."
 
 
+class KeyNotFound(Problem):
+    status, code, title = 404, "key-not-found", "No such API key"
+    cure = "Take the key_id from GET /v1/keys; it is not the key itself."
+
+
 class MethodNotAllowed(Problem):
     status, code, title = 405, "method-not-allowed", "The path does not take this method"
     cure = "Use a method named in the Allow header."
@@ -179,6 +184,11 @@ class VersionConflict(Problem):
     status, code, title = 409, "version-conflict", "The organisation changed at the same time"
     cure = "Read it again and repeat the change."
     retry_after_s = 1
+
+
+class TooManyKeys(Problem):
+    status, code, title = 409, "too-many-keys", "There are as many API keys as there may be"
+    cure = "Delete keys that nobody uses; GET /v1/keys shows when each was last used."
 
 
 class IdempotencyInProgress(Problem):

@@ -8,13 +8,13 @@ from typing import Final
 import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 
-from metering.auth import ADMIN, AUDIT, BILLING_READ, BILLING_WRITE, CHECK, USAGE_READ, USAGE_WRITE
+from metering.auth import ADMIN, AUDIT, BILLING_READ, BILLING_WRITE, CHECK, KEYS, USAGE_READ, USAGE_WRITE
 from metering.clock import MS_PER_S, Clock
 from metering.moments import span_s
 from metering.names import is_org_id
 from metering.settings import Settings
 
-SCOPES: Final = (USAGE_WRITE, USAGE_READ, CHECK, BILLING_READ, BILLING_WRITE, "refunds", AUDIT, ADMIN)
+SCOPES: Final = (USAGE_WRITE, USAGE_READ, CHECK, BILLING_READ, BILLING_WRITE, "refunds", AUDIT, KEYS, ADMIN)
 """Every scope there is; `admin` holds all the others and sees every organisation."""
 
 TTL_MAX_S: Final = 366 * 86_400

@@ -34,6 +34,7 @@ from metering.errors import (
     leaves,
 )
 from metering.names import FEATURE_PATTERN, ORG_ID_PATTERN, RESERVED, TEXT_CHARS_MAX, TEXT_PATTERN
+from metering.store.keys import KEY_ID_PATTERN
 
 _REF: Final = "#/components/schemas/{model}"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -65,6 +66,7 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
     "event_id": {"type": "string", "maxLength": TEXT_CHARS_MAX, "pattern": _IN_PATH, "not": {"enum": [".", ".."]}},
     "code": {"type": "string", "enum": sorted(problem.code for problem in leaves())},
+    "key_id": {"type": "string", "pattern": KEY_ID_PATTERN},
 }
 
 
@@ -88,7 +90,7 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "paths": dict(paths),
         "components": {
             "schemas": _schemas(table),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT or API key"}},
             "headers": HEADERS,
             "parameters": PARAMETERS,
         },

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from metering.api.etags import TAGS_PATTERN
-from metering.api.keyed import KEY_PATTERN
+from metering.api.keyed import KEY_PATTERN, SECRET_KEY_PATTERN
 from metering.api.route import CHANGES, Route
 
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -20,15 +20,23 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Headers of answers, as components."""
 
-PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "IdempotencyKey": {
+
+def _idempotency_key(pattern: str, more: str) -> dict[str, Any]:
+    return {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "Makes repeating safe: the same request under the same key runs once and gets the same answer"
-        " again. A random text of your own, bare or as an RFC 8941 string; it is yours alone.",
-        "schema": {"type": "string", "pattern": KEY_PATTERN},
+        f" again. A random text of your own, bare or as an RFC 8941 string; it is yours alone.{more}",
+        "schema": {"type": "string", "pattern": pattern},
         "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
-    },
+    }
+
+
+PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "IdempotencyKey": _idempotency_key(KEY_PATTERN, ""),
+    "IdempotencyKeyOfSecret": _idempotency_key(
+        SECRET_KEY_PATTERN, " The answer shows a secret: take a key that nobody can guess."
+    ),
     "EventKey": {
         "name": "Idempotency-Key",
         "in": "header",
@@ -59,7 +67,9 @@ _SERVER_FAULT: Final = 500
 
 def header_parameters(route: Route) -> list[dict[str, Any]]:
     """References to the headers that a route heeds."""
-    names = ["IdempotencyKey"] if route.keyed else ["EventKey"] if route.has_ids else []
+    names = ["IdempotencyKeyOfSecret" if route.secret else "IdempotencyKey"] if route.keyed else []
+    if route.has_ids and not route.keyed:
+        names = ["EventKey"]
     if route.etag:
         names += ["IfMatch", "IfNoneMatch"] if route.method in CHANGES else ["IfNoneMatch"]
     return [{"$ref": f"#/components/parameters/{name}"} for name in names]

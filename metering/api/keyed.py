@@ -30,10 +30,12 @@ SECRET_KEY_CHARS_MIN: Final = 20
 """Shortest key where the answer shows a secret: it is sealed with what is derived from the key, so nobody may guess
 it. UUIDs, ULIDs and nano ids are longer."""
 
-KEY_PATTERN: Final = (
-    r"^(?:[!#-+\--:<-\[\]-~]{1,255}"  # bare: visible ASCII without quote, comma, semicolon and backslash
-    r'|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$'  # RFC 8941 string
+_KEY_PATTERN: Final = (
+    r"^(?:[!#-+\--:<-\[\]-~]{shortest,255}"  # bare: visible ASCII without quote, comma, semicolon and backslash
+    r'|"(?:[ !#-\[\]-~]|\\["\\]){shortest,255}")$'  # RFC 8941 string
 )
+KEY_PATTERN: Final = _KEY_PATTERN.replace("shortest", "1")
+SECRET_KEY_PATTERN: Final = _KEY_PATTERN.replace("shortest", str(SECRET_KEY_CHARS_MIN))
 _KEY: Final = re.compile(KEY_PATTERN.removesuffix("$"))
 _ESCAPED: Final = re.compile(r"\\(.)")
 

@@ -9,6 +9,7 @@ from metering.api.tables import (
     corrections,
     history,
     ingest,
+    keys,
     ops,
     orgs,
     outlook,
@@ -27,6 +28,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *corrections.ROUTES,
     *orgs.ROUTES,
     *audit.ROUTES,
+    *keys.ROUTES,
     *ops.ROUTES,
     *reference.ROUTES,
 )

@@ -7,6 +7,7 @@ from typing import Protocol
 from metering.auth import Authenticator
 from metering.clock import Clock
 from metering.errors import Problem
+from metering.store.api_key import ApiKey, NewKey
 from metering.store.correction import Corrected, Correction
 from metering.store.kept import KeptAnswer, Try
 from metering.store.lookback import Lookback
@@ -91,6 +92,34 @@ class AuditBook(Protocol):
         ...
 
 
+class KeyBook(Protocol):
+    """The API keys (`metering.store.api_keys.ApiKeys`)."""
+
+    def create(self, wanted: NewKey, *, actor: str) -> Awaitable[tuple[ApiKey, str]]:
+        """A new key and its text. Raises OrgNotFound, TooManyKeys."""
+        ...
+
+    def page(self, owner: str | None, cursor: str | None, limit: int) -> Awaitable[tuple[list[ApiKey], str | None]]:
+        """One page of an owner's keys, or of all, and the cursor of the next. Raises OrgNotFound."""
+        ...
+
+    def owner_of(self, key_id: str) -> Awaitable[str | None]:
+        """Whose a key is or was ("": administrators'), or None."""
+        ...
+
+    def delete(self, key_id: str, *, actor: str) -> Awaitable[None]:
+        """End a key, on every worker."""
+        ...
+
+
+class Denials(Protocol):
+    """Tokens that are refused although they hold (`metering.store.withdrawn.Withdrawn`)."""
+
+    def deny(self, jti: str, until_ms: int | None) -> Awaitable[int | None]:
+        """Refuse tokens with this id; until when that holds now (None: for ever)."""
+        ...
+
+
 class Measures(Protocol):
     """The metrics (`metering.metrics.Metrics`)."""
 
@@ -171,6 +200,8 @@ class Services:
     auth: Authenticator
     counts: Counts
     queue: EventQueue
+    api_keys: KeyBook
+    denials: Denials
     orgs: OrgBook
     kept: Kept
     lookback: Lookback

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from metering.store.api_key import key_laws
 from metering.store.frames import DAY_MS, HOUR_MS, day_text
-from metering.store.keys import SHAPES, Expiry, Keys, Shape
+from metering.store.keys import SHAPES, Expiry, Keys, Shape, key_partition
 from plans.periods import Period
 
 Hash = dict[str, str]
@@ -141,7 +142,7 @@ async def _gather(
     kind, ttl_ms = (await client.type(key)).decode(), await client.pttl(key)
     report.claim(kind == shape.kind, key, f"is a {shape.kind}", kind)
     report.claim((ttl_ms >= 0) == (shape.expiry is Expiry.TTL), key, f"expires by {shape.expiry}", f"{ttl_ms} ms left")
-    home = "org" not in parts or int(parts["p"], 16) == keys.partition(parts["org"])
+    home = _home(parts, keys) in (None, int(parts.get("p", "0"), 16))
     report.claim(home, key, "lies in the partition of its organisation", parts)
     if kind != shape.kind or not home:
         return
@@ -151,9 +152,18 @@ async def _gather(
         _gather_holds(key, await client.zrange(key, 0, -1, withscores=True), orgs[parts["org"]], report)
     elif shape.name in ("totals", "plans"):
         shared[f"p{parts['p']}"][shape.name] = _text(await client.hgetall(key))
-    elif shape.name in ("orgs", "due", "dirty", "expiring"):
+    elif shape.name == "api_key":
+        shared[f"p{parts['p']}"].setdefault("api_key", {})[parts["key_id"]] = _text(await client.hgetall(key))
+    elif shape.name in ("orgs", "due", "dirty", "expiring", "api_keys"):
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
+
+
+def _home(parts: Mapping[str, str], keys: Keys) -> int | None:
+    """The partition a key belongs to, by its organisation or by the id of an API key; None: to any."""
+    if "key_id" in parts:
+        return key_partition(parts["key_id"])
+    return keys.partition(parts["org"]) if "org" in parts else None
 
 
 def _gather_holds(key: str, members: list[tuple[bytes, float]], org: _Org, report: Report) -> None:
@@ -316,6 +326,9 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     report.claim(not strangers, f"{key}:dirty", "dirty organisations exist", strangers)
     waiting = {name for name, org in orgs.items() if org.open}
     report.claim(waiting <= set(members.get("expiring", {})), f"{key}:expiring", "open holds have their turn", waiting)
+    listed, owners = key_laws(members.get("api_key", {}))
+    report.claim(set(members.get("api_keys", {})) == listed, f"{key}:api_keys", "list = API keys", listed)
+    report.claim(owners <= set(orgs), f"{key}:api_keys", "API keys belong to organisations", owners - set(orgs))
     due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}
     report.claim(members.get("due", {}) == due, f"{key}:due", "due = end of each claim", len(due))
 

@@ -30,6 +30,7 @@ class Expiry(StrEnum):
 
     NEVER = "never"  # for the life of the data set
     ORG = "org"  # for the life of the organisation
+    CALL = "call"  # until somebody deletes it
     JOB = "job"  # unlinked by a job when two clocks agree, never by a time to live
     TTL = "ttl"  # by Redis
 
@@ -64,7 +65,13 @@ _CHARS: Final = {
     "tier": "[0-9a-z]",
     "shard": "[0-9a-f]+",
     "digest": "[0-9a-f]{32}",
+    "key_id": "[0-9a-f]{19}",
 }
+
+KEY_ID_PATTERN: Final = f"^{_CHARS['key_id']}$"
+"""What names an API key: its partition in three digits, then 64 random bits."""
+
+_PARTITION_DIGITS: Final = 3
 
 SHAPES: Final = (
     Shape("dataset", DATASET, Kind.HASH, Expiry.NEVER, "partitions, id, secret, catalogue digests"),
@@ -82,6 +89,8 @@ SHAPES: Final = (
     Shape("minutes", "{p<p>}:i:<org>:<feature>:<hour>", Kind.HASH, Expiry.TTL, "units and overage by minute"),
     Shape("groups", "{p<p>}:g:<org>:<feature>:<dim>:<day>", Kind.HASH, Expiry.TTL, "units by hour and value"),
     Shape("values", "{p<p>}:v:<org>:<dim>:<month>", Kind.SET, Expiry.TTL, "values a dimension had in a month"),
+    Shape("api_key", "{p<p>}:c:<key_id>", Kind.HASH, Expiry.CALL, "an API key: its digest, whose it is, its scopes"),
+    Shape("ended_key", "{p<p>}:x:<key_id>", Kind.STRING, Expiry.TTL, "whose a deleted API key was"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature, units taken out"),
@@ -94,6 +103,9 @@ SHAPES: Final = (
     Shape("queue", "{p<p>}:queue", Kind.STREAM, Expiry.NEVER, "events accepted and not yet counted"),
     Shape("dead", "{p<p>}:dead", Kind.STREAM, Expiry.NEVER, "accepted events that could not be counted"),
     Shape("expiring", "{p<p>}:expiring", Kind.ZSET, Expiry.NEVER, "organisations by their next hold to end"),
+    Shape("api_keys", "{p<p>}:api_keys", Kind.ZSET, Expiry.NEVER, "the API keys, by owner"),
+    Shape("epoch", "{p<p>}:epoch", Kind.HASH, Expiry.NEVER, "how often a credential was withdrawn"),
+    Shape("denied", "{p<p>}:denied", Kind.ZSET, Expiry.NEVER, "ids of tokens that are refused, by their end"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
 
@@ -170,5 +182,23 @@ class Keys:
         """The values that a dimension had in a UTC month (`yyyymm`), up to the most it may have."""
         return f"{self._tag(org)}:v:{org}:{dim}:{month}"
 
+    def api_key(self, key_id: str) -> str:
+        """An API key; its id says in which partition."""
+        return f"{{p{key_partition(key_id):02x}}}:c:{key_id}"
+
+    def ended_key(self, key_id: str) -> str:
+        """The mark that a deleted API key leaves for a while."""
+        return f"{{p{key_partition(key_id):02x}}}:x:{key_id}"
+
     def _tag(self, org: str) -> str:
         return f"{{p{self.partition(org):02x}}}"
+
+
+def key_id_in(partition: int, digits: str) -> str:
+    """The id of an API key in `partition`; `digits` are 16 hex digits."""
+    return f"{partition:0{_PARTITION_DIGITS}x}{digits}"
+
+
+def key_partition(key_id: str) -> int:
+    """The partition of an API key, which may be one that a data set does not have."""
+    return int(key_id[:_PARTITION_DIGITS], 16)

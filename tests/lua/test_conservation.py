@@ -119,6 +119,12 @@ SPOILT: Final = (
     ("ZADD {p00}:due 7 acme", "due = end of each claim", "{p00}:due"),
     ("ZREM {p00}:due beta", "due = end of each claim", "{p00}:due"),
     ("DEL {p00}:totals {p00}:plans {p00}:orgs {p00}:due {p00}:dirty", "index = organisations", "{p00}:orgs"),
+    ("ZADD {p00}:api_keys 0 acme|0000000000000000000", "list = API keys", "{p00}:api_keys"),
+    (
+        "HSET {p00}:c:0000000000000000000 digest d name n org gone scopes keys live 1 made_by a created 1",
+        "API keys belong to organisations",
+        "{p00}:api_keys",
+    ),
     ("RENAME {p00}:p:acme {p01}:p:acme", "lies in the partition of its organisation", "{p01}:p:acme"),
     ("HSET {p00}:o:acme u:scans many", "every figure can be read", RECORD),
     ("HDEL {p00}:o:acme ps", "every figure can be read", RECORD),

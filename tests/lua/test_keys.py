@@ -2,7 +2,7 @@
 
 import pytest
 
-from metering.store.keys import DATASET, SHAPES, Keys, Shape
+from metering.store.keys import DATASET, SHAPES, Keys, Shape, key_id_in, key_partition
 
 KEYS = Keys(64)
 
@@ -23,6 +23,8 @@ LITERALS = {
     "groups": (KEYS.groups("acme", "scans", "actor", "20261123"), "{p3e}:g:acme:scans:actor:20261123"),
     "values": (KEYS.values("acme", "actor", "202611"), "{p3e}:v:acme:actor:202611"),
     "expiring": (KEYS.shared("expiring", 62), "{p3e}:expiring"),
+    "api_key": (KEYS.api_key("03e0123456789abcdef"), "{p3e}:c:03e0123456789abcdef"),
+    "ended_key": (KEYS.ended_key("03e0123456789abcdef"), "{p3e}:x:03e0123456789abcdef"),
     "dirty": (KEYS.shared("dirty", 0), "{p00}:dirty"),
     "crossings": (KEYS.shared("crossings", 1), "{p01}:crossings"),
     "totals": (KEYS.shared("totals", 10), "{p0a}:totals"),
@@ -34,6 +36,9 @@ LITERALS = {
     "events": (KEYS.shared("events", 26), "{p1a}:events"),
     "queue": (KEYS.shared("queue", 26), "{p1a}:queue"),
     "dead": (KEYS.shared("dead", 26), "{p1a}:dead"),
+    "api_keys": (KEYS.shared("api_keys", 63), "{p3f}:api_keys"),
+    "epoch": (KEYS.shared("epoch", 0), "{p00}:epoch"),
+    "denied": (KEYS.shared("denied", 0), "{p00}:denied"),
     "clock": (KEYS.shared("clock", 63), "{p3f}:clock"),
 }
 
@@ -116,3 +121,11 @@ def test_the_highest_partition_of_the_largest_layout_has_a_key_of_its_shape() ->
     key = Keys(4096).shared("totals", 4095)
     assert key == "{pfff}:totals"
     assert BY_NAME["totals"].regex().fullmatch(key)
+
+
+@pytest.mark.parametrize(("partition", "tag"), [(0, "{p00}"), (63, "{p3f}"), (255, "{pff}"), (4095, "{pfff}")])
+def test_the_id_of_an_api_key_says_its_partition(partition: int, tag: str) -> None:
+    key_id = key_id_in(partition, "0123456789abcdef")
+    assert key_partition(key_id) == partition
+    assert Keys(4096).api_key(key_id) == f"{tag}:c:{key_id}"
+    assert Keys(4096).ended_key(key_id) == f"{tag}:x:{key_id}"

@@ -13,7 +13,7 @@ import redis
 import uvicorn
 
 from metering.app import create_app
-from metering.auth import ADMIN, AUDIT, BILLING_READ, BILLING_WRITE, CHECK, USAGE_READ, USAGE_WRITE
+from metering.auth import ADMIN, AUDIT, BILLING_READ, BILLING_WRITE, CHECK, KEYS, USAGE_READ, USAGE_WRITE
 from metering.serve_worker import config
 from metering.settings import Settings
 from metering.store.connect import normalise_url
@@ -21,7 +21,7 @@ from tests.support.servers import StoreServer
 from tests.support.wait import wait_until
 
 SECRET: Final = "a-secret-of-tests-long-enough-for-every-hash-that-could-be-tried-on-it"
-OWN: Final = (USAGE_WRITE, USAGE_READ, CHECK, BILLING_READ, BILLING_WRITE, AUDIT)
+OWN: Final = (USAGE_WRITE, USAGE_READ, CHECK, BILLING_READ, BILLING_WRITE, AUDIT, KEYS)
 """Every scope of a customer."""
 
 START_S: Final = 20.0
