@@ -157,20 +157,24 @@ def _end_of(start_ms: int, borders_ms: Sequence[int]) -> int:
 def by_minute(buckets: Sequence[Bucket], minutes: Figures) -> list[Bucket]:
     """The buckets of one hour cut into minutes, what the minutes do not hold left over. Sums stay as they are.
 
-    Minutes hold less than their hour where they were not kept from its beginning on, or where it was corrected. The
-    minute in which a period begins is shared out by what the two sides of the border have besides; where that does
-    not come out even, the hour stays as it is. Raises OrgCorrupt.
+    Minutes hold less than their hour where they were not kept from its beginning on, or units were put in later. Where
+    they hold more, units were taken out of the hour, nobody knows of which minute: then it stays as it is. The minute
+    in which a period begins is shared out by what the two sides of the border have besides; where that does not come
+    out even, the hour stays as it is, too. Raises OrgCorrupt.
     """
     hour_ms = buckets[0].span.start_ms // HOUR_MS * HOUR_MS
     pieces = _minutes(hour_ms, minutes)
     if len(buckets) == 1 and buckets[0].span == Period(hour_ms, hour_ms + HOUR_MS):
-        return [*pieces, *_rest(buckets[0], pieces)]
+        cut = [*pieces, *_rest(buckets[0], pieces)]
+        return cut if _possible(cut) else list(buckets)
     if any(bucket.span.start_ms % HOUR_MS and bucket.span.end_ms % HOUR_MS for bucket in buckets):
         return list(buckets)  # two borders in one hour
-    shared = [_shared(bucket, pieces) for bucket in buckets]
-    cut = [piece for found in shared for piece in found]
-    even = _sums(cut) == _sums(pieces) and all(piece.units >= 0 and piece.overage >= 0 for piece in cut)
-    return cut if even else list(buckets)
+    cut = [piece for bucket in buckets for piece in _shared(bucket, pieces)]
+    return cut if _possible(cut) and _sums(cut) == _sums(pieces) else list(buckets)
+
+
+def _possible(buckets: Sequence[Bucket]) -> bool:
+    return all(bucket.units >= 0 and bucket.overage >= 0 for bucket in buckets)
 
 
 def _minutes(hour_ms: int, figures: Figures) -> list[Bucket]:

@@ -113,6 +113,19 @@ def test_whatever_the_minutes_hold_an_hour_cut_into_minutes_adds_up_to_it(
     assert sum(piece.overage for piece in pieces) == sum(bucket.overage for bucket in buckets)
 
 
+@pytest.mark.parametrize(
+    ("hours", "pieces"),
+    [
+        ({b"00": 5}, [(MINUTE_MS, 3), (HOUR_MS, 2)]),  # two units were put in
+        ({b"00": 3}, [(MINUTE_MS, 3)]),
+        ({b"00": 2}, [(HOUR_MS, 2)]),  # one was taken out
+    ],
+)
+def test_an_hour_is_not_cut_where_units_were_taken_out(hours: dict[bytes, int], pieces: list[tuple[int, int]]) -> None:
+    found = by_minute(hour_buckets(DAY, hours), {b"07": 3})
+    assert [(piece.span.end_ms - piece.span.start_ms, piece.units) for piece in found] == pieces
+
+
 def test_an_hour_in_which_two_periods_began_is_not_cut() -> None:
     buckets = hour_buckets(DAY, {b"00": 1, b"00+90000": 1, b"00+180000": 1})
     assert by_minute(buckets, {b"00": 1, b"01": 1, b"03": 1}) == buckets

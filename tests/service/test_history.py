@@ -268,6 +268,25 @@ def test_minutes_are_shown_where_they_are_kept(kept: Running, org: str) -> None:
         assert (sums(answer["data"]), answer["aligned"]) == (counters(kept, org), True)
 
 
+def test_history_adds_up_after_corrections(kept: Running, org: str) -> None:
+    for number, (quantity, actor) in enumerate([(9, "ann"), (4, "bob"), (2, "ann")]):
+        sent: dict[str, Any] = {"quantity": quantity, "actor": actor, "event_id": f"e-{number}"}
+        assert kept.track(org_id=org, feature="scans", **sent).status_code == 200
+    admin = token(None, ADMIN)
+    void = {"org_id": org, "feature": "scans", "quantity": 4, "reason": "test run"}
+    assert kept.call("POST", "/v1/events/e-1/void", admin, json=void).status_code == 200
+    for number, delta in enumerate((-3, 1)):
+        body = {"org_id": org, "feature": "scans", "delta": delta, "reason": "a typing error", "id": f"t-{number}"}
+        assert kept.call("POST", "/v1/usage/adjustments", admin, json=body).status_code == 200
+    assert counters(kept, org) == {"scans": (9, 0)}
+    for window in ("minute", "hour", "day", "month"):
+        for tz in ("UTC", "Asia/Kolkata"):
+            rows = walk(kept, org, window=window, tz=tz)
+            assert sums(rows) == {"scans": (9, 0)}
+            assert all(row["value"] > 0 and row["overage"] >= 0 for row in rows)
+    assert groups(walk(kept, org, group_by="actor"), "actor") == {"ann": 11, "bob": 4, None: -6}
+
+
 # ── several organisations ────────────────────────────────────────────────────────────────────────────────────
 
 
