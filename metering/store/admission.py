@@ -91,17 +91,13 @@ class AdmitRow:
 class Admission(Pending):
     """Rows that wait together: all of them are admitted, or none."""
 
-    __slots__ = ("rows",)
+    __slots__ = ("rows", "size")
 
     def __init__(self, org_id: str, rows: list[AdmitRow], future: "asyncio.Future[Answer]", deadline: float) -> None:
         oldest_ms = min((row.timestamp_ms for row in rows if row.timestamp_ms is not None), default=None)
         super().__init__(org_id, rows[0].feature, 0, rows[0].shard, b"", oldest_ms, future, deadline)
         self.rows = rows
-
-    @property
-    def size(self) -> int:
-        """How many rows it has."""
-        return len(self.rows)
+        self.size = len(rows)  # type: ignore[misc]  # every plain event has one, so it stands in their class
 
 
 def stays_out(event: Pending) -> Pending:

@@ -146,7 +146,7 @@ class Batcher:
         for events in (*self._resolving.values(), *self._paused):
             yield from events
         for call in self._in_flight:
-            yield from _events(call)
+            yield from call.events()
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,7 +226,7 @@ class Batcher:
             self._settle_call(call, reply)
         except Exception:  # a fault of ours must not leave clients waiting for ever
             log.exception("reply not understood")
-            self._fail([event for event in _events(call) if not event.future.done()], InternalError())
+            self._fail([event for event in call.events() if not event.future.done()], InternalError())
         if self._queue:
             self._schedule()
 
@@ -236,15 +236,15 @@ class Batcher:
         elif isinstance(reply, hiredis.ReplyError):
             self._on_refusal(call, str(reply))
         else:
-            self._again(_events(call))
+            self._again(call.events())
 
     def _on_answers(self, call: Call, reply: list[int]) -> None:
         now_ms = reply[0]
         if reply[1] == CLOCKS_APART:
-            return self._fail(_events(call), ClockUnsafe(headers={"Retry-After": "5"}))
+            return self._fail(call.events(), ClockUnsafe(headers={"Retry-After": "5"}))
         self._time.learn(now_ms)
         if reply[1] == OTHER_DAY:
-            return self._again(_events(call))
+            return self._again(call.events())
         at = 1
         for frame, events in call.groups:
             if reply[at] == STALE:
@@ -253,7 +253,7 @@ class Batcher:
                 self._park(frame.org_id, events, "a key of another type, or a figure that is no number")
             else:
                 self._on_group(frame, events, reply, at, call.width)
-            at += call.width * sum(event.size for event in events)
+            at += call.answers_of(events)
         return None
 
     def _on_group(self, frame: Frame, events: list[Pending], reply: list[int], at: int, width: int) -> None:
@@ -285,12 +285,12 @@ class Batcher:
         if words.startswith("NOSCRIPT"):
             if self._lane.ready:
                 self._load_scripts()
-            return self._again(_events(call))
+            return self._again(call.events())
         if words.startswith(STATE):
-            return self._later(_events(call))
+            return self._later(call.events())
         problem = problem_of(ResponseError(words))
         if isinstance(problem, StorageUnavailable | Overloaded) or problem.code == "ledger-full":
-            return self._fail(_events(call), problem)
+            return self._fail(call.events(), problem)
         if len(call.groups) == 1:
             return self._park(call.groups[0][0].org_id, call.groups[0][1], words)
         for group in call.groups:  # one of them is bad; ids make it safe to ask the others again
@@ -390,10 +390,6 @@ class Batcher:
             del self._frames[next(iter(self._frames))]
         self._frames[org_id] = frame
         return self._put_back(self._resolving.pop(org_id))
-
-
-def _events(call: Call) -> Iterable[Pending]:
-    return (event for _, events in call.groups for event in events)
 
 
 def _ignore(_: Any) -> None:

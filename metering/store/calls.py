@@ -1,7 +1,7 @@
 """One call of the track script, encoded: KEYS and ARGV as `track.lua` lists them."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Final, Protocol
 
 from metering.store.frames import DAY_MS, EMPTY, INTS, Frame, bucket_of, bulk, integer
@@ -32,7 +32,9 @@ class Row(Protocol):
 
 
 class Pending:
-    """One event that waits for its answer: a row, and where the answer goes."""
+    """One event that waits for its answer: a row, and where the answer goes. `size` is how many rows it has."""
+
+    size: ClassVar[int] = 1
 
     __slots__ = (
         "attempts",
@@ -62,11 +64,6 @@ class Pending:
         self.timestamp_ms, self.future, self.deadline = timestamp_ms, future, deadline
         self.attempts, self.late = 0, False
 
-    @property
-    def size(self) -> int:
-        """How many rows it has."""
-        return 1
-
     def place(self, frame: Frame, now_ms: int) -> tuple[int, bytes]:
         """Where an event with a timestamp goes in history. One from before the running period counts now and is late;
         one ahead of the period's end is clamped to now.
@@ -94,6 +91,16 @@ class Call:
 
     def __init__(self, groups: Sequence[Group], payload: bytes, width: int = TRACK_WIDTH) -> None:
         self.groups, self.payload, self.width = groups, payload, width
+
+    def events(self) -> Iterator[Pending]:
+        """Everything that waits for its reply."""
+        return (event for _, events in self.groups for event in events)
+
+    def answers_of(self, events: Sequence[Pending]) -> int:
+        """How many numbers of the reply belong to these events."""
+        if self.width == TRACK_WIDTH:
+            return TRACK_WIDTH * len(events)
+        return self.width * sum(event.size for event in events)
 
 
 class CallMaker:

@@ -97,7 +97,8 @@ class Counters:
         Raises OrgNotFound (unknown, and not to be created), TimestampOutOfRange, and the 503 problems; after one of
         those the event may or may not be counted, and sending it again with its id is safe.
         """
-        self._check_timestamp(event)
+        if event.timestamp_ms is not None:
+            self._check_timestamp(event)
         pending = self.pendings.of(event)
         self._batcher.submit(pending)
         return outcome_of(event, pending, await pending.future)
