@@ -37,6 +37,11 @@ class ModelHold:
     lease: bool
     state: HoldState = HoldState.HELD
 
+    @property
+    def open(self) -> bool:
+        """Whether nothing was decided about it yet, but perhaps by time."""
+        return self.state is HoldState.HELD
+
     def state_at(self, now_ms: int) -> HoldState:
         """The state at an instant."""
         ended = self.state is HoldState.HELD and self.expires_ms <= now_ms

@@ -418,7 +418,8 @@ class Run:
         if org is None or rule is None or rule.limit is None:
             return self.random.choice((1, 2, 5))
         room = rule.limit - org.used[feature]
-        return max(1, self.random.choice((1, 1, 2, 4, room - 1, room, room + 1)))
+        free = room - sum(hold.quantity for hold in org.holds.values() if hold.feature == feature and hold.open)
+        return max(1, self.random.choice((1, 1, 2, 4, room, room + 1, free - 1, free, free + 1)))
 
 
 def shown(rows: list[Told]) -> list[Told]:
