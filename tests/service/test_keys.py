@@ -8,11 +8,14 @@ from typing import Any, Final, get_args
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from metering.api.models.keys import ScopeName
 from metering.api.route import OPEN
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN, BILLING_READ, KEYS, USAGE_READ, USAGE_WRITE
+from metering.credentials import bills
+from metering.settings import Settings
 from metering.tokens import SCOPES
 from tests.service.running import OWN, Running, problem, token
 from tests.service.test_tenancy import ROWS, comparable
@@ -145,6 +148,19 @@ def test_a_key_names_an_organisation_unless_it_is_administrators_own(keyed: Runn
     operator = made(keyed, None, ADMIN)
     assert operator["org_id"] is None
     assert keyed.call("GET", "/v1/orgs", operator["key"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "live"),
+    [
+        ({}, True),
+        ({"debug": True}, False),
+        ({"stripe_secret_key": SecretStr("sk_live_1")}, True),
+        ({"stripe_secret_key": SecretStr("rk_test_1")}, False),
+    ],
+)
+def test_keys_of_a_service_that_bills_nobody_are_marked_so(settings: dict[str, Any], live: bool) -> None:
+    assert bills(Settings(**settings)) is live
 
 
 # ── using ────────────────────────────────────────────────────────────────────────────────────────────────
