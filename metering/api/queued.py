@@ -35,6 +35,8 @@ def _refusal(call: Call, event: UsageEvent, results: Results) -> Fate:
     """Why an event could never be counted later."""
     if event.dry_run:
         return invalid([fault("/dry_run", "ack-async", "a dry run is answered at once: leave out ack=async")])
+    if event.hold_id is not None:
+        return invalid([fault("/reservation_id", "ack-async", "a reservation is settled at once: leave out ack=async")])
     features = call.services.catalogue.features
     unknown = next((name for name, _ in ((event.feature, 0), *event.also) if name not in features), None)
     return None if unknown is None else results.unknown(unknown)

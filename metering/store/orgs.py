@@ -274,6 +274,7 @@ class Orgs:
             self._keys.trail(name),
             *(self._keys.shared(kind, partition) for kind in ("due", "dirty", "totals", "spent")),
             self._keys.holds(name),
+            self._keys.shared("queue", partition),
             *self._clock_key(partition),
         ]
         values = _flat(rule_fields(roll.rules) | rate_fields(roll.rate))

@@ -12,8 +12,10 @@ from plans.limits import OnLimit
 BOXED: Final = b"queued event"
 """The purpose of its box."""
 
-_CARRIED: Final = tuple(field for field in fields(UsageEvent) if field.name not in {"org_id", "dry_run", "accepted_ms"})
-"""All but what stands elsewhere: whose it is, when it was accepted. A dry run is decided at once or not at all."""
+_ELSEWHERE: Final = {"org_id", "dry_run", "accepted_ms", "hold_id"}
+"""Whose it is and when it was accepted stand beside the box; trials and settlements of holds are decided at once."""
+
+_CARRIED: Final = tuple(field for field in fields(UsageEvent) if field.name not in _ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True)

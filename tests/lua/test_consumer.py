@@ -92,6 +92,32 @@ async def test_an_event_counts_in_the_period_it_was_accepted_in_however_late_it_
         await lawful(ledger)
 
 
+async def test_the_first_events_of_an_organisation_count_in_the_period_they_were_accepted_in_too(
+    store: StoreServer,
+) -> None:
+    """Nothing was used in January when it closed, so nothing of it would have been kept."""
+    async with calm(store.url, partitions=1, callers=1) as ledger:
+        line = line_of(ledger)
+        await move_to(ledger, await next_year(ledger, "01-31T23:59:50"))
+        await line.accept(event("acme", 3, "e1"), event("acme", 12, "e2"))
+        january = await ledger.callers[0].orgs.get("acme")
+        assert january is not None
+        await move_to(ledger, await next_year(ledger, "02-01T00:00:05"))
+        await ledger.callers[0].counters.track(event("acme", 1, "e3"))
+        await line.consumer.turn()
+        archive = await ledger.client.hgetall(ledger.keys.archive("acme", january.period.start_ms))
+        assert (archive[b"u:scans"], archive[b"x:scans"], await used(ledger, "acme")) == (b"15", b"5", 1)
+        await lawful(ledger)
+
+
+async def test_where_nothing_waits_a_period_without_usage_leaves_nothing_behind(store: StoreServer) -> None:
+    async with calm(store.url, partitions=1, callers=1) as ledger:
+        await line_of(ledger).owners.sender("acme", "test")
+        await move_to(ledger, await next_year(ledger, "02-01T00:00:05"))
+        assert await ledger.callers[0].orgs.get("acme") is not None
+        assert await ledger.client.keys("*:u:acme:*") == []
+
+
 async def test_all_features_of_an_event_are_counted_or_none(store: StoreServer) -> None:
     async with Ledger(store.url, callers=1) as ledger:
         line = line_of(ledger)

@@ -1,5 +1,6 @@
 """What is accepted stands in a queue, whole and sealed; what is not says why; and when a queue is drained."""
 
+from dataclasses import fields
 from typing import Any, Final
 
 import pytest
@@ -40,6 +41,13 @@ events = st.builds(
 @given(events)
 def test_an_event_comes_out_as_it_went_in(one: UsageEvent) -> None:
     assert event_of("acme", text_of(one)) == one
+
+
+def test_every_field_of_an_event_is_carried_or_known_not_to_be() -> None:
+    """A field that is new has to be carried, and to come out as it went in: add it to `events` above."""
+    generated = {"feature", "quantity", "event_id", "source", "timestamp_ms", "mode", "also", "dimensions", "details"}
+    elsewhere = {"org_id", "dry_run", "accepted_ms", "hold_id"}  # its owner, refused, the entry's name, refused
+    assert generated | elsewhere == {field.name for field in fields(UsageEvent)}
 
 
 def test_what_has_its_default_takes_no_room() -> None:

@@ -55,7 +55,8 @@ async def roll(ledger: Ledger, org: Org, claim: Claim, period: Period, **other: 
     keys = ledger.keys
     names = [keys.record("acme"), keys.archive("acme", org.period.start_ms), keys.trail("acme")]
     names += [keys.shared(kind, keys.partition("acme")) for kind in ("due", "dirty", "totals", "spent")]
-    names += [keys.holds("acme"), keys.shared("clock", keys.partition("acme"))]
+    names += [keys.holds("acme")]
+    names += [keys.shared(kind, keys.partition("acme")) for kind in ("queue", "clock")]
     seconds, _ = await ledger.client.time()
     arguments = {
         "caller_ms": seconds * 1000, "offset": ledger.offset_ms, "expected": org.claim.text(), "claim": claim.text(),

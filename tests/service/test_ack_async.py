@@ -106,6 +106,25 @@ def test_what_can_be_told_at_once_is_and_the_others_are_accepted(service: Runnin
     assert counted(service, org) == 3
 
 
+@pytest.mark.parametrize(
+    "more", [{"dry_run": True}, {"event_id": None, "reservation_id": "r1"}], ids=["trial", "reservation"]
+)
+def test_what_has_to_be_answered_at_once_is_not_accepted(service: Running, org: str, more: dict[str, Any]) -> None:
+    service.track(**event(org, 9))
+    with service.unchanged():
+        answer = send(service, event(org) | more)
+    assert answer.status_code == 207
+    (told,) = answer.json()["results"]
+    (wrong,) = told["problem"]["errors"]
+    assert wrong["code"] == "ack-async"
+    assert wrong["pointer"].removeprefix("/") in more
+
+
+def test_with_atomic_nothing_is_accepted(service: Running, org: str) -> None:
+    with service.unchanged():
+        problem(send(service, event(org), atomic="true"), 422, "validation")
+
+
 def test_where_nothing_can_be_read_nothing_is_accepted(service: Running, org: str) -> None:
     with service.unchanged():
         problem(send(service, event(org, quantity=0), event(org, quantity=-1)), 422, "validation")

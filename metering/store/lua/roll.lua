@@ -1,8 +1,8 @@
 #!lua
 -- roll: move an organisation to the present: close its period, or only renew its claim (month, tiers, catalogue).
 --
--- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, open holds, then clock when
---        ARGV[2] is given
+-- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, open holds, queue, then clock
+--        when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim, period start ms, period end ms,
 --        two counts: the record's fields and values, months of ids that nobody looks up any more; then those, then
 --        record fields to drop
@@ -16,7 +16,7 @@ local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
 if ARGV[2] ~= '' then
-  if call('GET', KEYS[9]) ~= ARGV[2] then return {-1, now} end
+  if call('GET', KEYS[10]) ~= ARGV[2] then return {-1, now} end
   now = now + tonumber(ARGV[2])
 end
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -61,8 +61,12 @@ call('ZCARD', dirty)
 call('HLEN', totals)
 call('ZCARD', KEYS[7])
 
+-- Events that were accepted in this period may still wait to be counted in it.
+local waiting = redis.pcall('XLEN', KEYS[9])
+local archives = #closed > 0 or closes and type(waiting) == 'number' and waiting > 0
+
+if archives then call('HSET', archive, 'closed', now, unpack(kept)) end
 if #closed > 0 then
-  call('HSET', archive, 'closed', now, unpack(kept))
   -- Units of all closed periods may pass what a Lua number holds exactly: the store adds them.
   for i = 1, #closed do call('HINCRBY', record, 'b:' .. closed[i], old['u:' .. closed[i]]) end
   call('XADD', trail, '*', 'type', 'period_closed', 'plan', old.plan, 'period', old.ps, 'until', old.pe, 'at', now)
@@ -70,7 +74,7 @@ if #closed > 0 then
 end
 if #drop > 0 then call('HDEL', record, unpack(drop)) end
 -- Where late events of the period that just closed may still go.
-if #closed > 0 then call('HSET', record, 'pb', old.ps, 'pz', old.pe) end
+if archives then call('HSET', record, 'pb', old.ps, 'pz', old.pe) end
 for i = 1, #unsealed do
   call('ZREM', dirty, org .. '|' .. unsealed[i])
   call('ZADD', dirty, 'NX', now, org .. '|' .. unsealed[i] .. '|' .. old.ps)
