@@ -465,8 +465,12 @@ local function others_wrong(org, rows, counters, keys)
   for _, row in ipairs(rows) do
     if row.bits > 0 and wrong(read('XLEN', keys.crossings)) then return true end
     if row.box ~= '' and wrong(read('XLEN', keys.events)) then return true end
+    if row.hold_key and wrong(read('ZCARD', keys.holds), read('ZCARD', keys.expiring)) then return true end
   end
-  return wrong(read('ZCARD', keys.holds), read('HLEN', keys.state), read('ZCARD', keys.expiring))
+  for _, c in pairs(counters) do
+    if c and c.windows[1] and wrong(read('HLEN', keys.state)) then return true end
+  end
+  return org.rate and wrong(read('HLEN', keys.state))
 end
 
 -- ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -602,9 +606,11 @@ local function organisation(keys, totals, clock_ok)
     if fault == 'full' then return answer_all(ne, 7, 5) end
     if fault then return answer_all(ne, 10, 0) end
   end
-  local freed, members = expired(keys.holds)
+  -- An organisation that would get its first claim with holds has none.
+  local freed, members = {}, {}
+  if next_claim == '' then freed, members = expired(keys.holds) end
   org.rate = rate_of(keys.record, keys.state, rate_text)
-  org.open = read('ZCARD', keys.holds)
+  org.open = next_claim == '' and read('ZCARD', keys.holds) or 0
   if not freed or org.rate == false then return answer_all(ne, 10, 0) end
   org.open = org.open - #members
   local counters, holds = {}, {}
