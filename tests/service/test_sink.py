@@ -26,7 +26,7 @@ from metering.usage import UsageEvent
 from tests.support.fixtures import store, store_session
 from tests.support.raw_entries import PARTITIONS, add, make_dataset
 from tests.support.servers import StoreServer
-from tests.support.service import clean_environment
+from tests.support.service import ServiceProcess, clean_environment
 from tests.support.wait import await_until, wait_until
 
 __all__ = ["store", "store_session"]
@@ -224,6 +224,19 @@ def test_events_that_were_given_up_are_put_back_by_a_command(data: Data) -> None
     assert (done.returncode, done.stdout) == (0, "1 events wait to be counted again\n")
     ((_, fields),) = data.store.xrange("{p01}:queue")
     assert (fields, data.store.xlen("{p01}:dead")) == ({b"org": b"a", b"to": b"b", b"box": b"c"}, 0)
+
+
+def test_real_events_of_a_running_service_are_copied_out_of_its_own_store(tmp_path: Path) -> None:
+    with ServiceProcess(settings={"EVENT_RETENTION": "1h"}) as service:
+        sent = {"org_id": "org-123", "feature": "scans", "quantity": 3, "event_id": "e1", "actor": "ann"}
+        assert service.call("/usage/track", sent, token=service.token())[0] == 200
+        assert service.call("/v1/events?ack=async", [sent | {"event_id": "e2"}], token=service.token())[0] == 202
+        words = [sys.executable, "-m", "metering.cli", "events", "sink", "--dir", str(tmp_path)]
+        with subprocess.Popen(words, env=service.environment, stdout=subprocess.DEVNULL) as sink:
+            wait_until(lambda: len(copied(tmp_path)) == 2, timeout_s=30, what="two lines")
+            sink.terminate()
+        told = {line["event_id"]: (line["org_id"], line["quantity"], line["actor"]) for line in copied(tmp_path)}
+        assert told == {"e1": ("org-123", 3, "ann"), "e2": ("org-123", 3, "ann")}
 
 
 def test_sigterm_ends_it_with_what_it_did(data: Data, tmp_path: Path) -> None:
