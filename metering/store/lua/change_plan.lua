@@ -7,17 +7,10 @@
 --        values, its type first
 -- RETURNS {1, claim} changed; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock that
 --        does not fit, {-2, now} a figure that is no number: nothing written
-local call, floor, match, sub = redis.call, math.floor, string.match, string.sub
-local SKEW_MAX_MS = 60000
+--@ clock
 
+local match, sub = string.match, string.sub
 local record, profile, trail, orgs, plans, due, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local time = call('TIME')
-local now = time[1] * 1000 + floor(time[2] / 1000)
-if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
-if ARGV[2] ~= '' then
-  if call('GET', KEYS[8]) ~= ARGV[2] then return {-1, now} end
-  now = now + tonumber(ARGV[2])
-end
 local claim, plan = ARGV[4], ARGV[5]
 local valid_until = tonumber(match(claim, '^%d+'))
 if now >= valid_until then return {-1, now} end

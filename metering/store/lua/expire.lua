@@ -4,16 +4,8 @@
 -- KEYS   record, open holds, expiring, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', then features whose holds are forgotten however they end
 -- RETURNS {1, forgotten}; {-1, now} a clock that does not fit: nothing written
-local call, floor = redis.call, math.floor
-local SKEW_MAX_MS = 60000
+--@ clock
 
-local time = call('TIME')
-local now = time[1] * 1000 + floor(time[2] / 1000)
-if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
-if ARGV[2] ~= '' then
-  if call('GET', KEYS[4]) ~= ARGV[2] then return {-1, now} end
-  now = now + tonumber(ARGV[2])
-end
 local MEMBERS_MAX = 1000 -- no organisation has more open holds
 local record, holds, expiring = KEYS[1], KEYS[2], KEYS[3]
 

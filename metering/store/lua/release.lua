@@ -5,16 +5,8 @@
 -- ARGV   caller's clock ms, test clock offset ms or '', the hold's name, ms it shall live from now ('' let go)
 -- RETURNS {1, ends ms} done; {0, why} no such open hold: 1 unknown, 2 ended, 3 settled; {-1, now} a clock that does not
 --        fit: nothing written
-local call, floor = redis.call, math.floor
-local SKEW_MAX_MS = 60000
+--@ clock
 
-local time = call('TIME')
-local now = time[1] * 1000 + floor(time[2] / 1000)
-if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
-if ARGV[2] ~= '' then
-  if call('GET', KEYS[5]) ~= ARGV[2] then return {-1, now} end
-  now = now + tonumber(ARGV[2])
-end
 local HOLD_KEEP_S = 86400
 local record, holds, hold, expiring = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 

@@ -8,17 +8,10 @@
 --        record fields to drop
 -- RETURNS {1, claim} rolled; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock or
 --        period that does not fit, nothing written
-local call, floor, match, sub = redis.call, math.floor, string.match, string.sub
-local SKEW_MAX_MS = 60000
+--@ clock
 
+local match, sub = string.match, string.sub
 local record, archive, trail, due, dirty, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local time = call('TIME')
-local now = time[1] * 1000 + floor(time[2] / 1000)
-if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
-if ARGV[2] ~= '' then
-  if call('GET', KEYS[10]) ~= ARGV[2] then return {-1, now} end
-  now = now + tonumber(ARGV[2])
-end
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local n, spent_count = tonumber(ARGV[7]), tonumber(ARGV[8])
 
