@@ -114,6 +114,7 @@ class _Opened:
     trail: Trail
     raw_log: RawLog
     queue: Queue
+    holds: Holds
     measures: Measures
     vitals: StoreVitals
 
@@ -191,7 +192,9 @@ class App:
         await stack.enter_async_context(Workers(*loops))
         vitals = self._vitals(stack, ground, counters)
         return self._wired(
-            _Opened(credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, measures, vitals)
+            _Opened(
+                credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, holds, measures, vitals
+            )
         )
 
     def _counters(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Counters:
@@ -249,6 +252,7 @@ class App:
             queue=opened.queue,
             api_keys=opened.credentials.api_keys,
             denials=opened.credentials.withdrawn,
+            holds=opened.holds,
             orgs=opened.orgs,
             kept=opened.kept,
             lookback=opened.lookback,
@@ -257,6 +261,7 @@ class App:
             raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,
             clock=clock,
+            ulids=ulids,
             measures=opened.measures,
             vitals=opened.vitals,
             version=release,

@@ -12,7 +12,7 @@ from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, OrgSettings
 from metering.api.outcomes import window_view
 from metering.api.route import Call, Reply, json_reply, tagged, tagged_read
-from metering.api.usage import found, org_view
+from metering.api.usage import found, org_view, with_holds
 from metering.errors import OrgNotFound, PlanUnknown
 from metering.store.org import Org, settings_of
 from metering.store.orgs import OrgChange
@@ -28,14 +28,14 @@ async def update_billing(call: Call) -> Reply:
     body = call.sent(BillingUpdate)
     org_id = visible(call.caller, body.org_id)
     org, _ = await _updated(call, org_id, body, create=call.services.auto_create_orgs)
-    return tagged(json_reply(org_view(org, call.caller)), etag_of(settings_of(org)))
+    return tagged(json_reply(org_view(await with_holds(call, org), call.caller)), etag_of(settings_of(org)))
 
 
 async def put_org(call: Call) -> Reply:
     """Change or create the organisation in the path."""
     org_id = visible(call.caller, call.params["org_id"])
     org, created = await _updated(call, org_id, call.sent(OrgSettings), create=True)
-    reply = json_reply(org_view(org, call.caller), 201 if created else 200)
+    reply = json_reply(org_view(await with_holds(call, org), call.caller), 201 if created else 200)
     return tagged(reply, etag_of(settings_of(org)))
 
 
@@ -49,7 +49,8 @@ async def list_orgs(call: Call) -> Reply:
     """One page of all organisations."""
     query = call.asked(PageQuery)
     orgs, following = await call.services.orgs.page(query.cursor, query.limit)
-    return json_reply({"data": [org_view(org, call.caller) for org in orgs], "next_cursor": following})
+    views = [org_view(await with_holds(call, org), call.caller) for org in orgs]
+    return json_reply({"data": views, "next_cursor": following})
 
 
 async def list_plans(call: Call) -> Reply:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from metering.api.document_headers import HEADERS, PARAMETERS, answer_headers, header_parameters, problem_headers
+from metering.api.models.fields import HOLD_ID_PATTERN
 from metering.api.models.problems import ProblemView
 from metering.api.route import CHANGES, NOT_MODIFIED, OPEN, Route
 from metering.errors import (
@@ -63,6 +64,8 @@ _IN_PATH: Final = TEXT_PATTERN.replace("]+$", "/]+$")
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "org_id": {"type": "string", "pattern": ORG_ID_PATTERN, "not": {"enum": sorted(RESERVED)}},
     "plan": {"type": "string", "pattern": FEATURE_PATTERN},
+    "reservation_id": {"type": "string", "pattern": HOLD_ID_PATTERN},
+    "lease_id": {"type": "string", "pattern": HOLD_ID_PATTERN},
     "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
     "event_id": {"type": "string", "maxLength": TEXT_CHARS_MAX, "pattern": _IN_PATH, "not": {"enum": [".", ".."]}},
     "code": {"type": "string", "enum": sorted(problem.code for problem in leaves())},

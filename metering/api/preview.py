@@ -11,7 +11,7 @@ from metering.api.models.outlook import PreviewRequest
 from metering.api.prices import bill_view, price_view
 from metering.api.projection import seen_of
 from metering.api.route import Call, Reply, json_reply
-from metering.api.usage import span
+from metering.api.usage import span, with_holds
 from metering.errors import OrgNotFound
 from metering.store.org import Org
 from plans.catalogue import Catalogue, Plan
@@ -45,6 +45,7 @@ async def preview_plan(call: Call) -> Reply:
     org = await call.services.orgs.get(org_id)
     if org is None:
         raise OrgNotFound
+    org = await with_holds(call, org)
     seen = await seen_of(call, org)
     usages = {
         name: Usage(usage.used, usage.overage, forecast(seen[name]).expected, usage.held)

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from metering.api.guard import visible
 from metering.api.models.outlook import ProjectionQuery
 from metering.api.prices import bill_view, price_view
 from metering.api.route import Call, Reply, json_reply
-from metering.api.usage import span
-from metering.errors import OrgNotFound
+from metering.api.usage import found, span
 from metering.moments import rfc3339
 from metering.store.org import FeatureUsage, Org
 from plans.catalogue import Catalogue
@@ -21,10 +19,7 @@ ENDS: Final = ("low", "expected", "high")
 
 async def get_projection(call: Call) -> Reply:
     """The projection of one organisation."""
-    org_id = visible(call.caller, call.asked(ProjectionQuery).org_id)
-    org = await call.services.orgs.get(org_id)
-    if org is None:
-        raise OrgNotFound
+    org = await found(call, call.asked(ProjectionQuery).org_id)
     seen = await seen_of(call, org)
     return json_reply(projection_view(org, call.services.catalogue, seen))
 

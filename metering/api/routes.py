@@ -8,6 +8,7 @@ from metering.api.tables import (
     check,
     corrections,
     history,
+    holds,
     ingest,
     keys,
     ops,
@@ -21,6 +22,7 @@ from metering.api.tables import (
 ROUTES: Final[tuple[Route, ...]] = (
     *usage.ROUTES,
     *check.ROUTES,
+    *holds.ROUTES,
     *ingest.ROUTES,
     *history.ROUTES,
     *outlook.ROUTES,

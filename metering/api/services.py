@@ -1,6 +1,6 @@
 """What the handlers work with, by the narrowest description that serves them; app.py brings the real ones."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from metering.clock import Clock
 from metering.errors import Problem
 from metering.store.api_key import ApiKey, NewKey
 from metering.store.correction import Corrected, Correction
+from metering.store.holds import Hold
 from metering.store.kept import KeptAnswer, Try
 from metering.store.lookback import Lookback
 from metering.store.org import Org
@@ -16,6 +17,7 @@ from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.raw_log import RawEvent, Wanted
 from metering.store.trail import Entry, Place
 from metering.store.trail import Wanted as WantedEntries
+from metering.ulid import Ulids
 from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
 
@@ -181,6 +183,46 @@ class Counts(Protocol):
         ...
 
 
+class HoldBook(Protocol):
+    """Reservations and leases (`metering.store.holds.Holds`)."""
+
+    def find(self, org_id: str, hold_id: str) -> Awaitable[Hold | None]:
+        """The hold as it is now, or None."""
+        ...
+
+    def place(
+        self,
+        org_id: str,
+        hold_id: str,
+        feature: str,
+        quantity: int,
+        ttl_ms: int,
+        *,
+        lease: bool = False,
+        charged: bool = False,
+    ) -> Awaitable[tuple[Hold | None, Outcome]]:
+        """Keep units back: the hold (None: refused), and what decided. Raises HoldConflict."""
+        ...
+
+    def settle(
+        self, org_id: str, hold_id: str, quantity: int | None, *, late: bool = False, lease: bool | None = None
+    ) -> Awaitable[tuple[Hold, UsageEvent, Outcome]]:
+        """Count units against it: the hold as it was found, the event, what became of it. Raises HoldNotFound."""
+        ...
+
+    def release(self, org_id: str, hold_id: str) -> Awaitable[bool]:
+        """Let go of it; whether it was open."""
+        ...
+
+    def extend(self, org_id: str, hold_id: str, ttl_ms: int) -> Awaitable[Hold | None]:
+        """Give it a life from now on; None where it is not open."""
+        ...
+
+    def ended_units(self, org_id: str) -> Awaitable[Mapping[str, int]]:
+        """Units by feature that stand as held and count for nothing, because their time is over."""
+        ...
+
+
 class EventQueue(Protocol):
     """Events that are counted later (`metering.store.queue.Queue`)."""
 
@@ -202,6 +244,7 @@ class Services:
     queue: EventQueue
     api_keys: KeyBook
     denials: Denials
+    holds: HoldBook
     orgs: OrgBook
     kept: Kept
     lookback: Lookback
@@ -210,6 +253,7 @@ class Services:
     raw_log: EventLog | None
     catalogue: Catalogue
     clock: Clock
+    ulids: Ulids
     measures: Measures
     vitals: Vitals
     version: str

@@ -1,5 +1,6 @@
 """Reading usage: an organisation as the wire shows it."""
 
+from dataclasses import replace
 from typing import Any
 
 from metering.api.guard import visible
@@ -18,12 +19,26 @@ async def get_usage(call: Call) -> Reply:
     return json_reply(org_view(org, call.caller))
 
 
+async def with_holds(call: Call, org: Org) -> Org:
+    """The same with what its open holds keep at this instant: those that ended may stand in its record still.
+
+    Costs nothing where there are none.
+    """
+    ended = await call.services.holds.ended_units(org.org_id) if org.holds else {}
+    if not ended:
+        return org
+    features = {
+        name: replace(usage, held=max(0, usage.held - ended.get(name, 0))) for name, usage in org.features.items()
+    }
+    return replace(org, features=features)
+
+
 async def found(call: Call, org_id: str | None) -> Org:
     """The organisation of that id, the token's own where there is none. Raises OrgNotFound."""
     org = await call.services.orgs.get(visible(call.caller, org_id))
     if org is None:
         raise OrgNotFound
-    return org
+    return await with_holds(call, org)
 
 
 def org_view(org: Org, caller: Caller) -> dict[str, Any]:
@@ -57,11 +72,11 @@ def _feature(usage: FeatureUsage, period: Period) -> dict[str, Any]:
         "limit": limit,
         "reset_date": rfc3339(period.end_ms),
         "last_updated": None if updated_ms is None else rfc3339(updated_ms),
-        "remaining": remaining(limit, usage.used),
+        "remaining": remaining(limit, usage.used, usage.held),
         "overage": usage.overage,
         "overage_billed": 0 < usage.overage <= usage.billed,
         "unlimited": limit is None,
-        "reserved": 0,
+        "reserved": usage.held,
         "percent": usage.used * 100 // limit if limit else None,
         "on_limit": usage.rule.on_limit.value,
         "enabled": usage.rule.enabled,

@@ -129,7 +129,7 @@ class Holds:
         The same call again gives the same hold. Raises HoldConflict where the name stands for another one, and what
         `Counters.track` raises.
         """
-        event = UsageEvent(org_id, feature, quantity, hold_id)
+        event = UsageEvent(org_id, feature, quantity, hold_id=hold_id)
         ids = self._counters.pendings.hold_ids(org_id, hold_id, feature, quantity)
         row = self._counters.pendings.settling(feature, quantity, ids)
         row.verb, row.hold = Verb.RESERVE, HoldAsk(hold_id, charged, ttl_ms, lease)
@@ -138,7 +138,10 @@ class Holds:
             raise HoldConflict(f"{hold_id} was used for something else", id=hold_id)
         if outcome.result not in ADMITTED:
             return None, outcome
-        return await self.find(org_id, hold_id), outcome
+        hold = await self.find(org_id, hold_id)
+        if hold is None:
+            raise OrgCorrupt(f"{hold_id} was made and is not there")
+        return hold, outcome
 
     async def settle(
         self, org_id: str, hold_id: str, quantity: int | None, *, late: bool = False, lease: bool | None = None
@@ -152,7 +155,7 @@ class Holds:
         if hold is None or lease not in {None, hold.lease}:
             raise HoldNotFound(f"no reservation or lease {hold_id}", id=hold_id)
         units = hold.quantity if quantity is None else quantity
-        event = UsageEvent(org_id, hold.feature, units, hold_id)
+        event = UsageEvent(org_id, hold.feature, units, hold_id=hold_id)
         row = self._counters.pendings.settling(
             hold.feature, units, self._counters.pendings.hold_ids(org_id, hold_id, hold.feature, units)
         )
@@ -215,7 +218,7 @@ class Holds:
             hold_id, feature, units, kind = member.decode().split("|")
             if kind != _CHARGED:
                 continue
-            event = UsageEvent(org_id, feature, int(units), hold_id)
+            event = UsageEvent(org_id, feature, int(units), hold_id=hold_id)
             tail = bulk(feature.encode()) + integer(event.quantity) + bulk(b"") + bulk(b"")
             row = AdmitRow(feature, None, tail, verb=Verb.CHARGE, hold=HoldAsk(hold_id, charged=True, lease=True))
             outcome = await self._count(event, row)

@@ -30,12 +30,12 @@ class Details:
 
 
 def boxed(event: UsageEvent, data_key: bytes) -> str:
-    """The details of `event`, AES-256-GCM under the organisation's key, as base64.
+    """The details of `event`, AES-256-GCM under the organisation's key, as base64. One that settles a hold has its id.
 
     `event.details` is the JSON object `{"actor": …, "metadata": …}`, or None.
     """
     said = {
-        "event_id": event.event_id,
+        "event_id": event.event_id or event.hold_id,
         "source": event.source,
         "timestamp": event.timestamp_ms,
         "dimensions": event.dimensions,

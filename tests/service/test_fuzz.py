@@ -50,6 +50,9 @@ SEMANTIC: Final = {
 
 OPERATIONS: Final = {f"{route.method} {path}" for route in ROUTES for path in (route.path, *route.aliases)}
 
+HOLDS: Final = (("reservation_id", "/v1/reservations", "id"), ("lease_id", "/v1/leases", "lease_id"))
+"""Ids in paths that have to be made first: the path's parameter, where one is made, how its answer calls it."""
+
 Tally = defaultdict[str, Counter[int]]
 
 
@@ -125,6 +128,11 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
     if wanted and "key_id" in case.path_parameters and next(turns) % 2:
         made = fuzzed.call("POST", "/v1/keys", token(KNOWN, ADMIN), json={"name": "fuzzed", "scopes": ["check"]})
         case.path_parameters["key_id"] = made.json()["key_id"]
+    for parameter, path, told in HOLDS:
+        if wanted and parameter in case.path_parameters and next(turns) % 2:
+            asked = {"feature": "scans", "quantity": 5, "ttl_s": 60}
+            made = fuzzed.call("POST", path, token(KNOWN, ADMIN), json=asked)
+            case.path_parameters[parameter] = made.json().get(told, "refused")
     if (
         case.formatted_path != case.operation.path
         and f"{case.operation.method.upper()} {case.formatted_path}" in OPERATIONS

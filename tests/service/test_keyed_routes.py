@@ -9,7 +9,7 @@ from metering.api.document import document
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, problem, token
-from tests.service.test_tenancy import ROWS, TABLE
+from tests.service.test_tenancy import ROWS, TABLE, made
 
 KEYED = sorted(key for key, route in TABLE.items() if route.keyed and key in ROWS)
 
@@ -22,9 +22,7 @@ def fresh() -> str:
 @pytest.fixture
 def own(service: Running) -> str:
     """An organisation that exists."""
-    name = f"org-{secrets.token_hex(6)}"
-    assert service.track(org_id=name, feature="scans", event_id="evt-1").status_code == 200
-    return name
+    return made(service)
 
 
 def test_there_are_changes() -> None:

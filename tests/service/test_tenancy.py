@@ -21,6 +21,9 @@ def service() -> Iterator[Running]:
         yield running
 
 
+HELD, LEASED = "held", "leased"
+"""A reservation and a lease that every organisation of these tests has."""
+
 Sent = tuple[str, dict[str, Any] | None]
 
 
@@ -46,6 +49,11 @@ def _at(path: str, **body: Any) -> Callable[[str], Sent]:
     )
 
 
+def _asking(path: str) -> Callable[[str], Sent]:
+    """A call that names the organisation in its query."""
+    return lambda org: (f"{path}?org_id={org}", None)
+
+
 def _plain(path: str) -> Callable[[str], Sent]:
     return lambda _: (path, None)
 
@@ -57,22 +65,34 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/usage/track/batch"): Row(_at("/usage/track/batch", feature="scans"), names_org=False),
     ("POST", "/v1/check"): Row(_at("/v1/check", feature="scans"), creates=True),
     ("GET", "/v1/orgs/{org_id}/entitlements"): Row(_at("/v1/orgs/{org_id}/entitlements")),
+    ("POST", "/v1/reservations"): Row(
+        _at("/v1/reservations", id="one", feature="scans", quantity=1, ttl_s=60), status=201, creates=True
+    ),
+    ("GET", "/v1/reservations/{reservation_id}"): Row(_asking(f"/v1/reservations/{HELD}")),
+    ("POST", "/v1/reservations/{reservation_id}/commit"): Row(_at(f"/v1/reservations/{HELD}/commit", quantity=1)),
+    ("POST", "/v1/reservations/{reservation_id}/extend"): Row(_at(f"/v1/reservations/{HELD}/extend", ttl_s=60)),
+    ("DELETE", "/v1/reservations/{reservation_id}"): Row(_asking(f"/v1/reservations/{HELD}"), status=204),
+    ("POST", "/v1/leases"): Row(
+        _at("/v1/leases", id="two", feature="scans", quantity=1, ttl_s=60), status=201, creates=True
+    ),
+    ("GET", "/v1/leases/{lease_id}"): Row(_asking(f"/v1/leases/{LEASED}")),
+    ("POST", "/v1/leases/{lease_id}/settle"): Row(_at(f"/v1/leases/{LEASED}/settle", used=1)),
     ("GET", "/usage"): Row(_plain("/usage"), names_org=False),
     ("GET", "/api/usage"): Row(_plain("/api/usage"), names_org=False),
     ("GET", "/usage/{org_id}"): Row(_at("/usage/{org_id}")),
     ("GET", "/usage/history"): Row(_plain("/usage/history"), names_org=False),
     ("GET", "/usage/{org_id}/history"): Row(_at("/usage/{org_id}/history")),
     ("POST", "/v1/usage/query"): Row(_at("/v1/usage/query", window="hour")),
-    ("GET", "/v1/billing/projection"): Row(lambda org: (f"/v1/billing/projection?org_id={org}", None)),
+    ("GET", "/v1/billing/projection"): Row(_asking("/v1/billing/projection")),
     ("POST", "/v1/plans/{plan}/preview"): Row(_at("/v1/plans/professional/preview", quantities={})),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
-    ("GET", "/v1/events"): Row(lambda org: (f"/v1/events?org_id={org}", None)),
+    ("GET", "/v1/events"): Row(_asking("/v1/events")),
     ("POST", "/v1/usage/adjustments"): Row(_at("/v1/usage/adjustments", feature="scans", delta=1, reason="test")),
     ("POST", "/v1/events/{event_id}/void"): Row(
         _at("/v1/events/evt-1/void", feature="scans", quantity=1, reason="test")
     ),
     ("POST", "/v1/usage/{org_id}/reset"): Row(_at("/v1/usage/{org_id}/reset", reason="test")),
-    ("GET", "/v1/audit"): Row(lambda org: (f"/v1/audit?org_id={org}", None)),
+    ("GET", "/v1/audit"): Row(_asking("/v1/audit")),
     ("GET", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}")),
     ("PUT", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", plan="professional"), creates=True),
     ("GET", "/v1/orgs"): Row(_plain("/v1/orgs?limit=1"), names_org=False),
@@ -113,18 +133,22 @@ def call(service: Running, key: tuple[str, str], org: str, bearer: str | None) -
 @pytest.fixture
 def own(service: Running) -> str:
     """An organisation that exists."""
-    return _made(service)
+    return made(service)
 
 
 @pytest.fixture
 def other(service: Running) -> str:
     """Another one that exists."""
-    return _made(service)
+    return made(service)
 
 
-def _made(service: Running) -> str:
+def made(service: Running) -> str:
+    """A new organisation with something to be looked at."""
     name = f"org-{secrets.token_hex(6)}"
     assert service.track(org_id=name, feature="scans", event_id="evt-1").status_code == 200
+    for path, hold in (("/v1/reservations", HELD), ("/v1/leases", LEASED)):
+        asked = {"id": hold, "org_id": name, "feature": "scans", "quantity": 1, "ttl_s": 60}
+        assert service.call("POST", path, token(None, ADMIN), json=asked).status_code == 201
     return name
 
 

@@ -20,8 +20,8 @@ PAGE_MAX: Final = 500
 
 CURSOR_PATTERN: Final = r"^[0-9]{1,5}\.[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
-HOLD_ID_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"
-"""Reservations and leases: their ids become parts of keys."""
+HOLD_ID_PATTERN: Final = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$"
+"""Reservations and leases: their ids become parts of keys, and of paths, where `.` and `..` go astray."""
 
 STRIPE_CUSTOMER_PATTERN: Final = r"^cus_[A-Za-z0-9_]{1,200}$"
 

@@ -88,7 +88,7 @@ class FeatureView(Answer):
     overage: int = Field(description="Units of this period above the limit.")
     overage_billed: bool = Field(description="Whether all of the overage has been sealed for billing.")
     unlimited: bool
-    reserved: int = Field(description="Units held back by reservations.")
+    reserved: int = Field(description="Units that open reservations and leases keep.")
     percent: int | None = Field(description="Of the limit, cut to whole percent; null without a limit or with 0.")
     on_limit: OnLimitName
     enabled: bool

@@ -26,7 +26,6 @@ from metering.errors import (
     RateLimited,
     StorageUnavailable,
     TimestampOutOfRange,
-    TooManyHolds,
     TotalTooLarge,
     VersionConflict,
 )
@@ -55,7 +54,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         request=TrackRequest,
         problems=(
             QuotaExceeded, FeatureDisabled, OrgNotFound, FeatureUnknown, EventConflict, TimestampOutOfRange,
-            TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled, TooManyHolds,
+            TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled,
             StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt, VersionConflict,
         ),
         has_ids=True,
