@@ -25,7 +25,7 @@ ifneq ($(shell test -x $(PY) && cat $(MADE) 2>/dev/null),$(CURDIR))
 .PHONY: $(MADE)
 endif
 
-.PHONY: help setup setup-dev run test test-unit test-integration test-cov house lint types check bench lock \
+.PHONY: help setup setup-dev run test test-unit test-integration test-cov house lint types check bench bench-keeping lock \
         docker-build docker-run clean
 
 help: ## print this list (also plain `make`)
@@ -76,6 +76,9 @@ check: lint types house test ## lint, types, house and test: all that must hold 
 bench: setup-dev ## events per CPU-second, one by one and in batches, beside bare limits (needs wrk: apt install wrk)
 	@$(PY) -m tests.bench.track $(ARGS)
 	@$(PY) -m tests.bench.events $(ARGS)
+
+bench-keeping: setup-dev ## what minutes, dimensions, raw events, windows, rates and holds cost an event
+	@$(PY) -m tests.bench.keeping $(ARGS)
 
 lock: setup-dev ## write both constraints files from pyproject.toml (newer versions: ARGS=--upgrade)
 	@$(LOCK) --output-file constraints.txt

@@ -4,7 +4,7 @@ import re
 from dataclasses import FrozenInstanceError
 from importlib import resources
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -21,6 +21,7 @@ from plans.catalogue import (
 )
 from plans.limits import OnLimit, Rule
 from plans.periods import Reset
+from plans.subwindows import Per, RateLimit, SubWindow
 from plans.tiers import PriceModel, Pricing, Tier
 from tests.house.repo import ROOT
 
@@ -355,12 +356,34 @@ def test_a_refused_catalogue_is_a_value_error_that_shows_every_fault() -> None:
     )
 
 
+HANDBOOK: Final = re.findall(
+    r"```toml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"), re.DOTALL
+)
+"""Every catalogue that the handbook shows a part of."""
+
+
+def shown_with(word: str) -> str:
+    """The part that speaks of `word`."""
+    (part,) = (part for part in HANDBOOK if word in part)
+    return str(part)
+
+
 def test_the_prices_that_the_handbook_shows_are_read() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    shown = shown_with("overage_model")
     named = re.sub(r"^(\[features\.(\w+)\])$", r'\1\ntitle = "\2"\nunit = "unit"', shown, flags=re.MULTILINE)
     head = 'version = 1\ncurrency = "usd"\ndefault_plan = "one"\ndefault_feature = "scans"\n'
     rules = '[plans.one]\ntitle = "One"\nreset = "calendar"\non_limit = "overage"\nprice_minor = 0\n'
     rules += "features = { scans = { limit = 1 }, tokens = { limit = 1 } }\n"
     models = {name: one.pricing.model for name, one in small(head + named + rules).features.items() if one.pricing}
     assert models == {"scans": PriceModel.PACKAGE, "tokens": PriceModel.GRADUATED}
+
+
+def test_the_windows_rates_and_dimensions_that_the_handbook_shows_are_read() -> None:
+    plan = 'title = "Free"\nreset = "calendar"\non_limit = "overage"\nprice_minor = 0\n'
+    shown = shown_with("windows = ").replace("[plans.free]\n", f"[plans.free]\n{plan}")
+    head = 'version = 1\ncurrency = "usd"\ndefault_plan = "free"\ndefault_feature = "scans"\n'
+    catalogue = small(f'{head}[features.scans]\ntitle = "Scans"\nunit = "scan"\n{shown}')
+    free = catalogue.plans["free"]
+    assert dict(catalogue.dimensions) == {"actor": 200, "chain": 20}
+    assert free.rate_limit == RateLimit(600, Per.MINUTE, 50)
+    assert free.rules["scans"].windows == (SubWindow(100, Per.HOUR), SubWindow(500, Per.DAY, rolling=True))

@@ -113,7 +113,7 @@ def shown_answer() -> dict[str, Any]:
 def test_readme_commands_are_those_this_test_knows_how_to_run() -> None:
     """A new command in the README needs its check here, or it would be claimed and not run."""
     kinds = [shlex.split(command)[0] for command in commands()]
-    assert kinds == ["make", "export", "curl", "curl", "curl", "curl", "make", *[".venv/bin/metering"] * 3]
+    assert kinds == ["make", "export", *["curl"] * 9, "make", *[".venv/bin/metering"] * 3]
 
 
 def test_make_run_serves_a_fresh_copy_and_the_first_answer_is_the_one_shown(newcomer: Newcomer) -> None:
@@ -134,7 +134,18 @@ def test_make_run_serves_a_fresh_copy_and_the_first_answer_is_the_one_shown(newc
     wait_until(lambda: series in newcomer.type(metrics), timeout_s=20, what=f"{series} in the metrics")
 
 
-@pytest.mark.parametrize("number", range(7, 10))
+def test_what_the_readme_shows_besides_works_on_the_same_figures(newcomer: Newcomer) -> None:
+    """Asked, held, committed, sent by the batch, and looked back at: after the first events of the test above."""
+    check, reserve, commit, batch, history = (json.loads(newcomer.type(command)) for command in commands()[6:11])
+    assert (check["allowed"], check["current_usage"], check["limit"]) == (True, 11, 1000)
+    assert (reserve["status"], reserve["reserved"]) == ("held", 20)
+    assert (commit["recorded"], commit["current_usage"], commit["duplicate"]) == (12, 23, False)
+    assert (batch["accepted"], batch["rejected"]) == (1, 1)
+    assert batch["results"][1]["problem"]["nearest"] == "scans"
+    assert sum(row["value"] for row in history["data"] if row["feature"] == "scans") == 24
+
+
+@pytest.mark.parametrize("number", range(12, 15))
 def test_every_other_command_of_the_readme_works(newcomer: Newcomer, number: int) -> None:
     """The command exits 0 and prints something."""
     assert newcomer.type(commands()[number]).strip()
