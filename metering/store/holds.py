@@ -45,6 +45,9 @@ _RESERVED: Final = "r"
 _CHARGED: Final = "c"
 """Letters that the store knows kinds of holds by: reservations, and leases that are charged at their end."""
 
+_CORRUPT: Final = -2
+"""What a script answers when a figure cannot be."""
+
 _PAGE: Final = 500
 _TURNS: Final = 2
 
@@ -206,7 +209,9 @@ class Holds:
         """Run expire.lua; `gone` are features whose holds are forgotten however they end."""
         partition = self._keys.partition(org_id)
         keys = [self._keys.record(org_id), self._keys.holds(org_id), self._keys.shared("expiring", partition)]
-        await self._ask(self._expire(keys=[*keys, *self._clock(partition)], args=[*self._clock_args(), *gone]))
+        reply = await self._ask(self._expire(keys=[*keys, *self._clock(partition)], args=[*self._clock_args(), *gone]))
+        if reply[0] == _CORRUPT:
+            raise OrgCorrupt
 
     async def _charge(self, org_id: str) -> set[str]:
         """Count what was granted on condition of being settled in time; the features that are no longer there."""
@@ -239,7 +244,7 @@ class Holds:
     # ── the store ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _change(self, org_id: str, hold_id: str, ttl_ms: int | str) -> tuple[int, int]:
-        """Run release.lua. Raises ClockUnsafe."""
+        """Run release.lua. Raises ClockUnsafe, OrgCorrupt."""
         partition = self._keys.partition(org_id)
         keys = [
             self._keys.record(org_id), self._keys.holds(org_id), self._keys.hold(org_id, hold_id),
@@ -249,6 +254,8 @@ class Holds:
             done, figure = await self._ask(self._release(keys=keys, args=[*self._clock_args(), hold_id, ttl_ms]))
             if done >= 0:
                 return done, figure
+            if done == _CORRUPT:
+                raise OrgCorrupt
             await self._orgs.server_now()  # the test clock may have moved
         raise ClockUnsafe(headers={"Retry-After": "5"})
 

@@ -1,10 +1,11 @@
 """Reservations and leases where it is narrow: in one tick, after a clock went back or an outage, under each policy."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from metering.errors import HoldConflict, HoldNotFound
+from metering.errors import HoldConflict, HoldNotFound, OrgCorrupt
 from metering.store.admission import AdmitRow, HoldAsk, Verb
 from metering.store.frames import bulk, integer
 from metering.store.holds import Holds
@@ -247,6 +248,49 @@ async def test_one_organisation_that_cannot_be_charged_does_not_hold_up_the_othe
         await move_to(ledger, await ledger.now_ms() + TTL_MS)
         await caller.holds.expire()
         assert await ledger.client.hget(ledger.keys.record("zeta"), "u:checks") == b"8"
+
+
+# ── figures that no script wrote ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", ["many", "3", ""])
+@pytest.mark.parametrize("by", ["release", "extend", "commit", "event", "the job", "event after", "other event after"])
+async def test_where_units_held_cannot_be_nothing_is_written(store: StoreServer, by: str, value: str) -> None:
+    """Four are held, and the record says something else, or fewer."""
+    async with calm(store.url) as ledger:
+        caller = ledger.callers[0]
+        await reserved(caller)
+        if by == "the job" or by.endswith("after"):
+            await move_to(ledger, await ledger.now_ms() + TTL_MS)
+        await ledger.client.hset(ledger.keys.record("acme"), "h:checks", value)
+        before, holds = await ledger.dump(), caller.holds
+        asked: dict[str, Callable[[], Awaitable[object]]] = {
+            "release": lambda: holds.release("acme", "r1"),
+            "extend": lambda: holds.extend("acme", "r1", TTL_MS),
+            "commit": lambda: holds.settle("acme", "r1", 4),
+            "event": lambda: caller.counters.track(event("acme", 1, "e1", "checks")),
+            "event after": lambda: caller.counters.track(event("acme", 1, "e1", "checks")),
+            "other event after": lambda: caller.counters.track(event("acme", 1, "e1")),
+            "the job": holds.expire,
+        }
+        told = await asyncio.gather(asked[by](), return_exceptions=True)
+        if by == "event" and value == "3":
+            return  # it has nothing to do with the hold, and cannot know
+        assert isinstance(told[0], OrgCorrupt) or by == "the job"
+        assert await ledger.dump() == before
+
+
+@pytest.mark.parametrize("field", ["feature", "quantity", "kind", "expires"])
+async def test_a_hold_of_another_shape_is_told_and_left_alone(store: StoreServer, field: str) -> None:
+    async with calm(store.url) as ledger:
+        holds = ledger.callers[0].holds
+        await reserved(ledger.callers[0])
+        await ledger.client.hdel(ledger.keys.hold("acme", "r1"), field)
+        before = await ledger.dump()
+        for asked in (holds.find("acme", "r1"), holds.release("acme", "r1"), holds.settle("acme", "r1", 1)):
+            with pytest.raises(OrgCorrupt):
+                await asked
+        assert await ledger.dump() == before
 
 
 # ── what is told of it elsewhere ─────────────────────────────────────────────────────────────────────────

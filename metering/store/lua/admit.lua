@@ -354,7 +354,7 @@ local function full_counter(key, state, feature, archive, freed)
   local more = read('HMGET', key, 'h:' .. feature, 'w:' .. feature)
   c.key, c.feature, c.archive, c.windows = key, feature, archive, {}
   c.stored_held = tonumber(more[1] or 0)
-  if not c.stored_held then return false, true end
+  if not c.stored_held or c.stored_held < (freed or 0) then return false, true end
   c.held = archive and 0 or c.stored_held - (freed or 0)
   c.held_before = c.held
   if archive then return c, false end
@@ -454,7 +454,7 @@ local function write_gains(kind, keep_s)
 end
 
 -- Whether something else that is about to be written has another type, or is no number.
-local function others_wrong(org, rows, counters, keys)
+local function others_wrong(org, rows, counters, keys, freed)
   for _, c in pairs(counters) do
     if c and c.overage > 0 and overage_wrong(c.key, c.feature, c, keys.trail, keys.dirty) then return true end
     if c and c.archive and c.recorded > 0 then
@@ -466,6 +466,10 @@ local function others_wrong(org, rows, counters, keys)
     if row.bits > 0 and wrong(read('XLEN', keys.crossings)) then return true end
     if row.box ~= '' and wrong(read('XLEN', keys.events)) then return true end
     if row.hold_key and wrong(read('ZCARD', keys.holds), read('ZCARD', keys.expiring)) then return true end
+  end
+  for feature, units in pairs(freed) do
+    local held = read('HGET', keys.record, 'h:' .. feature)
+    if type(held) ~= 'string' or not match(held, '^%d+$') or tonumber(held) < units then return true end
   end
   for _, c in pairs(counters) do
     if c and c.windows[1] and wrong(read('HLEN', keys.state)) then return true end
@@ -642,6 +646,8 @@ local function organisation(keys, totals, clock_ok)
       row.hold = holds[row.hold_key] -- rows that name one hold share it
       if not row.hold then row.hold, corrupt = hold_of(row, keys.holds) end
       holds[row.hold_key] = row.hold
+      local hold, c = row.hold, row.counter
+      corrupt = corrupt or hold.open and c and hold.feature == row.feature and c.stored_held < hold.quantity
     end
     local broken
     row.replay, broken = replay_of(row, minted0)
@@ -657,7 +663,7 @@ local function organisation(keys, totals, clock_ok)
   end
   if org.counted then
     local plain, sets = {history = {}, minutes = {}, dims = {}}, {}
-    if gains(rows, head, day0, plain, sets) or others_wrong(org, rows, counters, keys)
+    if gains(rows, head, day0, plain, sets) or others_wrong(org, rows, counters, keys, freed)
       or not stored and creation_wrong(new0, keys.trail) then
       return answer_all(ne, 10, 0)
     end

@@ -3,7 +3,7 @@
 --
 -- KEYS   record, open holds, expiring, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', then features whose holds are forgotten however they end
--- RETURNS {1, forgotten}; {-1, now} a clock that does not fit: nothing written
+-- RETURNS {1, forgotten}; {-1, now} a clock that does not fit, {-2, now} a figure that cannot be: nothing written
 --@ clock
 
 local MEMBERS_MAX = 1000 -- no organisation has more open holds
@@ -14,12 +14,16 @@ local units, members, forgiven = {}, {}, {}
 for i = 3, #ARGV do forgiven[ARGV[i]] = true end
 for i = 1, #ended do
   local feature, quantity, kind = string.match(ended[i], '^[^|]+|([^|]+)|(%d+)|(%a)$')
+  if not kind then return {-2, now} end
   if kind ~= 'c' or forgiven[feature] then
     units[feature] = (units[feature] or 0) + tonumber(quantity)
     members[#members + 1] = ended[i]
   end
 end
-call('HLEN', record)
+for feature, quantity in pairs(units) do
+  local held = tonumber(call('HGET', record, 'h:' .. feature) or 0)
+  if not held or held < quantity then return {-2, now} end
+end
 call('ZCARD', expiring)
 
 if #members > 0 then call('ZREM', holds, unpack(members)) end

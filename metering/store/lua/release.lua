@@ -4,7 +4,7 @@
 -- KEYS   record, open holds, hold, expiring, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', the hold's name, ms it shall live from now ('' let go)
 -- RETURNS {1, ends ms} done; {0, why} no such open hold: 1 unknown, 2 ended, 3 settled; {-1, now} a clock that does not
---        fit: nothing written
+--        fit, {-2, now} a figure that cannot be: nothing written
 --@ clock
 
 local HOLD_KEEP_S = 86400
@@ -13,14 +13,17 @@ local record, holds, hold, expiring = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local h = call('HMGET', hold, 'feature', 'quantity', 'kind', 'status', 'expires')
 if not h[4] then return {0, 1} end
 if h[4] ~= 'held' then return {0, 3} end
-if tonumber(h[5]) <= now then return {0, 2} end
+local units, ends_now = tonumber(h[2]), tonumber(h[5])
+if not (h[1] and units and h[3] and ends_now) then return {-2, now} end
+if ends_now <= now then return {0, 2} end
 local member = ARGV[3] .. '|' .. h[1] .. '|' .. h[2] .. '|' .. h[3]
 if not call('ZSCORE', holds, member) then return {0, 2} end -- it ended, and a clock went back since
-call('HLEN', record)
+local held = tonumber(call('HGET', record, 'h:' .. h[1]) or 0)
+if not held or held < units then return {-2, now} end
 
 if ARGV[4] == '' then
   call('ZREM', holds, member)
-  call('HINCRBY', record, 'h:' .. h[1], -tonumber(h[2]))
+  call('HINCRBY', record, 'h:' .. h[1], -units)
   call('HSET', hold, 'status', 'released', 'at', now)
   return {1, now}
 end
