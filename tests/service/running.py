@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Self
@@ -32,12 +33,13 @@ class Recorder:
 
     def __init__(self, *_: object) -> None:
         self.seen: list[tuple[str, str, int, float]] = []
+        self.units: Counter[str] = Counter()
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         self.seen.append((method, route, status, seconds))
 
     def counted(self, org_id: str, units: int) -> None:
-        pass
+        self.units[org_id] += units
 
     async def flush(self) -> None:
         pass

@@ -255,6 +255,17 @@ def test_an_event_may_commit_a_reservation_and_the_other_way_then_repeats_it(acm
     assert acme.figures() == (3, 0, 7)
 
 
+def test_what_is_committed_is_in_the_metrics_and_what_is_kept_is_not(acme: Holding) -> None:
+    units = acme.service.recorder.units
+    acme.reserve(4)
+    acme.lease(3)
+    assert units[acme.org_id] == 0
+    for _ in range(2):
+        acme.commit(quantity=3)
+        acme.settle(2)
+    assert units[acme.org_id] == 5
+
+
 def test_what_is_committed_is_in_history_and_in_the_log_of_raw_events(acme: Holding) -> None:
     acme.reserve(4)
     acme.commit(quantity=3)
