@@ -67,13 +67,13 @@ def _whole(parts: list[Outcome]) -> Outcome:
 
 def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: int, *, late: bool) -> Outcome:
     """The outcome of one row of admit."""
-    code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms = cells
+    code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms, capped_overage = cells
     result = _RESULTS[code & 15]
     recorded = overage = 0
     if result is Result.RECORDED:
         recorded, overage = quantity, extra
     elif result is Result.CAPPED:
-        recorded = extra
+        recorded, overage = extra, capped_overage
     standing = Standing(
         held, decided_by, now_ms + opens_in_ms if opens_in_ms else 0, frame.org.rate, max(left, 0), full_in_ms,
         wait_ms=extra if result is Result.RATE_LIMITED else 0,

@@ -166,6 +166,19 @@ async def test_what_was_held_is_committed_after_the_feature_was_taken_out_of_the
         await lawful(ledger)
 
 
+async def test_what_is_capped_at_what_was_held_tells_its_overage(store: StoreServer) -> None:
+    """Units that were held fit though the limit was lowered since; those above it are overage, in the answer too."""
+    async with calm(store.url) as ledger:
+        caller = ledger.callers[0]
+        await caller.counters.track(event("acme", 3, None, "calls"))
+        await caller.holds.place("acme", "r1", "calls", 4, TTL_MS)
+        await caller.orgs.update("acme", OrgChange(overrides={"calls": Override(limit=2)}), actor="ann", create=False)
+        outcome = (await caller.holds.settle("acme", "r1", 6))[2]
+        assert (outcome.result, outcome.recorded, outcome.used, outcome.overage) == (Result.CAPPED, 4, 7, 4)
+        assert await ledger.client.hget(ledger.keys.record("acme"), "x:calls") == b"4"
+        await lawful(ledger)
+
+
 async def test_a_clock_that_goes_back_does_not_open_what_ended_again(store: StoreServer) -> None:
     async with calm(store.url) as ledger:
         caller = ledger.callers[0]

@@ -16,8 +16,8 @@
 --        ('' now), box of the raw event ('' none), dimensions; then per dimension: other keys of its units and its
 --        values, most values, value
 -- RETURNS now, then per row: code, used, extra, units held, what decided (0 the plan, n its n-th sub-window), ms until
---        that gives way (0 not told), events left under the rate limit (-1 none), ms until it is full again; only
---        {now, -1} clocks apart, {now, -2} other day
+--        that gives way (0 not told), events left under the rate limit (-1 none), ms until it is full again, overage of
+--        what was capped; only {now, -1} clocks apart, {now, -2} other day
 --   codes as track's, and 11 too many events for the rate (extra = ms to wait)  12 another row of the unit was refused
 --        13 no such open hold: extra 1 unknown, 2 expired, 3 settled  14 too many open holds
 --        7 stale also: used = 8 a closed period that is not there, or final
@@ -31,10 +31,10 @@ local STRICTNESS = {o = 1, c = 2, b = 3}
 local minutes_keep_s, events_keep_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 a = 7
 
-local function tell(code, used, extra, held, by, until_ms, left, full_ms)
-  local cells = {code, used, extra or 0, held or 0, by or 0, until_ms or 0, left or -1, full_ms or 0}
-  for i = 1, 8 do out[o + i] = cells[i] end
-  o = o + 8
+local function tell(code, used, extra, held, by, until_ms, left, full_ms, overage)
+  local cells = {code, used, extra or 0, held or 0, by or 0, until_ms or 0, left or -1, full_ms or 0, overage or 0}
+  for i = 1, 9 do out[o + i] = cells[i] end
+  o = o + 9
 end
 
 local function answer_all(rows, code, used)
@@ -705,7 +705,8 @@ local function organisation(keys, totals, clock_ok)
   end
   for _, row in ipairs(rows) do
     if row.replay and row.code ~= 12 then row.used = row.replay[2] end
-    tell(row.code + 16 * row.bits, row.used, row.extra, row.held, row.by, row.until_ms, row.left, row.full_ms)
+    tell(row.code + 16 * row.bits, row.used, row.extra, row.held, row.by, row.until_ms, row.left, row.full_ms,
+      row.code == 5 and row.overage or 0)
   end
 end
 
