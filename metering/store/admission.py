@@ -58,8 +58,9 @@ class AdmitRow:
     """One feature of one event, as admit takes it; what is left out is as track would have it.
 
     `further` says that it belongs to the event of the row above. `original` lets it go to the period that closed last,
-    where its timestamp lies there; `archived` says that it went. `dimensions` are (name, most values, value). `box`
-    makes what the log of raw events keeps of it, with the organisation's data key.
+    where its timestamp lies there; `archived` says that it went. `accepted_ms` is when it was accepted that is counted
+    later. `dimensions` are (name, most values, value). `box` makes what the log of raw events keeps of it, with the
+    organisation's data key.
     """
 
     feature: str
@@ -73,8 +74,19 @@ class AdmitRow:
     dimensions: Sequence[tuple[str, int, str]] = ()
     box: Callable[[bytes], str] | None = None
     original: bool = False
+    accepted_ms: int | None = None
     archived: bool = False
     late: bool = False
+
+    def is_late(self, frame: Frame) -> bool:
+        """As `Pending.is_late`. What was accepted in an earlier period is late where it was late then."""
+        at_ms, accepted_ms = self.timestamp_ms, self.accepted_ms
+        start_ms, before = frame.period.start_ms, frame.org.before
+        if at_ms is None or at_ms >= start_ms:
+            return False
+        if accepted_ms is None or accepted_ms >= start_ms:
+            return True
+        return before is not None and before.contains(accepted_ms) and at_ms < before.start_ms
 
     def place(self, frame: Frame, now_ms: int) -> tuple[int, bytes]:
         """As `Pending.place`; with `original` an event of the period that closed last stays in it."""
@@ -98,6 +110,10 @@ class Admission(Pending):
         super().__init__(org_id, rows[0].feature, 0, rows[0].shard, b"", oldest_ms, future, deadline)
         self.rows = rows
         self.size = len(rows)  # type: ignore[misc]  # every plain event has one, so it stands in their class
+
+    def is_late(self, frame: Frame) -> bool:
+        """Whether one of its rows is."""
+        return any(row.is_late(frame) for row in self.rows)
 
 
 def stays_out(event: Pending) -> Pending:

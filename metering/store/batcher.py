@@ -191,7 +191,7 @@ class Batcher:
             frame = frames.get(event.org_id)
             if frame is None:
                 self._resolve(event.org_id, [event], None)
-            elif event.timestamp_ms is not None and self._refuses(event.timestamp_ms, frame):
+            elif event.timestamp_ms is not None and self._late_reject and event.is_late(frame):
                 oldest_ms, newest_ms = frame.period.start_ms, self._time.now_ms() + AHEAD_MAX_MS
                 self._fail([event], TimestampOutOfRange("too late", oldest_ms=oldest_ms, newest_ms=newest_ms))
             elif event.org_id in groups:
@@ -206,10 +206,6 @@ class Batcher:
             return list(groups.values()), []
         plain = [group for org_id, group in groups.items() if org_id not in rich]
         return plain, [group for org_id, group in groups.items() if org_id in rich]
-
-    def _refuses(self, at_ms: int, frame: Frame) -> bool:
-        """Whether the event is late and the policy for late events is to reject them."""
-        return self._late_reject and at_ms < frame.period.start_ms
 
     def _send(self, groups: list[Group], rich: bool) -> None:
         call = (self._admit if rich else self._maker).make(groups)

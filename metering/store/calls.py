@@ -64,6 +64,10 @@ class Pending:
         self.timestamp_ms, self.future, self.deadline = timestamp_ms, future, deadline
         self.attempts, self.late = 0, False
 
+    def is_late(self, frame: Frame) -> bool:
+        """Whether an event with a timestamp is from before the running period."""
+        return self.timestamp_ms is not None and self.timestamp_ms < frame.period.start_ms
+
     def place(self, frame: Frame, now_ms: int) -> tuple[int, bytes]:
         """Where an event with a timestamp goes in history. One from before the running period counts now and is late;
         one ahead of the period's end is clamped to now.

@@ -76,7 +76,7 @@ class Pendings:
             row.verb, row.mode = _verb(event), event.mode
             row.hold = None if event.hold_id is None else HoldAsk(event.hold_id, charged=False)
             row.dimensions = self._declared(event)
-            row.original = self._late_original or event.accepted_ms is not None
+            row.original, row.accepted_ms = self._late_original or event.accepted_ms is not None, event.accepted_ms
             row.box = self.box_of(event)
             made.append(row)
             shard, ids = None, NO_IDS

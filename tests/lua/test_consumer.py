@@ -18,6 +18,7 @@ from metering.errors import (
     TimestampOutOfRange,
 )
 from metering.store.consumer import ENTRIES_MAX, TRIES_MAX
+from metering.store.counters import LatePolicy
 from metering.store.queue_dead import retry_dead
 from metering.usage import UsageEvent
 from tests.lua.ledger import CATALOGUE, Ledger
@@ -72,8 +73,12 @@ async def test_an_event_lies_in_history_where_it_was_accepted(store: StoreServer
         assert await ledger.client.hgetall(day) == {b"12": b"3", b"11": b"2"}
 
 
-async def test_an_event_counts_in_the_period_it_was_accepted_in_however_late_it_is_counted(store: StoreServer) -> None:
-    async with calm(store.url, partitions=1, callers=1) as ledger:
+@pytest.mark.parametrize("late", LatePolicy)
+async def test_an_event_counts_in_the_period_it_was_accepted_in_however_late_it_is_counted(
+    store: StoreServer, late: LatePolicy
+) -> None:
+    """What was accepted in time is not late because it waited: no policy loses it."""
+    async with calm(store.url, partitions=1, callers=1, late=late) as ledger:
         line = line_of(ledger)
         await move_to(ledger, await next_year(ledger, "01-31T23:59:50"))
         await ledger.callers[0].counters.track(event("acme", 1, "e0"))
@@ -89,6 +94,25 @@ async def test_an_event_counts_in_the_period_it_was_accepted_in_however_late_it_
         archive = await ledger.client.hgetall(ledger.keys.archive("acme", january.period.start_ms))
         assert (archive[b"u:scans"], archive[b"x:scans"]) == (b"16", b"6")
         assert (await used(ledger, "acme"), line.consumer.stats.counted) == (1, 2)
+        await lawful(ledger)
+
+
+async def test_what_was_late_when_it_was_accepted_is_refused_where_the_policy_says_so(store: StoreServer) -> None:
+    """Also where the period it was accepted in has closed meanwhile; what was in time then is not."""
+    async with calm(store.url, partitions=1, callers=1, late=LatePolicy.REJECT) as ledger:
+        line = line_of(ledger)
+        await move_to(ledger, await next_year(ledger, "02-01T00:00:05"))
+        await ledger.callers[0].counters.track(event("acme", 1, "e0"))
+        january = await next_year(ledger, "01-31T23:00:00")
+        await line.accept(event("acme", 2, "e1", timestamp_ms=january))
+        await line.consumer.turn()
+        await line.accept(event("acme", 3, "e2", timestamp_ms=january))
+        await line.accept(event("acme", 4, "e3", timestamp_ms=await next_year(ledger, "02-01T00:00:01")))
+        await move_to(ledger, await next_year(ledger, "03-01T00:00:05"))
+        await line.consumer.turn()
+        start_ms = await next_year(ledger, "02-01T00:00:00")
+        february = await ledger.client.hget(ledger.keys.archive("acme", start_ms), "u:scans")
+        assert (february, await used(ledger, "acme"), line.consumer.stats.refused) == (b"5", 0, 2)
         await lawful(ledger)
 
 
