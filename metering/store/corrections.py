@@ -278,7 +278,7 @@ def _problem_of_rows(code: int, correction: Correction, faults: list[tuple[Chang
     if code == NO_FEATURE:
         return FeatureUnknown(f"the period has no feature '{feature}'", feature=feature)
     if code == CAPPED:
-        detail = "the plan caps this feature: say how many units the event's answer said were recorded"
+        detail = "some events were recorded in part: say how many units the event's answer said were recorded"
         return _invalid(f"{change.place.rpartition('/')[0]}/recorded", "missing", detail)
     kind, word = (BelowZero, "below-zero") if code == BELOW_ZERO else (TotalTooLarge, "total-too-large")
     detail = f"{feature} stands at {used}, {row.delta:+} asked for"

@@ -113,6 +113,14 @@ class Account:
         self.running_ms = max(self.running_ms, period.start_ms)
         return self.sheets[period.start_ms]
 
+    def cut(self, live: Live) -> bool:
+        """Whether an event of its period and feature was recorded in part, so that its quantity says too little."""
+        return any(
+            other.recorded < other.event.quantity
+            for other in self.live
+            if (other.period, other.event.feature) == (live.period, live.event.feature)
+        )
+
     def used(self, start_ms: int, feature: str) -> int:
         """Live events less voids plus adjustments, added up from what happened."""
         counted = sum(

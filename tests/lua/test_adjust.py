@@ -28,9 +28,9 @@ from metering.store.counters import LatePolicy
 from metering.store.frames import day_text
 from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
-from metering.usage import Result, UsageEvent
+from metering.usage import Outcome, Result, UsageEvent
 from plans.catalogue import Override
-from plans.limits import TOTAL_MAX
+from plans.limits import TOTAL_MAX, OnLimit
 from tests.lua.ledger import CATALOGUE, Ledger
 from tests.lua.scenes import DAY_MS, HOUR_MS, MINUTE_MS, calm, event, lawful, move_to, next_year
 from tests.support.monitor import keys_of as keys_asked
@@ -376,6 +376,48 @@ async def test_an_event_that_counted_late_in_its_own_period_is_taken_out_of_that
         [row] = (await make(ledger, replace(unnamed, period_ms=start_ms))).rows
         assert (row.after.used, row.given_back) == (13, 2)
         assert await history(ledger, "0120") == {}
+        await lawful(ledger)
+
+
+@pytest.mark.parametrize("how", ["mode", "atomic mode", "plan before"])
+async def test_a_void_never_takes_out_more_than_was_recorded(store: StoreServer, how: str) -> None:
+    """Whatever capped the event, and whatever the plan does by now."""
+    async with january(store.url) as ledger:
+        counters = ledger.callers[0].counters
+        await track(ledger, 7, "k1", "checks" if how != "plan before" else "calls")
+        if how == "plan before":
+            assert await track(ledger, 6, "k2", "calls") is Result.CAPPED
+            await ledger.callers[0].orgs.update("acme", OrgChange(plan="pro"), actor="test", create=False)
+            feature = "calls"
+        else:
+            feature = "scans"
+            await make(ledger, delta(-6))  # 7 of 10
+            cut = UsageEvent("acme", feature, 6, "k2", mode=OnLimit.CAP)
+            [outcome] = await counters.track_all([cut], atomic=how.startswith("atomic"))
+            assert isinstance(outcome, Outcome)
+            assert (outcome.result, outcome.recorded) == (Result.CAPPED, 3)
+        await refused(ledger, voided("k2", (feature, 6)), Invalid)
+        [row] = (await make(ledger, voided("k2", (feature, 6), recorded=3))).rows
+        assert (row.before.used, row.after.used) == (10, 7)
+        await lawful(ledger)
+
+
+async def test_whole_events_are_voided_by_their_quantity_until_one_was_cut(store: StoreServer) -> None:
+    """In the period it was cut in: that keeps it when it closes, and the next one begins without."""
+    async with january(store.url) as ledger:
+        start_ms = (await ledger.callers[0].orgs.get("acme")).period.start_ms  # type: ignore[union-attr]
+        await track(ledger, 4, "k1", "calls")
+        await track(ledger, 4, "k2", "calls")
+        assert (await make(ledger, voided("k1", ("calls", 4)))).rows[0].delta == -4
+        assert await track(ledger, 14, "k3", "calls") is Result.CAPPED
+        await refused(ledger, voided("k2", ("calls", 4)), Invalid)
+        await move_to(ledger, await next_year(ledger, "02-10T12:30:00"))
+        await track(ledger, 4, "k4", "calls")
+        assert (await make(ledger, voided("k4", ("calls", 4)))).rows[0].delta == -4
+        closed = replace(voided("k2", ("calls", 4)), period_ms=start_ms)
+        await refused(ledger, closed, Invalid)
+        named = replace(voided("k2", ("calls", 4), recorded=4), period_ms=start_ms)
+        assert (await make(ledger, named)).rows[0].delta == -4
         await lawful(ledger)
 
 

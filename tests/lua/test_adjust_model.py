@@ -25,6 +25,7 @@ from metering.store.totals import read_totals
 from metering.usage import Result, UsageEvent
 from plans.catalogue import Override
 from plans.corrections import DELTA_MAX, Refusal
+from plans.limits import OnLimit
 from plans.periods import month_utc, previous_month
 from plans.thresholds import crossed
 from tests.lua.corrected import HOUR_MS, Account, Live, Sheet
@@ -108,6 +109,7 @@ class Run:
         event = UsageEvent(org_id, self.random.choice(FEATURES), 1, self.name(), self.random.choice(("", "svc")))
         event.quantity = self.quantity(account.running if account else None, event.feature)
         event.timestamp_ms = await self.instant(account.running if account else None, event.feature)
+        event.mode = OnLimit.CAP if self.random.random() < 0.1 else None
         outcome = await self.caller().counters.track(event)
         self.seen[f"track {outcome.result}"] += 1
         if account is None and not outcome.recorded:
@@ -156,6 +158,8 @@ class Run:
             await self.repeated(correction)
         elif not await self.known(live.month):
             await self.refused(correction, EventNotFound)
+        elif not correction.changes[0].recorded and account.cut(live):
+            await self.refused(correction, Invalid)
         elif isinstance(account.sheets[live.period.start_ms].after(live.event.feature, -live.recorded), Refusal):
             await self.refused(correction, BelowZero)
         else:
@@ -366,9 +370,11 @@ class Run:
         """Takes an event back; `more` makes its content another one."""
         event = live.event
         named = live.period.start_ms != account.running_ms or self.random.random() < 0.2
+        told = self.random.random() < 0.5
+        units = live.recorded if told else event.quantity
         return void(
             event.org_id, event.source, event.event_id or "",
-            [Change(event.feature, -live.recorded, recorded=True)], [(event.feature, event.quantity + more)], BY,
+            [Change(event.feature, -units, recorded=told)], [(event.feature, event.quantity + more)], BY,
             period_ms=live.period.start_ms if named else None,
             at_ms=event.timestamp_ms if self.random.random() < 0.5 else None,
         )  # fmt: skip

@@ -69,7 +69,7 @@ class VoidedFeature(Request):
     feature: FeatureName
     quantity: Quantity = Field(description="As the event asked for.")
     recorded: Quantity | None = unset(
-        None, "As its answer said, where the plan caps and fewer were recorded. Needed where the plan caps now."
+        None, "As its answer said, where fewer were recorded. Needed where an event of the period was recorded in part."
     )
 
 

@@ -16,7 +16,8 @@
 --        correction, limit (-1 none), units held, trail entry ('' none; '!' and a code: the feature stands in the way)
 --   code 1 done   2 done before   3 done before with other content   4 no such event   5 event of other content
 --        6 below zero (of what would be)   8 no such feature   9 total not exact   10 corrupt   11 period is final
---        12 no such period   13 the event was counted before this period   14 the plan caps: units recorded are needed
+--        12 no such period   13 the event was counted before this period   14 some events were recorded in part: the units
+--        recorded are needed
 --        15 the instant lies outside the period, or ahead of now
 --        7 stale, then: 1 no organisation, 2 other claim, 3 claim run out, 4 clock before the period, 5 shard full,
 --        6 other test clock;   -1 clocks apart, then now
@@ -83,10 +84,10 @@ end
 
 -- One feature's counter as it is; nil where a figure is no number.
 local function counter_of(feature)
-  local r = call('HMGET', period, 'l:' .. feature, 'm:' .. feature, 'u:' .. feature, 'x:' .. feature, 's:' .. feature,
+  local r = call('HMGET', period, 'l:' .. feature, 'c:' .. feature, 'u:' .. feature, 'x:' .. feature, 's:' .. feature,
     'y:' .. feature, 't:' .. feature, 'h:' .. feature)
   local c = {
-    feature = feature, known = r[1] or r[3], rule = r[1], mode = r[2] or '', limit = tonumber(r[1] or -1),
+    feature = feature, known = r[1] or r[3], rule = r[1], cut = r[2], limit = tonumber(r[1] or -1),
     used = number_of(r[3]), accrued = number_of(r[4]), sealed = number_of(r[5]), back = number_of(r[6]),
     at = number_of(r[7]), held = closed and 0 or number_of(r[8]), delta = 0, more = 0, less = 0, entry = '',
   }
@@ -255,7 +256,7 @@ for i = 1, features do
   if not c then return {10} end
   counters[i] = c
   if not code or code == 6 then
-    local fault = not c.known and 8 or voided ~= '' and ARGV[a + 2] == '' and sub(c.mode, -1) == 'c' and 14
+    local fault = not c.known and 8 or voided ~= '' and ARGV[a + 2] == '' and c.cut and 14
       or decide(c, ARGV[a + 1])
     if fault then code, c.entry = fault, format('!%d', fault) end
   end

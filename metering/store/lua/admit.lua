@@ -260,6 +260,7 @@ local function decide(row, first, org)
   set(c, 'used', c.used + recorded)
   set(c, 'recorded', c.recorded + recorded)
   set(c, 'overage', c.overage + overage)
+  if code == 5 then set(c, 'cut', true) end
   for _, w in ipairs(c.windows) do
     set(w, 'used', w.used + recorded)
     set(w, 'added', w.added + recorded)
@@ -505,6 +506,7 @@ end
 local function write_counter(c, org, keys, totals)
   local at = now > c.at and now or c.at
   call('HSET', c.key, 'u:' .. c.feature, c.used, 't:' .. c.feature, at)
+  if c.cut then call('HSET', c.key, 'c:' .. c.feature, 1) end
   if c.archive then call('HINCRBY', keys.record, 'b:' .. c.feature, c.recorded) end
   if c.overage > 0 then
     call('HSET', c.key, 'x:' .. c.feature, c.accrued + c.overage)

@@ -42,7 +42,7 @@ if closes then
       or old['y:' .. feature] and call('ZSCORE', dirty, org .. '|' .. feature)) then
       unsealed[#unsealed + 1] = feature
     end
-    if kind == 'u:' or kind == 'x:' or kind == 's:' or kind == 'y:' then drop[#drop + 1] = field end
+    if kind == 'u:' or kind == 'x:' or kind == 's:' or kind == 'y:' or kind == 'c:' then drop[#drop + 1] = field end
   end
 end
 

@@ -135,6 +135,7 @@ local function organisation(crossings, dirty, totals, clock_ok)
       if recorded > 0 then
         counted = true
         counter.used, counter.recorded = counter.used + recorded, counter.recorded + recorded
+        if code == 5 then counter.cut = true end
         if overage > 0 then counter.overage, overages = counter.overage + overage, true end
         day, bucket = ARGV[e + 5], ARGV[e + 6]
         if bucket == '' then
@@ -209,6 +210,7 @@ local function organisation(crossings, dirty, totals, clock_ok)
       else
         call('HSET', record, 'u:' .. feature, c.used, 't:' .. feature, at)
       end
+      if c.cut then call('HSET', record, 'c:' .. feature, 1) end
       local total = 'u:' .. plan .. ':' .. feature
       totals[total] = (totals[total] or 0) + c.recorded
     end
