@@ -71,6 +71,12 @@ def track_answer(event: UsageEvent, outcome: Outcome, event_id: str) -> dict[str
 
 def refusal(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> Problem:
     """The problem that a refused event is answered with. `outcome` may tell of another feature than its first."""
+    problem = _refusal(event, outcome, catalogue)
+    problem.headers |= rate_headers(outcome.standing)
+    return problem
+
+
+def _refusal(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> Problem:
     feature, result = outcome.feature or event.feature, outcome.result
     if result is Result.CONFLICT:
         return _conflict(event)
@@ -112,24 +118,22 @@ def _hold_gone(event: UsageEvent, outcome: Outcome) -> Problem:
 
 
 def _rate_limited(event: UsageEvent, standing: Standing) -> Problem:
-    wait_s = -(-standing.wait_ms // MS_PER_S)
-    headers = {"Retry-After": str(max(1, wait_s)), **rate_headers(standing)}
-    return RateLimited(f"try again in {max(1, wait_s)} s", headers=headers, org_id=event.org_id)
+    wait_s = max(1, -(-standing.wait_ms // MS_PER_S))
+    return RateLimited(f"try again in {wait_s} s", headers={"Retry-After": str(wait_s)}, org_id=event.org_id)
 
 
 def _quota_exceeded(feature: str, outcome: Outcome, told: dict[str, Any]) -> Problem:
     """The refusal of what does not fit, with the limit that decided and when that gives way."""
-    rule, standing, decided = outcome.rule, outcome.standing, decided_by(outcome)
-    limit = None if rule is None else rule.limit
-    if rule is not None and standing is not None and standing.decided_by:
-        window = rule.windows[standing.decided_by - 1]
-        limit = window.limit
-        told |= {"window": window_view(window), "reset_date": rfc3339(standing.opens_ms)}
+    rule, standing = outcome.rule, outcome.standing
     held = 0 if standing is None else standing.held
     kept = f", {held} reserved" if held else ""
-    where = "" if decided == "plan_limit" else f" ({decided.removeprefix('window_').replace('_', ' ')})"
-    detail = f"{feature}: {outcome.used} of {limit} used{kept}{where}, {told['requested']} more asked for"
-    return QuotaExceeded(detail, **told, decided_by=decided)
+    detail = f"{feature}: {outcome.used} of {told['limit']} used{kept}, {told['requested']} more asked for"
+    if rule is not None and standing is not None and standing.decided_by:
+        window = rule.windows[standing.decided_by - 1]
+        told |= {"window": window_view(window), "reset_date": rfc3339(standing.opens_ms)}
+        span = f"any {window.per.value}" if window.rolling else f"this {window.per.value}"
+        detail = f"{feature}: {told['requested']} more would pass the {window.limit} of {span}{kept}"
+    return QuotaExceeded(detail, **told, decided_by=decided_by(outcome))
 
 
 def window_view(window: SubWindow) -> dict[str, Any]:

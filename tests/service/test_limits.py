@@ -90,6 +90,7 @@ def test_a_sub_window_refuses_with_its_own_limit_and_end(limited: Running, org: 
     assert told["decided_by"] == "window_week"
     assert told["window"] == {"limit": 4, "per": "week", "rolling": False}
     assert told["reset_date"].endswith("T00:00:00Z")
+    assert told["detail"] == "checks: 2 more would pass the 4 of this week"  # not 3 of 4: the 3 are the period's
     assert (told["current_usage"], told["limit"], told["requested"]) == (3, 10, 2)
     problem(limited.track(org_id=org, feature="checks", quantity=2, mode="cap"), 403, "quota-exceeded")
 
@@ -106,7 +107,17 @@ def test_a_rate_limit_is_429_with_the_time_to_wait_and_the_headers(limited: Runn
     assert third.headers["ratelimit"].startswith('"events";r=0')
     again = limited.track(org_id=org, feature="scans", event_id="a")
     assert (again.status_code, again.json()["duplicate"]) == (200, True)
+    conflict = limited.track(org_id=org, feature="scans", event_id="a", quantity=2)
+    assert conflict.headers["ratelimit"].startswith('"events";r=0')
     assert used(limited, org, "scans")["current"] == 2
+
+
+def test_what_a_limit_refuses_takes_nothing_of_the_rate_and_says_so(limited: Running, org: str) -> None:
+    limited.call("PUT", f"/v1/orgs/{org}", token(None, ADMIN), json={"plan": "fast", "on_limit": {"scans": "block"}})
+    refused = limited.track(org_id=org, feature="scans", quantity=10_000)
+    problem(refused, 403, "quota-exceeded")
+    assert refused.headers["ratelimit"] == '"events";r=2;t=0'
+    assert limited.track(org_id=org, feature="scans").headers["ratelimit"].startswith('"events";r=1')
 
 
 def test_where_no_rate_is_limited_no_header_says_so(limited: Running, org: str) -> None:

@@ -298,6 +298,7 @@ local function decide_unit(rows, from, to, org)
       if row ~= bad then row.code, row.extra, row.bits = 12, 0, 0 end
       row.used = row.counter and row.counter.used or 0
       row.held = row.counter and row.counter.held or 0
+      row.left, row.full_ms = rate_left(org.rate)
     end
     bad.bits = 0
   end
