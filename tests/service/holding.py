@@ -117,6 +117,16 @@ class Holding:
         view = self.call("GET", f"/usage/{self.org_id}").json()["features"][feature]
         return view["current"], view["reserved"], view["remaining"]
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Fails unless the organisation's keys hold the same afterwards: the job may end holds of others meanwhile."""
+        before = self._keys()
+        yield
+        assert self._keys() == before
+
+    def _keys(self) -> dict[bytes, bytes | None]:
+        return {key: value for key, value in self.service.snapshot().items() if self.org_id.encode() in key}
+
     def ended(self, path: str) -> None:
         """Wait until what was made for a second is over."""
         wait_until(lambda: self.call("GET", path).json()["status"] != "held", timeout_s=10, what=f"{path} is over")

@@ -43,7 +43,7 @@ def test_a_lease_grants_what_is_left_and_no_more(acme: Holding, feature: str) ->
     acme.track(7, feature=feature)
     told = acme.lease(5, feature=feature).json()
     assert (told["requested"], told["granted"], told["remaining"], told["reserved"]) == (5, 3, 0, 3)
-    with acme.service.unchanged():
+    with acme.unchanged():
         refused = problem(acme.lease(5, "l2", feature=feature), 403, "quota-exceeded")
     assert (refused["decided_by"], refused["remaining"], refused["upgrade"]) == ("plan_limit", 0, {"plan": "pro"})
 
@@ -105,7 +105,7 @@ def test_nothing_used_gives_all_of_it_back(acme: Holding) -> None:
 def test_one_that_was_settled_otherwise_is_told_so(acme: Holding) -> None:
     acme.lease(4)
     acme.settle(3)
-    with acme.service.unchanged():
+    with acme.unchanged():
         for used in (0, 2, 4):
             assert problem(acme.settle(used), 409, "hold-settled")["committed"] == 3
 
@@ -116,7 +116,7 @@ def test_one_that_was_settled_otherwise_is_told_so(acme: Holding) -> None:
 )
 def test_faults_of_a_request_are_told(acme: Holding, body: dict[str, object], pointers: list[str]) -> None:
     asked: dict[str, object] = {"feature": "checks", "quantity": 1, "ttl_s": 9} | body
-    with acme.service.unchanged():
+    with acme.unchanged():
         told = problem(acme.call("POST", "/v1/leases", **asked), 422, "validation")
     assert sorted(fault["pointer"] for fault in told["errors"]) == pointers
 

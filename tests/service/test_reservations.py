@@ -88,7 +88,7 @@ def test_it_is_answered_again_with_its_state_after_it_was_settled(acme: Holding,
 @pytest.mark.parametrize("other", [{"quantity": 5}, {"feature": "calls"}])
 def test_the_same_id_with_other_content_is_in_conflict(acme: Holding, other: dict[str, Any]) -> None:
     acme.reserve(4)
-    with acme.service.unchanged():
+    with acme.unchanged():
         refused = acme.call(
             "POST", "/v1/reservations", **{"id": "r1", "feature": "checks", "quantity": 4, "ttl_s": 9} | other
         )
@@ -121,7 +121,7 @@ def test_under_an_idempotency_key_every_try_makes_the_same(acme: Holding) -> Non
 def test_what_does_not_fit_is_refused_with_the_limit_that_decided_and_what_would_help(acme: Holding) -> None:
     acme.track(3)
     acme.reserve(5)
-    with acme.service.unchanged():
+    with acme.unchanged():
         told = problem(acme.reserve(3, "r2"), 403, "quota-exceeded")
     assert (told["decided_by"], told["limit"], told["current_usage"], told["reserved"]) == ("plan_limit", 10, 3, 5)
     assert (told["remaining"], told["requested"], told["upgrade"]) == (2, 3, {"plan": "pro"})
@@ -170,7 +170,7 @@ def test_every_fault_of_a_request_is_told_and_nothing_is_written(
     acme: Holding, body: dict[str, Any], pointers: list[str]
 ) -> None:
     asked = {"feature": "checks", "quantity": 1, "ttl_s": 9} | body
-    with acme.service.unchanged():
+    with acme.unchanged():
         told = problem(acme.call("POST", "/v1/reservations", **asked), 422, "validation")
     assert sorted(fault["pointer"] for fault in told["errors"]) == pointers
 
@@ -179,7 +179,7 @@ def test_an_organisation_has_a_thousand_open_holds_at_most(acme: Holding) -> Non
     acme.service.call("PUT", f"/v1/orgs/{acme.org_id}", acme.admin, json={"limits": {"checks": None}})
     for number in range(1000):
         assert acme.reserve(1, f"r{number}").status_code == 201
-    with acme.service.unchanged():
+    with acme.unchanged():
         problem(acme.reserve(1, "one-more"), 409, "too-many-holds")
         problem(acme.lease(1, "one-more"), 409, "too-many-holds")
         assert acme.reserve(1, "r7").json()["status"] == "held"
@@ -243,7 +243,7 @@ def test_one_that_was_settled_otherwise_is_told_so(
 ) -> None:
     acme.reserve(4)
     assert (acme.release() if first is None else acme.commit(**first)).is_success
-    with acme.service.unchanged():
+    with acme.unchanged():
         told = problem(acme.commit(**then), 409, "hold-settled")
     assert told["state"] == ("released" if first is None else "committed")
 
@@ -284,7 +284,7 @@ def test_one_that_expired_counts_for_nothing_from_that_instant_on(acme: Holding)
     assert acme.figures() == (0, 0, 10)
     assert acme.call("POST", "/v1/plans/pro/preview").json()["features"]["checks"]["present"]["remaining"] == 10
     assert acme.call("GET", "/v1/billing/projection").json()["features"]["checks"]["blocked"] == "no"
-    with acme.service.unchanged():
+    with acme.unchanged():
         told = problem(acme.commit(), 409, "reservation-expired")
         problem(acme.extend(60), 409, "reservation-expired")
     assert (told["state"], told["id"]) == ("expired", "r1")
@@ -322,7 +322,7 @@ def test_what_expired_may_be_released_and_what_was_committed_may_not(acme: Holdi
     assert acme.release().status_code == 204
     acme.reserve(4, "r2")
     acme.commit("r2", quantity=1)
-    with acme.service.unchanged():
+    with acme.unchanged():
         told = problem(acme.release("r2"), 409, "hold-settled")
     assert told["committed"] == 1
 
@@ -344,11 +344,11 @@ def test_what_expired_may_be_released_and_what_was_committed_may_not(acme: Holdi
 )
 def test_what_is_not_there_is_not_found(acme: Holding, method: str, path: str, body: dict[str, Any]) -> None:
     """Nor is a lease where a reservation is asked for, nor the other way round."""
-    with acme.service.unchanged():
+    with acme.unchanged():
         problem(acme.call(method, path.format("r1"), **body), 404, "org-not-found")
     kind = "lease" if "reservations" in path else "reserve"
     assert getattr(acme, kind)(2, "other").status_code == 201
-    with acme.service.unchanged():
+    with acme.unchanged():
         for name in ("r1", "other"):
             told = problem(acme.call(method, path.format(name), **body), 404, "hold-not-found")
             assert told["id"] == name
