@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import ClassVar, Final
 
 from metering.store.calls import Answer, CallMaker, Pending, organisation
-from metering.store.frames import DAY_MS, EMPTY, HOUR_MS, INTS, Frame, bucket_of, bulk, day_text, integer
+from metering.store.frames import DAY_MS, EMPTY, HOUR_MS, INTS, Frame, bucket_of, bulk, day_text, hour_text, integer
 from metering.store.keys import Keys
 from metering.store.retention import Retention
 from metering.store.timing import StoreTime
@@ -207,8 +207,7 @@ class AdmitMaker(CallMaker):
         kept = self._minutes_keep_s * 1000
         if not kept or at_ms < now_ms - kept or row.archived:
             return INTS[0], EMPTY
-        hour = at_ms // HOUR_MS
-        key = frame.keys.minutes(frame.org_id, row.feature, f"{day_text(at_ms // DAY_MS)}{hour % 24:02d}")
+        key = frame.keys.minutes(frame.org_id, row.feature, hour_text(at_ms // HOUR_MS))
         minute = EMPTY if bucket is EMPTY else bulk(b"%02d" % (at_ms // 60_000 % 60))
         return others.number(key), minute
 

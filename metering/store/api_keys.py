@@ -18,7 +18,7 @@ from metering.auth import Caller, Verified, refused
 from metering.clock import Clock
 from metering.errors import InternalError, OrgCorrupt, OrgNotFound, TooManyKeys
 from metering.store.api_key import PREFIXES, ApiKey, NewKey, digest_of, fields_of, id_of, member, new_text, parsed
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import answered, texts
 from metering.store.keys import Keys, key_partition
 from metering.store.scripts import script
 from metering.store.totals import replies_of
@@ -91,7 +91,7 @@ class ApiKeys:
         now_ms = self._clock.now_ms()
         if key.expires_ms is not None and key.expires_ms <= now_ms:
             raise refused("the API key has expired")
-        if key.org_id is not None and not await self._ask(self._client.exists(self._keys.record(key.org_id))):
+        if key.org_id is not None and not await answered(self._client.exists(self._keys.record(key.org_id))):
             raise refused(_UNKNOWN)  # the organisation was erased; the key must not make it anew
         if key.used_ms is None or now_ms - key.used_ms >= USED_AGAIN_MS:
             self._used[key.key_id] = now_ms
@@ -106,7 +106,7 @@ class ApiKeys:
             by_partition[key_partition(key_id)].append(key_id)
         for key_ids in by_partition.values():
             keys = [self._keys.api_key(key_id) for key_id in key_ids]
-            await self._ask(self._touch(keys=keys, args=[used[key_id] for key_id in key_ids]))
+            await answered(self._touch(keys=keys, args=[used[key_id] for key_id in key_ids]))
 
     # ── making and ending ────────────────────────────────────────────────────────────────────────────────
 
@@ -146,7 +146,7 @@ class ApiKeys:
             *fields,
             *entry,
         ]
-        code, created_ms = await self._ask(self._create(keys=keys, args=args))
+        code, created_ms = await answered(self._create(keys=keys, args=args))
         if code != _KEPT:
             return code, None
         whole = {**stored, "digest": digest_of(text), "created": str(created_ms)}
@@ -159,7 +159,7 @@ class ApiKeys:
             return key.owner
         if key_partition(key_id) >= self._keys.partitions:
             return None
-        mark = await self._ask(self._client.get(self._keys.ended_key(key_id)))
+        mark = await answered(self._client.get(self._keys.ended_key(key_id)))
         return None if mark is None else mark.decode()
 
     async def delete(self, key_id: str, *, actor: str) -> None:
@@ -175,7 +175,7 @@ class ApiKeys:
         if org_id is not None:
             keys.append(self._keys.trail(org_id))
         entry = (kind, *_told(key.key_id, key, actor))
-        await self._ask(self._delete(keys=keys, args=[member(key.owner, key.key_id), key.owner, MARK_MS, *entry]))
+        await answered(self._delete(keys=keys, args=[member(key.owner, key.key_id), key.owner, MARK_MS, *entry]))
 
     async def _drop_expired(self, owner: str) -> bool:
         """End the owner's keys that have expired; whether there were any. Nobody remembers those any more."""
@@ -193,7 +193,7 @@ class ApiKeys:
 
         Raises OrgNotFound where the owner does not exist.
         """
-        if owner and not await self._ask(self._client.exists(self._keys.record(owner))):
+        if owner and not await answered(self._client.exists(self._keys.record(owner))):
             raise OrgNotFound
         partitions = [self._keys.partition(owner)] if owner else list(range(self._keys.partitions))
         after, _, owner_after = (cursor or "").partition(".")
@@ -205,7 +205,7 @@ class ApiKeys:
             if (after and partition < key_partition(after)) or len(members) > limit:
                 continue
             name = self._keys.shared("api_keys", partition)
-            found = await self._ask(self._client.zrangebylex(name, low, high, 0, limit + 1 - len(members)))
+            found = await answered(self._client.zrangebylex(name, low, high, 0, limit + 1 - len(members)))
             members += [one.decode() for one in found]
         more = len(members) > limit
         owner_last, _, last = members[limit - 1].partition("|") if more else ("", "", "")
@@ -226,7 +226,7 @@ class ApiKeys:
         if key_id is None or key_partition(key_id) >= self._keys.partitions:
             return None
         try:
-            stored = await self._ask(self._client.hgetall(self._keys.api_key(key_id)))
+            stored = await answered(self._client.hgetall(self._keys.api_key(key_id)))
         except OrgCorrupt:
             stored = {b"": b""}  # another type than a hash: no organisation's fault, and nobody's credential
         return self._parsed(key_id, stored)
@@ -236,20 +236,13 @@ class ApiKeys:
         if not raw:
             return None
         try:
-            return parsed(key_id, {name.decode(): value.decode() for name, value in raw.items()})
+            return parsed(key_id, texts(raw))
         except (KeyError, ValueError):
             log.warning("API key left out: it is stored in an unknown shape", key_id=key_id)
             return None
 
     def _shared(self, partition: int) -> list[str]:
         return [self._keys.shared(name, partition) for name in ("api_keys", "totals", "clock")]
-
-    async def _ask(self, call: Any) -> Any:
-        """Await one call of the driver, its errors as ours."""
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
 
 
 def bounds(owner: str) -> tuple[str, str]:

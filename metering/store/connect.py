@@ -1,6 +1,7 @@
 """One way to reach the store, and the border where its errors become ours."""
 
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final
 
 from redis import RedisError, exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -150,6 +151,19 @@ def problem_of(error: Exception) -> Problem:
     kind = _kind(error)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if kind.status == StorageUnavailable.status else None
     return kind(headers=headers)
+
+
+async def answered(call: Awaitable[Any]) -> Any:
+    """The store's answer to a call of the driver. Raises the problems of its errors."""
+    try:
+        return await call
+    except StoreError as error:
+        raise problem_of(error) from error
+
+
+def texts(raw: Mapping[Any, Any]) -> dict[str, str]:
+    """A hash as the driver brings it, as text."""
+    return {text_of(name): text_of(value) for name, value in raw.items()}
 
 
 def _kind(error: Exception) -> type[Problem]:

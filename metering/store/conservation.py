@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from metering.store.api_key import key_laws
+from metering.store.connect import texts
 from metering.store.frames import DAY_MS, HOUR_MS, day_text
 from metering.store.keys import SHAPES, Expiry, Keys, Shape, key_partition
 from plans.periods import Period
@@ -118,7 +119,7 @@ async def check_org(client: Client, keys: Keys, org_id: str, features: tuple[str
         pipe.hgetall(keys.record(org_id))
         for feature, day in days:
             pipe.hgetall(keys.history(org_id, feature, day))
-        record, *history = [_text(found) for found in await pipe.execute()]
+        record, *history = [texts(found) for found in await pipe.execute()]
         if record.get("ps") == start.decode():
             org = _Org(record=record, history=dict(zip(days, history, strict=True)))
             _check_period(keys.record(org_id), record, org.history, report, compared=True)
@@ -147,13 +148,13 @@ async def _gather(
     if kind != shape.kind or not home:
         return
     if shape.name in ("record", "archive", "history", "hold", "minutes"):
-        _keep(shape.name, parts, _text(await client.hgetall(key)), orgs[parts["org"]])
+        _keep(shape.name, parts, texts(await client.hgetall(key)), orgs[parts["org"]])
     elif shape.name == "holds":
         _gather_holds(key, await client.zrange(key, 0, -1, withscores=True), orgs[parts["org"]], report)
     elif shape.name in ("totals", "plans"):
-        shared[f"p{parts['p']}"][shape.name] = _text(await client.hgetall(key))
+        shared[f"p{parts['p']}"][shape.name] = texts(await client.hgetall(key))
     elif shape.name == "api_key":
-        shared[f"p{parts['p']}"].setdefault("api_key", {})[parts["key_id"]] = _text(await client.hgetall(key))
+        shared[f"p{parts['p']}"].setdefault("api_key", {})[parts["key_id"]] = texts(await client.hgetall(key))
     elif shape.name in ("orgs", "due", "dirty", "expiring", "api_keys"):
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
@@ -368,7 +369,3 @@ def _sums(records: Any, kind: str) -> Counter[str]:
     for record in records:
         total.update(_fields(record, kind))
     return +total
-
-
-def _text(raw: Mapping[bytes, bytes]) -> Hash:
-    return {key.decode(): value.decode() for key, value in raw.items()}

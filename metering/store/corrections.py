@@ -24,11 +24,11 @@ from metering.errors import (
     TotalTooLarge,
     VersionConflict,
 )
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import answered
 from metering.store.correction import Change, Corrected, Correction, Figures, Kind, Row, change_of
 from metering.store.digests import Digests, Ids, digits, shard_of
 from metering.store.fields import sealed_name
-from metering.store.frames import DAY_MS, HOUR_MS, day_text, shard_names
+from metering.store.frames import DAY_MS, HOUR_MS, day_text, hour_text, shard_names
 from metering.store.keys import Keys
 from metering.store.org import Org
 from metering.store.orgs import Orgs
@@ -107,7 +107,7 @@ class Corrections:
             if org is None:
                 raise OrgNotFound
             target = await self._target(org, correction)
-            code, *cells = await self._ask(self._adjust(*self._words(correction, target)))
+            code, *cells = await answered(self._adjust(*self._words(correction, target)))
             if code != STALE:
                 return await self._settled(correction, target, code, cells)
             if cells[0] == EARLY:
@@ -129,7 +129,7 @@ class Corrections:
 
     async def _closed(self, org_id: str, start_ms: int) -> Period:
         """A closed period of the organisation, by its start. Its span never changes."""
-        ends = await self._ask(self._client.hget(self._keys.archive(org_id, start_ms), "pe"))
+        ends = await answered(self._client.hget(self._keys.archive(org_id, start_ms), "pe"))
         if ends is None:
             raise PeriodNotFound
         return Period(start_ms, int(ends))
@@ -152,7 +152,7 @@ class Corrections:
             names += shard_names(keys, org, shard_of(ids[0]))
         for change in target.changes:
             names += [keys.history(name, change.feature, day_text(day)) for day in range(first_day, last_day + 1)]
-            names += [keys.minutes(name, change.feature, _hour_text(hour)) for hour in hours]
+            names += [keys.minutes(name, change.feature, hour_text(hour)) for hour in hours]
         args = [
             self._time.caller_ms(), self._time.offset_text(), org.claim.text(),
             sealed_name(name, org.profile.data_key),
@@ -178,12 +178,6 @@ class Corrections:
         last_ms = min(period.end_ms - 1, now_ms + AHEAD_MAX_MS)
         return range(first_ms // HOUR_MS, last_ms // HOUR_MS + 1)
 
-    async def _ask(self, call: Any) -> Any:
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
-
     # ── its answer ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _settled(self, correction: Correction, target: _Target, code: int, cells: list[Any]) -> Corrected:
@@ -199,11 +193,6 @@ class Corrections:
         ids = {entry.fields.get("feature"): entry.entry_id for entry in entries}
         rows = tuple(replace(row, audit_id=ids.get(row.feature)) for row in rows)
         return Corrected(correction, target.period, rows, duplicate=True)
-
-
-def _hour_text(hour: int) -> str:
-    """An hour (since the epoch) as `yyyymmddhh`."""
-    return f"{day_text(hour // 24)}{hour % 24:02}"
 
 
 def _entry_fields(correction: Correction) -> list[str]:

@@ -49,6 +49,11 @@ def day_text(day: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=day)).strftime("%Y%m%d")
 
 
+def hour_text(hour: int) -> str:
+    """The UTC hour (hours since the epoch) as `yyyymmddhh`."""
+    return f"{day_text(hour // 24)}{hour % 24:02d}"
+
+
 HOUR_BUCKETS: Final = tuple(f"{hour:02d}" for hour in range(24))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from metering.clock import MS_PER_S, Clock
 from metering.settings import JWT_SECRET_BYTES_MIN, JWT_SECRET_DEFAULT, Settings, StoreKind
 from metering.store.binaries import VERSION_MIN
-from metering.store.connect import StoreError, text_of
+from metering.store.connect import StoreError, text_of, texts
 from metering.store.marker import DataSet, MarkerError, check_catalogue, open_dataset
 from metering.store.scripts import NAMES, script
 
@@ -197,7 +197,7 @@ async def _config(scene: _Scene) -> Mapping[str, str] | None:
         raw = await scene.client.config_get(*_DURABLE, "aof-load-truncated", "maxmemory")
     except StoreError:
         return None
-    return {text_of(name): text_of(value) for name, value in raw.items()}
+    return texts(raw)
 
 
 def durability_checks(config: Mapping[str, str] | None, settings: Settings) -> list[Check]:

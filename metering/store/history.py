@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from metering.errors import OrgCorrupt
-from metering.store.connect import StoreError, problem_of
-from metering.store.frames import DAY_MS, HOUR_MS, day_text
+from metering.store.connect import answered
+from metering.store.frames import DAY_MS, HOUR_MS, day_text, hour_text
 from metering.store.keys import Keys
 from metering.store.timing import StoreTime
 from metering.store.totals import replies_of
@@ -73,7 +73,7 @@ class History:
 
     async def minutes(self, names: Sequence[tuple[str, str, int]]) -> list[Figures]:
         """The minutes of these (organisation, feature, UTC hour since the epoch), in their order."""
-        return await self._hashes([self._keys.minutes(org, feature, _hour_text(hour)) for org, feature, hour in names])
+        return await self._hashes([self._keys.minutes(org, feature, hour_text(hour)) for org, feature, hour in names])
 
     async def groups(self, org: str, feature: str, dim: str, day: int) -> AsyncIterator[Figures]:
         """Units by `bucket|value` of a dimension on one UTC day, in steps; each field once.
@@ -85,10 +85,7 @@ class History:
         seen: set[bytes] = set()
         cursor = -1
         while cursor:
-            try:
-                cursor, fields = await self._client.hscan(key, max(cursor, 0), count=SCAN_FIELDS)
-            except StoreError as error:
-                raise problem_of(error) from error
+            cursor, fields = await answered(self._client.hscan(key, max(cursor, 0), count=SCAN_FIELDS))
             yield _figures({name: units for name, units in fields.items() if name not in seen})
             seen.update(fields)
 
@@ -104,10 +101,6 @@ class History:
 
 def _border_after(at_ms: int, length_ms: int) -> int:
     return -(-at_ms // length_ms) * length_ms
-
-
-def _hour_text(hour: int) -> str:
-    return f"{day_text(hour // 24)}{hour % 24:02d}"
 
 
 @contextmanager

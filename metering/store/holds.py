@@ -23,7 +23,7 @@ from metering.errors import (
     StorageUnavailable,
 )
 from metering.store.admission import AdmitRow, HoldAsk, Verb
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import answered, texts
 from metering.store.counters import Counters
 from metering.store.frames import bulk, integer
 from metering.store.keys import Keys
@@ -112,9 +112,9 @@ class Holds:
     async def find(self, org_id: str, hold_id: str) -> Hold | None:
         """The hold as it is now; ended or settled ones are told of for a day more. None: there is none."""
         stored, now_ms = await asyncio.gather(
-            self._ask(self._client.hgetall(self._keys.hold(org_id, hold_id))), self._orgs.server_now()
+            answered(self._client.hgetall(self._keys.hold(org_id, hold_id))), self._orgs.server_now()
         )
-        return _hold(hold_id, _text(stored), now_ms) if stored else None
+        return _hold(hold_id, texts(stored), now_ms) if stored else None
 
     async def place(
         self,
@@ -178,7 +178,7 @@ class Holds:
     async def ended_units(self, org_id: str) -> dict[str, int]:
         """Units by feature of holds that ended, count for nothing, and still stand in the record."""
         now_ms = self._time.now_ms()
-        members = await self._ask(self._client.zrangebyscore(self._keys.holds(org_id), "-inf", now_ms))
+        members = await answered(self._client.zrangebyscore(self._keys.holds(org_id), "-inf", now_ms))
         ended: dict[str, int] = {}
         for member in members:
             _, feature, units, kind = member.decode().split("|")
@@ -193,7 +193,7 @@ class Holds:
         now_ms = await self._orgs.server_now()
         for partition in range(self._keys.partitions):
             key = self._keys.shared("expiring", partition)
-            due = await self._ask(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=_PAGE))
+            due = await answered(self._client.zrangebyscore(key, "-inf", now_ms, start=0, num=_PAGE))
             for raw in due:
                 await self._expire_of(raw.decode())
 
@@ -209,14 +209,14 @@ class Holds:
         """Run expire.lua; `gone` are features whose holds are forgotten however they end."""
         partition = self._keys.partition(org_id)
         keys = [self._keys.record(org_id), self._keys.holds(org_id), self._keys.shared("expiring", partition)]
-        reply = await self._ask(self._expire(keys=[*keys, *self._clock(partition)], args=[*self._clock_args(), *gone]))
+        reply = await answered(self._expire(keys=[*keys, *self._clock(partition)], args=[*self._clock_args(), *gone]))
         if reply[0] == _CORRUPT:
             raise OrgCorrupt
 
     async def _charge(self, org_id: str) -> set[str]:
         """Count what was granted on condition of being settled in time; the features that are no longer there."""
         gone = set()
-        members = await self._ask(
+        members = await answered(
             self._client.zrangebyscore(self._keys.holds(org_id), "-inf", self._time.now_ms(), start=0, num=_PAGE)
         )
         for member in members:
@@ -251,7 +251,7 @@ class Holds:
             self._keys.shared("expiring", partition), *self._clock(partition),
         ]  # fmt: skip
         for _ in range(_TURNS):
-            done, figure = await self._ask(self._release(keys=keys, args=[*self._clock_args(), hold_id, ttl_ms]))
+            done, figure = await answered(self._release(keys=keys, args=[*self._clock_args(), hold_id, ttl_ms]))
             if done >= 0:
                 return done, figure
             if done == _CORRUPT:
@@ -264,16 +264,6 @@ class Holds:
 
     def _clock(self, partition: int) -> list[str]:
         return [] if self._time.test_offset_ms is None else [self._keys.shared("clock", partition)]
-
-    async def _ask(self, call: Any) -> Any:
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
-
-
-def _text(raw: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in raw.items()}
 
 
 def _hold(hold_id: str, stored: Mapping[str, str], now_ms: int) -> Hold:

@@ -9,14 +9,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from metering.errors import IdempotencyInProgress, IdempotencyKeyReused, IdempotencyNotKept
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import answered
 from metering.store.keys import Keys
 from metering.store.scripts import script
 
@@ -95,9 +95,7 @@ class KeptAnswers:
 
         Raises IdempotencyKeyReused, IdempotencyInProgress, IdempotencyNotKept, and the 503 problems.
         """
-        state, *more = await self._ask(
-            self._begin(keys=[one.place], args=[one.token, one.request, int(LEASE_S * 1000)])
-        )
+        state, *more = await answered(self._begin(keys=[one.place], args=[one.token, one.request, int(LEASE_S * 1000)]))
         if state == _BEGUN:
             return None
         if state == _ANSWERED:
@@ -115,7 +113,7 @@ class KeptAnswers:
         await self._settle(one, b"")
 
     async def _settle(self, one: Try, answer: bytes) -> None:
-        await self._ask(self._finish(keys=[one.place], args=[one.token, one.request, answer, self._keep_ms]))
+        await answered(self._finish(keys=[one.place], args=[one.token, one.request, answer, self._keep_ms]))
 
     def _digest(self, use: bytes, parts: Sequence[bytes], size: int) -> bytes:
         """A keyed digest of `parts`, each after its length; one for each use, so that none tells of another."""
@@ -135,13 +133,6 @@ class KeptAnswers:
         except (InvalidTag, ValueError) as error:
             raise IdempotencyNotKept("the kept answer cannot be read any more") from error
         return _unpacked(packed)
-
-    async def _ask(self, call: Any) -> Any:
-        """Await one call of the driver, its errors as ours."""
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
 
 
 def _packed(answer: KeptAnswer) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from metering.store.connect import StoreError, problem_of, text_of
+from metering.store.connect import answered, text_of
 from metering.store.frames import DAY_MS, HOUR_MS
 from metering.store.history import Bucket, Figures, History, bucket_ms, by_minute, hour_buckets
 from metering.store.keys import Keys
@@ -134,10 +134,7 @@ class Lookback:
         low = "-" if at is None else f"[{at}"
         for partition in range(0 if at is None else self._keys.partition(at), self._keys.partitions):
             key = self._keys.shared("orgs", partition)
-            try:
-                found = await self._client.zrangebylex(key, low, "+", 0, limit - len(names))
-            except StoreError as error:
-                raise problem_of(error) from error
+            found = await answered(self._client.zrangebylex(key, low, "+", 0, limit - len(names)))
             names += map(text_of, found)
             low = "-"
             if len(names) >= limit:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from metering.clock import MS_PER_S
-from metering.store.connect import StoreError, text_of
+from metering.store.connect import StoreError, texts
 from metering.store.keys import DATASET
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ async def check_catalogue(client: "Redis", catalogue: "Catalogue", *, record: bo
 
 async def _read(client: "Redis") -> dict[str, str]:
     raw = await client.hgetall(DATASET)
-    return {text_of(name): text_of(value) for name, value in raw.items()}
+    return texts(raw)
 
 
 async def _made(client: "Redis", partitions: int) -> dict[str, str]:

@@ -25,7 +25,7 @@ from metering.errors import (
 from metering.log import request_id
 from metering.store.changes import is_written, trail_entry
 from metering.store.claim import Claim, shards_of, tier_for
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import StoreError, problem_of, texts
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
 from metering.store.org import Org, parse, profile_fields, rate_fields, rule_fields
@@ -209,7 +209,7 @@ class Orgs:
         if not record:
             return None, now_ms
         try:
-            return parse(org_id, _text(record), _text(profile), self._codec), now_ms
+            return parse(org_id, texts(record), texts(profile), self._codec), now_ms
         except (ValueError, KeyError) as error:
             raise OrgCorrupt(f"organisation {org_id} is stored in an unknown shape") from error
 
@@ -381,10 +381,6 @@ def _asked_in(request: str) -> list[str]:
 
 def _flat(fields: Mapping[str, object]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
-
-
-def _text(raw: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in raw.items()}
 
 
 def _cursor(cursor: str | None) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from metering.store.boxes import Unreadable, opened
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import StoreError, answered, problem_of
 from metering.store.keys import Keys
 from metering.store.queue_owners import Owners
 from metering.store.queued import BOXED, Entry, entry_of, event_of
@@ -96,7 +96,7 @@ class QueueReader:
         """Move an entry that cannot be counted to the dead ones. Cut off in between, it stands there twice."""
         said = dict(entry.fields) | {b"entry": entry.name.encode(), b"why": why.encode()}
         dead = self._keys.shared("dead", partition)
-        await self._ask(self._client.xadd(dead, said, maxlen=DEAD_MAX, approximate=True))
+        await answered(self._client.xadd(dead, said, maxlen=DEAD_MAX, approximate=True))
         await self.take_out(partition, [entry])
 
     async def times_handed_out(self, partition: int, entries: Sequence[Entry]) -> dict[str, int]:
@@ -119,18 +119,12 @@ class QueueReader:
                 raise problem_of(error) from error
         except StoreError as error:
             raise problem_of(error) from error
-        await self._ask(self._made(key))
-        return await self._ask(call())
+        await answered(self._made(key))
+        return await answered(call())
 
     async def _made(self, key: str) -> None:
         with suppress(ResponseError):  # another worker was quicker
             await self._client.xgroup_create(key, GROUP, id="0")
-
-    async def _ask(self, call: Any) -> Any:
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
 
     def _key(self, partition: int) -> str:
         return self._keys.shared("queue", partition)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import StoreError, answered, problem_of
 from metering.store.keys import Keys
 from metering.store.totals import Client, replies_of
 
@@ -64,7 +64,7 @@ class Feed:
         found: list[Item] = []
         for partition, key in enumerate(self._keys):
             call = self._client.xautoclaim(key, self._group, self._reader, min_idle_time=IDLE_MS, count=READ_MAX)
-            _, entries, ended = await self._ask(call)
+            _, entries, ended = await answered(call)
             found += [Item(partition, name.decode(), fields) for name, fields in entries]
             found += [Item(partition, name.decode(), None) for name in ended]
         return found
@@ -80,8 +80,8 @@ class Feed:
         """How many entries retention ended before this group came to them, by partition; each is told once."""
         found: dict[int, int] = {}
         for partition, key in enumerate(self._keys):
-            stream = await self._ask(self._client.xinfo_stream(key))
-            groups = {group["name"]: group for group in await self._ask(self._client.xinfo_groups(key))}
+            stream = await answered(self._client.xinfo_stream(key))
+            groups = {group["name"]: group for group in await answered(self._client.xinfo_groups(key))}
             group = groups.get(self._group.encode())
             ended = int(stream["entries-added"]) - int(stream["length"])
             if group is None or _reached(group["last-delivered-id"], stream["first-entry"]):
@@ -90,25 +90,19 @@ class Feed:
             if ended > read:
                 found[partition] = ended - read
                 at = group["last-delivered-id"]
-                await self._ask(self._client.xgroup_setid(key, self._group, at, entries_read=ended))
+                await answered(self._client.xgroup_setid(key, self._group, at, entries_read=ended))
         return found
 
     async def _read(self, after: str, block_ms: int | None) -> list[Item]:
         streams = dict.fromkeys(self._keys, after)
         call = self._client.xreadgroup(self._group, self._reader, streams, count=READ_MAX, block=block_ms)
-        found = await self._ask(call) or []
+        found = await answered(call) or []
         return [
             Item(self._partition[key], n.decode(), fields or None) for key, entries in found for n, fields in entries
         ]
 
-    async def _ask(self, call: Any) -> Any:
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
-
     async def _asked(self, call: Any) -> Any:
-        """As `_ask`, but a refusal comes as the server's own."""
+        """As `answered`, but a refusal comes as the server's own."""
         try:
             return await call
         except ResponseError:

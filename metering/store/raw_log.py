@@ -12,7 +12,7 @@ import structlog
 
 from metering.moments import rfc3339
 from metering.store.boxes import Unreadable
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import answered
 from metering.store.fields import pseudonym
 from metering.store.keys import Keys
 from metering.store.org import Org
@@ -126,7 +126,7 @@ class RawLog:
         high = f"({cursor}" if cursor else "+" if wanted.to_ms is None else f"{max(0, wanted.to_ms) + _SLACK_MS}"
         found: list[RawEvent] = []
         for _ in range(LOOKED_MAX // _READ):
-            entries = await self._ask(self._client.xrevrange(key, high, low, count=_READ))
+            entries = await answered(self._client.xrevrange(key, high, low, count=_READ))
             for name, fields in entries:
                 high = f"({name.decode()}"
                 if (entry := reader.read(name.decode(), fields)) is not None:
@@ -139,19 +139,13 @@ class RawLog:
 
     async def trim(self) -> None:
         """End what is older than it is kept, also in partitions that nobody writes to."""
-        seconds, micros = await self._ask(self._client.time())
+        seconds, micros = await answered(self._client.time())
         oldest_ms = int(seconds) * 1000 + int(micros) // 1000 - max(self._retention_ms, GRACE_MS)
         for partition in range(self._keys.partitions):
             key = self._keys.shared("events", partition)
-            while await self._ask(self._client.xtrim(key, minid=oldest_ms, approximate=True, limit=_TRIM)):
+            while await answered(self._client.xtrim(key, minid=oldest_ms, approximate=True, limit=_TRIM)):
                 pass
-            await self._ask(self._client.xtrim(key, minid=oldest_ms, approximate=False))
-
-    async def _ask(self, call: Any) -> Any:
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
+            await answered(self._client.xtrim(key, minid=oldest_ms, approximate=False))
 
 
 class _Reader:

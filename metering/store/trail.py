@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from metering.errors import OrgCorrupt
-from metering.store.connect import StoreError, problem_of
+from metering.store.connect import answered
 from metering.store.keys import Keys
 from metering.store.timing import SKEW_MAX_MS, StoreTime
 
@@ -118,7 +118,7 @@ class Trail:
 
     async def latest(self, org_id: str, kind: str, name: str, source: str) -> list[Entry]:
         """The entries of one correction, oldest first, when they are among the organisation's newest."""
-        found = await self._ask(self._client.xrevrange(self._keys.trail(org_id), count=LATEST))
+        found = await answered(self._client.xrevrange(self._keys.trail(org_id), count=LATEST))
         entries = [_entry(org_id, *one) for one in reversed(found)]
         same = {"id": name, "source": source}
         return [e for e in entries if e.kind == kind and all(e.fields.get(k, "") == v for k, v in same.items())]
@@ -137,7 +137,7 @@ class Trail:
         while not page.ended:
             start = low if place.entry_id == FIRST else f"({place.entry_id}"
             key = self._keys.trail(place.org_id)
-            found = await self._ask(self._client.xrange(key, start, high, count=READ_ENTRIES))
+            found = await answered(self._client.xrange(key, start, high, count=READ_ENTRIES))
             page.reads -= 1
             for one in found:
                 if page.full:
@@ -168,18 +168,12 @@ class Trail:
             more = True
             while more:
                 key = self._keys.shared("orgs", number)
-                found = await self._ask(self._client.zrangebylex(key, low, "+", 0, READ_ENTRIES))
+                found = await answered(self._client.zrangebylex(key, low, "+", 0, READ_ENTRIES))
                 for raw in found:
                     yield raw.decode()
                 more = len(found) == READ_ENTRIES
                 low = f"({found[-1].decode()}" if more else low
             low = "-"
-
-    async def _ask(self, call: Any) -> Any:
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(error) from error
 
 
 def _entry(org_id: str, raw_id: bytes, raw_fields: Mapping[bytes, bytes]) -> Entry:
