@@ -42,6 +42,7 @@ async def test_a_late_event_counts_in_its_period_and_against_its_limits(each_sto
         await ledger.callers[0].counters.track(event("acme", 2))
         found = await late(ledger, border - HOUR_MS, 5)
         assert (found.result, found.used, found.overage, found.late) == (Result.RECORDED, 13, 3, True)
+        assert found.marks == ()  # nobody is to be told about a month that is over
         assert (await late(ledger, border - HOUR_MS, 2, "checks")).result is Result.REFUSED
         assert (await late(ledger, border - HOUR_MS, 1, "checks")).used == 10
         assert await archive(ledger, border) == {"u:scans": 13, "x:scans": 3, "u:checks": 10}

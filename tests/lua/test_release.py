@@ -9,6 +9,7 @@ from tests.lua.scenes import calm, lawful, move_to
 from tests.support.servers import StoreServer
 
 TTL_MS = 60_000
+DAY_S = 86_400
 
 
 async def placed(ledger: Ledger, quantity: int = 4) -> None:
@@ -49,6 +50,16 @@ async def test_a_longer_life_counts_from_now_and_only_while_the_hold_is_open(sto
         assert await holds.extend("acme", "r1", TTL_MS) is None
         assert not await holds.release("acme", "r1")
         assert await holds.extend("acme", "nobody", TTL_MS) is None
+
+
+async def test_what_is_known_of_a_hold_outlives_it_by_a_day_however_long_that_becomes(store: StoreServer) -> None:
+    """Without that a hold that was extended could not be settled any more."""
+    async with calm(store.url) as ledger:
+        await placed(ledger)
+        key = ledger.keys.hold("acme", "r1")
+        assert DAY_S < await ledger.client.ttl(key) <= DAY_S + TTL_MS // 1000
+        await ledger.callers[0].holds.extend("acme", "r1", DAY_S * 1000)
+        assert 2 * DAY_S - 60 < await ledger.client.ttl(key) <= 2 * DAY_S
 
 
 async def test_clocks_apart_write_nothing(store: StoreServer) -> None:
