@@ -162,7 +162,8 @@ def _responses(route: Route) -> dict[str, Any]:
     for problem in problems_of(route):
         by_status[problem.status].append(problem)
     for status, problems in sorted(by_status.items()):
-        headers = problem_headers(route, status)
+        waits = any(problem.retry_after_s is not None for problem in problems)
+        headers = problem_headers(route, status, waits=waits)
         entry = responses.setdefault(str(status), {"description": "", "headers": headers, "content": {}})
         entry["description"] = " ".join([entry["description"], *(f"`{p.code}`: {p.title}." for p in problems)]).strip()
         entry["content"][_PROBLEM_TYPE] = {

@@ -17,6 +17,20 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "`true`: this is the answer that was given the first time. Nothing ran again.",
         "schema": {"type": "string", "enum": ["true"]},
     },
+    "RateLimit": {
+        "description": "Events left now and seconds until all are, where the organisation has a rate limit.",
+        "schema": {"type": "string"},
+        "example": '"events";r=49;t=5',
+    },
+    "RateLimitPolicy": {
+        "description": "Events and the seconds they are for, where the organisation has a rate limit.",
+        "schema": {"type": "string"},
+        "example": '"events";q=600;w=60',
+    },
+    "RetryAfter": {
+        "description": "Seconds after which the same request may succeed.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
 }
 """Headers of answers, as components."""
 
@@ -82,13 +96,20 @@ def answer_headers(route: Route) -> dict[str, Any]:
         named["Idempotency-Replayed"] = "IdempotencyReplayed"
     if route.etag:
         named["ETag"] = "ETag"
+    if route.rated:
+        named |= {"RateLimit": "RateLimit", "RateLimit-Policy": "RateLimitPolicy"}
     return {name: {"$ref": f"#/components/headers/{component}"} for name, component in named.items()}
 
 
-def problem_headers(route: Route, status: int) -> dict[str, Any]:
-    """The headers of a route's problems; those of the server's own faults are never repeated from what was kept."""
+def problem_headers(route: Route, status: int, *, waits: bool) -> dict[str, Any]:
+    """The headers of a route's problems; those of the server's own faults are never repeated from what was kept.
+
+    `waits` says that some of them pass by themselves.
+    """
     headers = answer_headers(route)
     headers.pop("ETag", None)
     if status >= _SERVER_FAULT:
         headers.pop("Idempotency-Replayed", None)
+    if waits:
+        headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     return headers

@@ -47,7 +47,7 @@ async def settle_lease(call: Call) -> Reply:
     else:
         hold = replace(hold, state=HoldState.COMMITTED, committed=outcome.recorded)
     told = {"recorded": outcome.recorded, "overage": outcome.overage, "duplicate": duplicate}
-    return json_reply(lease_view(org_id, hold) | balance(outcome) | told)
+    return json_reply(lease_view(org_id, hold) | balance(outcome) | told, headers=rate_headers(outcome.standing))
 
 
 async def _given_back(call: Call, org_id: str, lease_id: str) -> Reply:

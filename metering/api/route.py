@@ -123,8 +123,8 @@ class Route:
 
     `reads` says that a POST changes nothing, so that an Idempotency-Key has no business with it; `has_ids` that what it
     brings has ids of its own, for which the key can stand in; `secret` that an answer shows a secret that is never
-    shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded. `media` are further
-    media types of a 200.
+    shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded; `rated` that
+    what it decides may be under a rate limit, which its answers tell. `media` are further media types of a 200.
     """
 
     method: str
@@ -146,6 +146,7 @@ class Route:
     has_ids: bool = False
     secret: bool = False
     etag: bool = False
+    rated: bool = False
     media: tuple[str, ...] = ()
     reader: Reader | None = None
     takes: tuple[Media, ...] = ()

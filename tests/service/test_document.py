@@ -48,6 +48,19 @@ def test_the_document_names_what_the_router_answers_and_nothing_else(served: dic
     assert set(operations(served)) == table
 
 
+def test_headers_that_say_when_to_come_again_are_in_it(served: dict[str, Any]) -> None:
+    """Wherever there can be a 429, and wherever a refusal passes by itself."""
+    for operation, entry in operations(served).items():
+        answers = {int(status): set(answer["headers"]) for status, answer in entry["responses"].items()}
+        if not operation[1].startswith("/health"):
+            assert all("Retry-After" in headers for status, headers in answers.items() if status in {429, 503}), (
+                operation
+            )
+        if 429 in answers:
+            told = [headers for status, headers in answers.items() if status in {200, 201, 403, 409, 429}]
+            assert all({"RateLimit", "RateLimit-Policy"} <= headers for headers in told), operation
+
+
 def test_literal_paths_come_before_patterns() -> None:
     assert answered() == sorted(answered(), key=lambda path: "{" in path)
 

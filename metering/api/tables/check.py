@@ -34,7 +34,8 @@ _TOLD: Final = {
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", "/v1/check", "May it be used?", CHECK, "usage", check.post_check, {200: CheckReply},
-        request=ChecksRequest, problems=(OrgNotFound, FeatureUnknown, *READS), example=_ASKED, shows=_TOLD,
+        request=ChecksRequest, problems=(OrgNotFound, FeatureUnknown, *READS), rated=True, example=_ASKED,
+        shows=_TOLD,
         about="Answers 200 whether it may or not, and why. Decided by the script that counts, on the same figures.",
     ),
     Route(

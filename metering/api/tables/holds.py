@@ -93,7 +93,7 @@ _ONE: Final = "/v1/reservations/{reservation_id}"
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", "/v1/reservations", "Keep units back", USAGE_WRITE, "holds", reservations.reserve,
-        {201: ReservationAnswer}, request=ReservationRequest, problems=_MADE, example=_ASKED,
+        {201: ReservationAnswer}, request=ReservationRequest, problems=_MADE, rated=True, example=_ASKED,
         shows=_RESERVATION | _BALANCE,
         about="Decided as an event of so many units would be. Nobody else can have them until they are committed,"
         " released, or expire; from that instant on they count for nothing. The same id with the same feature and"
@@ -107,7 +107,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", f"{_ONE}/commit", "Count what was used of a reservation", USAGE_WRITE, "holds",
         reservations.commit_reservation, {200: TrackAnswer},
-        request=CommitRequest, problems=_SETTLED, example={"org_id": "org-123", "quantity": 3}, shows=_COMMITTED,
+        request=CommitRequest, problems=_SETTLED, rated=True, example={"org_id": "org-123", "quantity": 3},
+        shows=_COMMITTED,
         about="Up to what it keeps always counts, and the rest is free again. More is decided as any event; where that"
         " is refused, the reservation stays as it is. The same commit again is a duplicate.",
     ),
@@ -124,7 +125,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "POST", "/v1/leases", "Take units to decide about locally", USAGE_WRITE, "holds", leases.lease,
-        {201: LeaseAnswer}, request=LeaseRequest, problems=_MADE, example=_LEASED, shows=_LEASE | _GRANTED,
+        {201: LeaseAnswer}, request=LeaseRequest, problems=_MADE, rated=True, example=_LEASED, shows=_LEASE | _GRANTED,
         about="Grants as many as fit. What leases have granted bounds what can be spent out of sight. One that is not"
         " settled in time is charged whole or released, as the catalogue says of the feature.",
     ),
@@ -135,7 +136,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", "/v1/leases/{lease_id}/settle", "Say what was used of a lease", USAGE_WRITE, "holds",
         leases.settle_lease, {200: SettleAnswer},
-        request=SettleRequest, problems=_SETTLED, example={"org_id": "org-123", "used": 42}, shows=_SETTLED_LEASE,
+        request=SettleRequest, problems=_SETTLED, rated=True, example={"org_id": "org-123", "used": 42},
+        shows=_SETTLED_LEASE,
         about="Up to what was granted always counts, and the rest is free again; 0 gives all of it back. More is"
         " decided as any event; where that is refused, the lease stays as it is. The same again is a duplicate.",
     ),

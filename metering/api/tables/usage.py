@@ -57,7 +57,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled,
             StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt, VersionConflict,
         ),
-        has_ids=True,
+        has_ids=True, rated=True,
         example={"org_id": "org-123", "feature": "scans", "quantity": 5, "metadata": {"chain": "ethereum"},
                  "event_id": "evt_9"},
         shows=_TRACKED,
