@@ -9,6 +9,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _SECOND: Final = timedelta(seconds=1)
 
+_FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MS
+_LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
+"""What `rfc3339` can write: an offset or a leap second at either end would pass them."""
+
 _TIMESTAMP: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -41,10 +45,14 @@ def rfc3339(at_ms: int) -> str:
 def parse_ms(text: str) -> int:
     """The ms since the epoch that an RFC 3339 date-time with offset names, cut to whole ms.
 
-    A leap second (`:60`) is the second after it. Raises ValueError with what is wrong.
+    A leap second (`:60`) is the second after it. Raises ValueError with what is wrong, also for an instant that lies
+    outside the years 1 to 9999 in UTC: what is taken can be shown again.
     """
     if _TIMESTAMP.fullmatch(text) is None:
         raise ValueError("an RFC 3339 date-time with an offset is needed, as 2024-01-15T10:30:00Z")
     leap = text[17:19] == "60"
     moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper() if leap else text.upper())
-    return (moment - _EPOCH + _SECOND * leap) // _MS
+    at_ms = (moment - _EPOCH + _SECOND * leap) // _MS
+    if not _FIRST_MS <= at_ms <= _LAST_MS:
+        raise ValueError("the years 1 to 9999 in UTC are taken")
+    return at_ms

@@ -124,6 +124,7 @@ def test_a_key_does_not_give_what_it_does_not_hold_either(keyed: Running, own: s
         ({"ttl_s": True}, "/ttl_s", "int-type"),
         ({"expires_at": "soon"}, "/expires_at", "timestamp"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "/expires_at", "out-of-range"),
+        ({"expires_at": "9999-12-31T23:59:60Z"}, "/expires_at", "timestamp"),
         ({"expires_at": "2099-01-01T00:00:00Z", "ttl_s": 60}, "", "conflict"),
         ({"key": "mk_live_mine"}, "/key", "unknown-field"),
         ({"digest": "0" * 64}, "/digest", "unknown-field"),
@@ -398,6 +399,7 @@ def test_of_two_denials_the_later_end_counts(keyed: Running) -> None:
         ({"jti": "a\nb"}, "/jti"),
         ({"jti": "a" * 256}, "/jti"),
         ({"jti": "a", "expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
+        ({"jti": "a", "expires_at": "9999-12-31T23:59:59-00:01"}, "/expires_at"),
         ({"jti": "a", "sub": "b"}, "/sub"),
     ],
 )

@@ -74,6 +74,9 @@ def test_rfc_3339_is_read(text: str, at_ms: int) -> None:
         "2024-13-15T10:30:00Z",
         "0000-01-15T10:30:00Z",
         "2024-01-15T10:30:00Z\n",
+        "9999-12-31T23:59:60Z",
+        "9999-12-31T23:59:59-00:01",
+        "0001-01-01T00:00:00+00:01",
         "\u0662\u0660\u0662\u0664-01-15T10:30:00Z",
         "1705314600",
         "",
@@ -82,6 +85,11 @@ def test_rfc_3339_is_read(text: str, at_ms: int) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_ms(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+def test_the_first_and_the_last_instant_can_be_read_and_written(text: str) -> None:
+    assert rfc3339(parse_ms(text)) == text
 
 
 def test_ids_are_unique_and_sort_by_their_making_also_within_one_ms() -> None:
