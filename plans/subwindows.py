@@ -74,5 +74,6 @@ def conforming(rate: RateLimit, tat_us: int, now_us: int, events: int = 1) -> in
 
     GCRA as virtual scheduling: `tat_us` is when the events so far would have arrived had they kept the rate.
     """
-    after = max(tat_us, now_us) + events * rate.interval_us
-    return after if after - now_us <= rate.burst * rate.interval_us else None
+    room_us = rate.burst * rate.interval_us
+    after = min(max(tat_us, now_us), now_us + room_us) + events * rate.interval_us
+    return after if after - now_us <= room_us else None

@@ -51,6 +51,14 @@ def test_a_burst_conforms_and_the_next_event_waits_its_interval() -> None:
     assert conforming(rate, tat, now + rate.interval_us) is not None
 
 
+def test_what_a_slower_rate_left_behind_is_not_waited_for() -> None:
+    rate, now = RateLimit(60, Per.MINUTE, burst=3), 10**9
+    assert conforming(rate, now + 10**12, now) is None
+    assert conforming(rate, now + 10**12, now + rate.interval_us) is None
+    full = now + 3 * rate.interval_us
+    assert conforming(rate, full, now + rate.interval_us) == full + rate.interval_us
+
+
 @given(st.lists(st.integers(0, 3_000_000), max_size=60), st.integers(1, 5), st.integers(1, 100))
 def test_never_more_than_the_burst_and_the_rate_conform(gaps: list[int], burst: int, events: int) -> None:
     rate = RateLimit(events, Per.MINUTE, burst)

@@ -136,6 +136,17 @@ def test_an_organisation_has_a_rate_of_its_own_until_it_changes_its_plan(limited
     assert "ratelimit" in limited.track(org_id=org, feature="scans").headers
 
 
+def test_a_faster_rate_holds_at_once_after_a_slower_one(limited: Running, org: str) -> None:
+    admin = token(None, ADMIN)
+    slow, fast = ({"events": events, "per": "minute", "burst": 100} for events in (1, 600))
+    limited.call("PUT", f"/v1/orgs/{org}", admin, json={"plan": "free", "rate_limit": slow})
+    events = [{"org_id": org, "feature": "scans"}] * 100
+    assert limited.call("POST", "/v1/events", admin, json=events).status_code == 200
+    limited.call("PUT", f"/v1/orgs/{org}", admin, json={"rate_limit": fast})
+    told = limited.track(org_id=org, feature="scans", dry_run=True)
+    assert int(told.headers["ratelimit"].partition(";t=")[2]) <= 10
+
+
 def test_an_organisation_has_sub_windows_of_its_own(limited: Running, org: str) -> None:
     body = {"plan": "free", "windows": {"scans": [{"limit": 2, "per": "day", "rolling": True}]}}
     limited.call("PUT", f"/v1/orgs/{org}", token(None, ADMIN), json=body)

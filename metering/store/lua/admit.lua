@@ -104,7 +104,9 @@ local function rate_of(record, key, text)
   local interval, burst = match(text, '^(%d+):(%d+):')
   local tat = read('HGET', key, 'rate')
   if not interval or type(tat) == 'table' or tat and not tonumber(tat) then return false end
-  return {interval = tonumber(interval), room = tonumber(burst) * tonumber(interval), tat = tonumber(tat or 0)}
+  local room = tonumber(burst) * tonumber(interval)
+  -- No rate puts it further ahead than its room: what does was left by a slower rate, or by a clock that went back.
+  return {interval = tonumber(interval), room = room, tat = min(tonumber(tat or 0), now * 1000 + room)}
 end
 
 -- Takes one event's share of the rate; the ms to wait where there is none.
