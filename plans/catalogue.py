@@ -163,13 +163,13 @@ def rules_with(plan: Plan, overrides: Mapping[str, Override]) -> dict[str, Rule]
     return {name: overrides.get(name, none).over(rule) for name, rule in plan.rules.items()}
 
 
-def plan_with_room(catalogue: Catalogue, plan: str, feature: str, used: int) -> str | None:
-    """The cheapest other plan under whose limit at least one more unit of the feature fits after `used`.
+def plan_with_room(catalogue: Catalogue, plan: str, feature: str, used: int, quantity: int = 1) -> str | None:
+    """The cheapest other plan under whose limit `quantity` more units of the feature fit after `used`.
 
     A custom price counts as the dearest; of equal prices the first name wins. None where no plan has room.
     """
     others = [other for other in catalogue.plans.values() if other.name != plan]
-    roomy = [other for other in others if _has_room(other.rules.get(feature), used)]
+    roomy = [other for other in others if _has_room(other.rules.get(feature), used + quantity - 1)]
     return min(roomy, key=_price_order).name if roomy else None
 
 

@@ -9,7 +9,7 @@ from metering.api.etags import etag_of
 from metering.api.events import dimensions_of
 from metering.api.guard import require_scope, visible
 from metering.api.models.check import CheckRequest, ChecksRequest
-from metering.api.outcomes import ALLOWED, decided_by, feature_unknown, rate_headers
+from metering.api.outcomes import ALLOWED, decided_by, feature_unknown, rate_headers, short_of_room
 from metering.api.route import Call, Reply, json_reply, tagged_read
 from metering.api.usage import found, span
 from metering.auth import USAGE_WRITE
@@ -139,7 +139,7 @@ def _answer(call: Call, event: UsageEvent, outcome: Outcome) -> dict[str, Any]:
         "overage_allowed": rule is not None and rule.on_limit is OnLimit.OVERAGE,
         "reset_date": rfc3339(standing.opens_ms or outcome.period.end_ms),
         "retry_after_ms": wait_ms,
-        "upgrade": None if allowed else _upgrade(call, event, outcome, used + standing.held),
+        "upgrade": _upgrade(call, event, outcome, used + standing.held) if short_of_room(outcome) else None,
         "cache_ttl_ms": min(wait_ms, TTL_MAX_MS) if not allowed else _cache_ttl_ms(outcome),
         "consumed": not event.dry_run and outcome.recorded > 0,
         "duplicate": outcome.result is Result.DUPLICATE,
@@ -159,7 +159,7 @@ def _wait_ms(call: Call, outcome: Outcome) -> int:
 def _upgrade(call: Call, event: UsageEvent, outcome: Outcome, taken: int) -> dict[str, Any]:
     """The plan that would have room, and the units that are missing under the present one."""
     room = remaining(None if outcome.rule is None else outcome.rule.limit, taken)
-    plan = plan_with_room(call.services.catalogue, outcome.plan, event.feature, taken)
+    plan = plan_with_room(call.services.catalogue, outcome.plan, event.feature, taken, event.quantity)
     return {"plan": plan, "missing": max(0, event.quantity - (room or 0))}
 
 

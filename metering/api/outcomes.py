@@ -166,7 +166,9 @@ def _told(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> dict[str
     quantity = next((units for name, units in event.also if name == feature), event.quantity)
     limit = None if outcome.rule is None else outcome.rule.limit
     held = 0 if outcome.standing is None else outcome.standing.held
-    plan = plan_with_room(catalogue, outcome.plan, feature, outcome.used + held)
+    taken, plan = outcome.used + held, None
+    if short_of_room(outcome):
+        plan = plan_with_room(catalogue, outcome.plan, feature, taken, quantity)
     return {
         "org_id": event.org_id,
         "feature": feature,
@@ -177,6 +179,13 @@ def _told(event: UsageEvent, outcome: Outcome, catalogue: Catalogue) -> dict[str
         "reset_date": rfc3339(outcome.period.end_ms),
         "upgrade": {"plan": plan},
     } | ({"reserved": held} if held else {})
+
+
+def short_of_room(outcome: Outcome) -> bool:
+    """Whether another plan's limit would help: not where a sub-window, the rate or the event's own id refused."""
+    if outcome.result is Result.DISABLED:
+        return True
+    return outcome.result is Result.REFUSED and (outcome.standing is None or not outcome.standing.decided_by)
 
 
 def feature_unknown(feature: str, catalogue: Catalogue) -> FeatureUnknown:

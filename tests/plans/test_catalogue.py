@@ -310,6 +310,11 @@ def test_the_plan_to_move_to_is_the_cheapest_other_with_room(
     assert plan_with_room(small(), plan, feature, used) == other
 
 
+def test_a_plan_has_room_when_all_of_the_units_fit() -> None:
+    assert plan_with_room(small(), "basic", "calls", 5, 495) == "medium"
+    assert plan_with_room(small(), "basic", "calls", 5, 496) == "large"
+
+
 def test_of_plans_at_one_price_the_first_name_is_the_one_to_move_to() -> None:
     catalogue = small(SMALL.replace("9900", "4900").replace("[plans.large]", "[plans.the_first_one]"))
     assert plan_with_room(catalogue, "basic", "calls", 100) == "medium"

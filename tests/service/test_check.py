@@ -43,6 +43,26 @@ def test_a_no_says_why_and_what_unblocks_it(service: Running, blocked: str) -> N
     assert 0 < told["cache_ttl_ms"] <= 10_000
 
 
+def test_the_plan_that_would_unblock_has_room_for_all_of_the_units(service: Running, blocked: str) -> None:
+    service.call("PUT", f"/v1/orgs/{blocked}", token(None, ADMIN), json={"plan": "professional"})
+    service.call(
+        "PUT", f"/v1/orgs/{blocked}", token(None, ADMIN), json={"limits": {"scans": 20}, "on_limit": {"scans": "block"}}
+    )
+    told = check(service, org_id=blocked, feature="scans", quantity=15)
+    assert told["upgrade"] == {"plan": "enterprise", "missing": 3}
+    refused = problem(service.track(org_id=blocked, feature="scans", quantity=15), 403, "quota-exceeded")
+    assert refused["upgrade"] == {"plan": "enterprise"}
+
+
+def test_where_a_sub_window_refuses_no_plan_is_offered(service: Running, org: str) -> None:
+    windows = {"scans": [{"limit": 2, "per": "week"}]}
+    service.call("PUT", f"/v1/orgs/{org}", token(None, ADMIN), json={"plan": "professional", "windows": windows})
+    told = check(service, org_id=org, feature="scans", quantity=3)
+    assert (told["decided_by"], told["upgrade"]) == ("window_week", None)
+    refused = problem(service.track(org_id=org, feature="scans", quantity=3), 403, "quota-exceeded")
+    assert refused["upgrade"] == {"plan": None}
+
+
 def test_the_more_is_left_the_longer_a_yes_is_good_for(service: Running, org: str) -> None:
     service.track(org_id=org, feature="wallet_checks", quantity=50)
     limits = {"plan": "free", "on_limit": {"wallet_checks": "block"}}

@@ -63,7 +63,7 @@ class CheckAnswer(Answer):
     overage_allowed: bool = Field(description="Whether the plan counts on above its limit.")
     reset_date: str = Field(json_schema_extra={"format": "date-time"}, description="When the limit that decided opens.")
     retry_after_ms: int = Field(description="Before asking again can help; 0 where nothing is to be waited for.")
-    upgrade: UpgradeHint | None = Field(description="null where there is room.")
+    upgrade: UpgradeHint | None = Field(description="null where there is room, or another plan's limit would not help.")
     cache_ttl_ms: int = Field(description="How long this answer is good enough to act on without asking again.")
     consumed: bool
     duplicate: bool
