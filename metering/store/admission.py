@@ -118,16 +118,16 @@ class Admission(Pending):
 
 def stays_out(event: Pending) -> Pending:
     """The event, which may not go to a closed period any more: that is final, or was never there."""
-    for row in _rows_of(event):
+    for row in rows_of(event):
         row.original = False
     return event
 
 
-def _rows_of(event: Pending) -> list[AdmitRow]:
+def rows_of(event: Pending) -> list[AdmitRow]:
     """The rows of whatever waits; an ordinary event is one."""
     if isinstance(event, Admission):
         return event.rows
-    return [AdmitRow(event.feature, event.shard, event.tail, event.timestamp_ms)]
+    return [AdmitRow(event.feature, event.shard, event.tail, event.timestamp_ms, late=event.late)]
 
 
 class _Places:
@@ -161,7 +161,7 @@ class AdmitMaker(CallMaker):
         self, frame: Frame, events: list[Pending], now_ms: int, keys: list[bytes], args: list[bytes]
     ) -> tuple[int, int]:
         """Append one organisation's keys and arguments; returns how many of each."""
-        units = [_rows_of(event) for event in events]
+        units = [rows_of(event) for event in events]
         rows = [row for unit in units for row in unit]
         key_count, arg_count = organisation(frame, rows, now_ms, keys, args)
         for event, unit in zip(events, units, strict=True):

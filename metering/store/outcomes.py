@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from metering.store.admission import ADMIT_WIDTH
+from metering.store.admission import ADMIT_WIDTH, AdmitRow, rows_of
 from metering.store.calls import TRACK_WIDTH, Answer, Pending
 from metering.store.frames import Frame
 from metering.store.pendings import content_of
@@ -48,10 +48,11 @@ def outcome_of(event: UsageEvent, pending: Pending, answer: Answer) -> Outcome:
 def outcomes_of(events: Sequence[UsageEvent], pending: Pending, answer: Answer) -> Iterator[Outcome]:
     """What became of each of the events that were admitted together."""
     frame, reply, at, _ = answer
+    rows = iter(rows_of(pending))
     for event in events:
         parts = []
         for feature, quantity in content_of(event):
-            parts.append(_part(feature, quantity, frame, reply[at : at + ADMIT_WIDTH], reply[0], late=pending.late))
+            parts.append(_part(feature, quantity, frame, reply[at : at + ADMIT_WIDTH], reply[0], next(rows)))
             at += ADMIT_WIDTH
         yield _whole(parts)
 
@@ -65,8 +66,8 @@ def _whole(parts: list[Outcome]) -> Outcome:
     return refused[0] if refused else replace(first, others=tuple(others))
 
 
-def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: int, *, late: bool) -> Outcome:
-    """The outcome of one row of admit."""
+def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: int, row: AdmitRow) -> Outcome:
+    """The outcome of one row of admit. Its period is the one that it was counted in."""
     code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms, capped_overage = cells
     result = _RESULTS[code & 15]
     recorded = overage = 0
@@ -79,7 +80,8 @@ def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: i
         wait_ms=extra if result is Result.RATE_LIMITED else 0,
         hold_state=extra if result is Result.HOLD_GONE else 0,
     )  # fmt: skip
+    period = frame.org.before if row.archived and frame.org.before is not None else frame.period
     return Outcome(
-        result, frame.plan, used, frame.rules.get(feature), frame.period, recorded, overage, _MARKS[code >> 4], late,
+        result, frame.plan, used, frame.rules.get(feature), period, recorded, overage, _MARKS[code >> 4], row.late,
         standing, feature=feature,
     )  # fmt: skip

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from metering.store.counters import LatePolicy
 from metering.usage import Outcome, Result, UsageEvent
 from tests.lua.ledger import Ledger
@@ -42,6 +44,7 @@ async def test_a_late_event_counts_in_its_period_and_against_its_limits(each_sto
         await ledger.callers[0].counters.track(event("acme", 2))
         found = await late(ledger, border - HOUR_MS, 5)
         assert (found.result, found.used, found.overage, found.late) == (Result.RECORDED, 13, 3, True)
+        assert found.period.end_ms == border  # a void names it
         assert found.marks == ()  # nobody is to be told about a month that is over
         assert (await late(ledger, border - HOUR_MS, 2, "checks")).result is Result.REFUSED
         assert (await late(ledger, border - HOUR_MS, 1, "checks")).used == 10
@@ -57,7 +60,21 @@ async def test_a_late_event_counts_once(store: StoreServer) -> None:
         border = await into_february(ledger, event("acme", 8))
         await late(ledger, border - HOUR_MS)
         again = await late(ledger, border - HOUR_MS)
-        assert (again.result, again.used) == (Result.DUPLICATE, 9)
+        assert (again.result, again.used, again.period.end_ms) == (Result.DUPLICATE, 9, border)
+        await lawful(ledger)
+
+
+@pytest.mark.parametrize("policy", [LatePolicy.CURRENT, LatePolicy.ORIGINAL])
+async def test_of_events_that_count_together_only_the_late_ones_are_called_late(
+    store: StoreServer, policy: LatePolicy
+) -> None:
+    async with calm(store.url, late=policy) as ledger:
+        border = await into_february(ledger, event("acme", 8))
+        sent = [event("acme", 1, "e1"), event("acme", 1, "e2", timestamp_ms=border - HOUR_MS), event("acme", 1, "e3")]
+        found = [o for o in await ledger.callers[0].counters.track_all(sent, atomic=True) if isinstance(o, Outcome)]
+        assert [outcome.late for outcome in found] == [False, True, False]
+        own = policy is LatePolicy.ORIGINAL
+        assert [outcome.period.end_ms == border for outcome in found] == [False, own, False]
         await lawful(ledger)
 
 
