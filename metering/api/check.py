@@ -14,6 +14,7 @@ from metering.api.route import Call, Reply, json_reply, tagged_read
 from metering.api.usage import found, span
 from metering.auth import USAGE_WRITE
 from metering.errors import Problem
+from metering.log import request_id
 from metering.moments import rfc3339
 from metering.usage import Outcome, Result, Standing, UsageEvent
 from plans.catalogue import plan_with_room
@@ -114,7 +115,7 @@ def _read(call: Call, ask: CheckRequest) -> UsageEvent | Problem:
 
 def _result(call: Call, event: UsageEvent, outcome: Outcome | Problem) -> dict[str, Any]:
     if isinstance(outcome, Problem):
-        return {"problem": outcome.members("")}
+        return {"problem": outcome.members(request_id.get())}
     return _answer(call, event, outcome)
 
 

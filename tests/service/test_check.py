@@ -98,9 +98,11 @@ def test_questions_about_organisations_that_the_caller_does_not_see_have_no_answ
     service: Running, blocked: str, org: str
 ) -> None:
     asks = [{"org_id": blocked, "feature": "scans"}, {"org_id": f"{blocked}-other", "feature": "scans"}]
-    own, foreign = check(service, token(blocked, CHECK), checks=asks)["results"]
+    headers = {"X-Request-Id": "mine-1"}
+    sent = service.call("POST", "/v1/check", token(blocked, CHECK), json={"checks": asks}, headers=headers)
+    own, foreign = sent.json()["results"]
     assert own["allowed"]
-    assert foreign["problem"]["code"] == "org-not-found"
+    assert (foreign["problem"]["code"], foreign["problem"]["request_id"]) == ("org-not-found", "mine-1")
 
 
 def test_a_mode_tightens_the_question(service: Running, org: str) -> None:
