@@ -4,6 +4,7 @@ It serves the app on the parent's socket, ends with the parent, and beats once a
 from its event loop: the first beat says that it serves, silence says that it hangs.
 """
 
+import gc
 import os
 import resource
 import socket
@@ -90,6 +91,7 @@ class PulsingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve, then beat for the first time."""
         await super().startup(sockets=sockets)
+        settle()
         self._beat()
 
     async def on_tick(self, counter: int) -> bool:
@@ -101,6 +103,16 @@ class PulsingServer(uvicorn.Server):
     def _beat(self) -> None:
         with suppress(BlockingIOError, BrokenPipeError):
             os.write(self._pulse_fd, b".")
+
+
+def settle() -> None:
+    """Leave out of later garbage collections what is there now: modules, models and routes live as long as the worker.
+
+    Walking them over and over found nothing, stopped the worker for 65 ms about twice a second under batches, and took
+    a sixth of its CPU.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _raise_file_limit() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from metering.serve_worker import BACKLOG
 from metering.store.connect import connect
 from metering.store.conservation import walk
 from metering.store.keys import Keys
@@ -23,8 +25,6 @@ ROUNDS: Final = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS: Final = int(os.environ.get("BENCH_SECONDS", "4"))
 FOLDER: Final = Path(__file__).parent
 FLOOR: Final = "tests.bench.floor:app"
-SERVICE: Final = "metering.app:create_app"
-WIRE: Final = "metering.wire:WireProtocol"
 SECRET: Final = "a secret that only this bench ever used"
 SERVICE_CORE: Final = 0
 STORE_CORE: Final = 1
@@ -69,33 +69,39 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def server(app: str, *options: str, environment: Mapping[str, str]) -> Iterator[Server]:
-    """A uvicorn process on the first core."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--loop", "uvloop"]
-    command += ["--no-access-log", "--no-proxy-headers", "--log-level", "warning", *options]
-    process = subprocess.Popen(command, env=os.environ | dict(environment), stdout=subprocess.DEVNULL)
-    os.sched_setaffinity(process.pid, {SERVICE_CORE})
-    try:
-        wait_until(lambda: answers(port), timeout_s=20, what=f"{app} on port {port}")
-        yield Server(process.pid, port)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@contextmanager
 def floor() -> Iterator[Server]:
-    """The bare handler."""
-    with server(FLOOR, "--http", "httptools", environment={}) as running:
+    """The bare handler, one process of uvicorn."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", FLOOR, "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+    command += ["--no-access-log", "--no-proxy-headers", "--log-level", "warning"]
+    with measured(subprocess.Popen(command, stdout=subprocess.DEVNULL), port) as running:
         yield running
 
 
 @contextmanager
 def service(environment: Mapping[str, str]) -> Iterator[Server]:
-    """The service, one worker."""
-    with server(SERVICE, "--factory", "--http", WIRE, environment=environment) as running:
-        yield running
+    """One worker of the service, as `metering serve` starts it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+        pulse, beats = os.pipe()
+        fds = (listener.fileno(), beats)
+        command = [sys.executable, "-m", "metering.serve_worker", str(os.getpid()), *map(str, fds)]
+        process = subprocess.Popen(command, env=os.environ | dict(environment), pass_fds=fds, stdout=subprocess.DEVNULL)
+        with measured(process, listener.getsockname()[1]) as running:
+            yield running
+        os.close(pulse)
+        os.close(beats)
+
+
+@contextmanager
+def measured(process: subprocess.Popen[bytes], port: int) -> Iterator[Server]:
+    """A server process, held on the first core, once it answers; ended afterwards."""
+    os.sched_setaffinity(process.pid, {SERVICE_CORE})
+    try:
+        wait_until(lambda: answers(port), timeout_s=20, what=f"a server answers on port {port}")
+        yield Server(process.pid, port)
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def answers(port: int) -> bool:
@@ -104,7 +110,7 @@ def answers(port: int) -> bool:
         urlopen(f"http://127.0.0.1:{port}/health/live", timeout=1).close()
     except HTTPError:
         return True
-    except URLError:
+    except OSError:
         return False
     return True
 

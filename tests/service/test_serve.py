@@ -114,6 +114,11 @@ def _answers(service: ServiceProcess) -> bool:
         return False
 
 
+def test_a_worker_leaves_what_lives_as_long_as_itself_out_of_collections(service: ServiceProcess) -> None:
+    """Modules and models are tens of thousands of objects; walking them stops the loop for tens of milliseconds."""
+    assert int(service.call("/settled")[1]) > 10_000
+
+
 def test_two_workers_share_one_address(tmp_path: Path) -> None:
     with _tiny(tmp_path, "--workers", "2") as service:
         wait_until(lambda: len(_answering(service)) == 2, timeout_s=START_S, what="both workers answer")

@@ -1,5 +1,6 @@
 """A small app for tests of the processes around the real one: it counts in the store, or hangs."""
 
+import gc
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class TinyApp:
-    """GET /pid, /count, /environment; /hang stops the event loop; any POST is read to its end first."""
+    """GET /pid, /count, /environment, /settled; /hang stops the event loop; any POST is read to its end first."""
 
     def __init__(self) -> None:
         self._client: Redis = connect(Settings.load().store_url())
@@ -34,6 +35,8 @@ class TinyApp:
     async def _answer(self, path: str) -> str:
         if path == "/count":
             return str(await self._client.incr("count"))
+        if path == "/settled":
+            return str(gc.get_freeze_count())
         if path == "/hang":
             threading.Event().wait()  # the loop does not turn any more
         return os.environ.get(path.removeprefix("/environment/"), str(os.getpid()))
