@@ -81,7 +81,7 @@ Settled = tuple[UsageEvent, Outcome | Problem]
 
 async def _settled(call: Call, asks: Sequence[CheckRequest]) -> list[Settled]:
     """Every question as an event, and what became of it; all in a handful of calls of the store."""
-    read = [_read(call, ask) for ask in asks]
+    read = [_read(call, ask, place) for place, ask in enumerate(asks)]
     events = [event for event in read if isinstance(event, UsageEvent)]
     outcomes = iter(await call.services.counts.track_all(events))
     settled: list[Settled] = []
@@ -95,8 +95,8 @@ async def _settled(call: Call, asks: Sequence[CheckRequest]) -> list[Settled]:
     return settled
 
 
-def _read(call: Call, ask: CheckRequest) -> UsageEvent | Problem:
-    """The question as an event; a trial, unless it is to be consumed."""
+def _read(call: Call, ask: CheckRequest, place: int) -> UsageEvent | Problem:
+    """The question as an event; a trial, unless it is to be consumed. Of several it is the one at `place`."""
     try:
         org_id = visible(call.caller, ask.org_id)
     except Problem as problem:
@@ -105,12 +105,19 @@ def _read(call: Call, ask: CheckRequest) -> UsageEvent | Problem:
         org_id,
         ask.feature,
         ask.quantity,
-        event_id=ask.event_id if ask.consume else None,
+        event_id=_event_id(call, ask, place) if ask.consume else None,
         source=ask.source or "",
         mode=None if ask.mode == "default" else OnLimit(ask.mode),
         dry_run=not ask.consume,
         dimensions=dimensions_of(ask.actor, None, call.services.catalogue.dimensions),
     )
+
+
+def _event_id(call: Call, ask: CheckRequest, place: int) -> str | None:
+    """The id that what is consumed counts under, once; under an Idempotency-Key every try has the same."""
+    if ask.event_id is not None or call.idempotency_key is None:
+        return ask.event_id
+    return f"check_{call.idempotency_key}_{place}"
 
 
 def _result(call: Call, event: UsageEvent, outcome: Outcome | Problem) -> dict[str, Any]:

@@ -81,6 +81,25 @@ def test_consuming_counts_in_the_same_step_and_once(service: Running, blocked: s
     assert (told["allowed"], told["consumed"]) == (False, False)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_what_an_idempotency_key_consumed_counts_once_also_when_its_answer_was_not_kept(
+    service: Running, org: str, several: bool
+) -> None:
+    ask = {"org_id": org, "feature": "scans", "quantity": 2, "consume": True}
+    body = {"checks": [ask, ask]} if several else ask
+    for _ in range(2):
+        headers = {"Idempotency-Key": f"consumed-{several}"}
+        told = service.call("POST", "/v1/check", token(None, ADMIN), json=body, headers=headers)
+        assert told.status_code == 200
+        for kept in service.store.scan_iter("{p*}:k:*"):  # as a worker leaves it that dies in between
+            service.store.delete(kept)
+    assert [answer["duplicate"] for answer in told.json().get("results", [told.json()])] == [True] * (1 + several)
+    assert (
+        service.call("GET", f"/usage/{org}", token(None, ADMIN)).json()["features"]["scans"]["current"]
+        == 2 + 2 * several
+    )
+
+
 def test_many_questions_are_answered_each_for_itself(service: Running, blocked: str) -> None:
     asks = [
         {"org_id": blocked, "feature": "scans", "quantity": 2},
