@@ -66,16 +66,22 @@ MeasuresMaker = Callable[..., AbstractContextManager[Measures]]
 
 
 def create_app(
-    settings: Settings | None = None, *, clock: Clock | None = None, measures: MeasuresMaker | None = None
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    measures: MeasuresMaker | None = None,
+    tidies: bool = True,
 ) -> "App":
     """The service as an ASGI application. Without `settings` they are read from the environment.
+
+    With `tidies` false it writes only what requests ask for: what has run out is left to other workers.
 
     Raises SettingsError (the file of public keys is read too) or CatalogueError; what the store has to say comes when
     the lifespan begins.
     """
     settings = settings or Settings.load()
     log_setup.configure(settings.log_level.value, secrets=secrets_of(settings))
-    return App(settings, parse(*settings.plans_text()), clock or SystemClock(), measures or Metrics)
+    return App(settings, parse(*settings.plans_text()), clock or SystemClock(), measures or Metrics, tidies)
 
 
 def secrets_of(settings: Settings) -> list[str]:
@@ -122,11 +128,14 @@ class _Opened:
 class App:
     """The service. Until its lifespan has begun, and after it has ended, it answers 503."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, clock: Clock, measures: MeasuresMaker) -> None:
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, clock: Clock, measures: MeasuresMaker, tidies: bool
+    ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._clock = clock
         self._measures = measures
+        self._tidies = tidies
         self._key_file = key_file(settings)
         self._ulids = Ulids(clock)
         self._front: Front | None = None
@@ -183,13 +192,15 @@ class App:
         loops = (
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
+            Loop("queue", consumer.turn, TURN_S, queue.woken),
+        )
+        tidying = (
             Loop("sweep", orgs.sweep, SWEEP_S),
             Loop("spent", spent.unlink, SPENT_S),
             Loop("holds", holds.expire, EXPIRE_S),
             Loop("raw events", raw_log.trim, TRIM_S),
-            Loop("queue", consumer.turn, TURN_S, queue.woken),
         )
-        await stack.enter_async_context(Workers(*loops))
+        await stack.enter_async_context(Workers(*loops, *(tidying if self._tidies else ())))
         vitals = self._vitals(stack, ground, counters)
         return self._wired(
             _Opened(

@@ -49,10 +49,10 @@ Answer = httpx2.Response
 
 @contextmanager
 def holding(folder: Path, **settings: Any) -> Iterator[Running]:
-    """A service with this catalogue."""
+    """A service with this catalogue, which ends holds that have run out."""
     file = folder / "plans.toml"
     file.write_text(CATALOGUE)
-    with Running(plans_file=file, **settings) as running:
+    with Running(plans_file=file, tidies=True, **settings) as running:
         yield running
 
 
@@ -124,7 +124,7 @@ class Holding:
         yield
         assert self._keys() == before
 
-    def _keys(self) -> dict[bytes, bytes | None]:
+    def _keys(self) -> dict[bytes, bytes]:
         return {key: value for key, value in self.service.snapshot().items() if self.org_id.encode() in key}
 
     def ended(self, path: str) -> None:

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Self
 
@@ -26,6 +26,12 @@ OWN: Final = (USAGE_WRITE, USAGE_READ, CHECK, BILLING_READ, BILLING_WRITE, AUDIT
 """Every scope of a customer."""
 
 START_S: Final = 20.0
+
+SOON_MS: Final = 30_000
+"""A key that has no longer to live may be gone before a test has looked twice."""
+
+FOR_EVER: Final = -1
+"""What PTTL says of a key that does not expire."""
 
 
 class Recorder:
@@ -63,12 +69,16 @@ def token(org_id: str | None = None, *scopes: str, secret: str = SECRET, **claim
 
 
 class Running:
-    """`with Running() as service:` gives `.call`, `.store` (a plain client) and `.recorder`. `settings` override."""
+    """`with Running() as service:` gives `.call`, `.store` (a plain client) and `.recorder`. `settings` override.
 
-    def __init__(self, store: StoreServer | None = None, **settings: Any) -> None:
+    Unless `tidies`, nothing but requests writes, so that a test can say that a request wrote nothing.
+    """
+
+    def __init__(self, store: StoreServer | None = None, *, tidies: bool = False, **settings: Any) -> None:
         self._own_store = None if store else StoreServer()
         self.server_store = store or self._own_store or StoreServer()
         self._given = settings
+        self._tidies = tidies
         self.recorder = Recorder()
 
     def __enter__(self) -> Self:
@@ -94,7 +104,7 @@ class Running:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.port: int = listener.getsockname()[1]
         served = config("set below")
-        served.app, served.factory = create_app(settings, measures=self._measures), False
+        served.app, served.factory = create_app(settings, measures=self._measures, tidies=self._tidies), False
         server = uvicorn.Server(served)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -129,16 +139,29 @@ class Running:
         """POST /usage/track, by default as administrator."""
         return self.call("POST", "/usage/track", bearer or token(None, ADMIN), json=body)
 
-    def snapshot(self) -> dict[bytes, bytes | None]:
-        """Every key of the store with its serialised value."""
-        return {key: self.store.dump(key) for key in sorted(self.store.scan_iter(count=1000))}
+    def snapshot(self) -> dict[bytes, bytes]:
+        """Every key of the store with its serialised value; none that expires between the two looks at it."""
+        keys = sorted(self.store.scan_iter(count=1000))
+        return {key: value for key, value in zip(keys, self._asked("DUMP", keys), strict=True) if value is not None}
+
+    def _asked(self, command: str, keys: Iterable[bytes]) -> list[Any]:
+        """What the command says of every key, in one round trip."""
+        asked = self.store.pipeline(transaction=False)
+        for key in keys:
+            asked.execute_command(command, key)
+        return list(asked.execute())
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Fails unless the store holds the same, byte for byte, afterwards."""
+        """Fails unless the store holds the same, byte for byte, afterwards, but for what time alone took out of it."""
         before = self.snapshot()
+        lives = zip(before, self._asked("PTTL", before), strict=True)
+        expiring = {key for key, left in lives if left != FOR_EVER and left <= SOON_MS}
         yield
-        assert self.snapshot() == before
+        after = self.snapshot()
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        written = sorted(key for key in changed if key in after or key not in expiring)
+        assert not written, f"written or removed: {written}"
 
 
 def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:

@@ -139,6 +139,10 @@ FAULTY: Final[dict[str, tuple[Any, list[tuple[str, str]]]]] = {
     "time of no instant": ({"time": "yesterday"}, [("/time", "timestamp")]),
     "attribute in capitals": ({"orgId": "x"}, [("/orgId", "string-pattern-mismatch")]),
     "extension of an object": ({"more": {}}, [("/more", "extension")]),
+    "extensions of numbers no float holds": (
+        {"a": 2**53, "b": -(2**63) - 1},
+        [("/a", "extension"), ("/b", "extension")],
+    ),
     "data of an array": ({"data": [1]}, [("/data", "dict-type")]),
     "bytes": ({"data_base64": "AAE="}, [("/data_base64", "data-base64")]),
     "content type of none": ({"datacontenttype": "json"}, [("/datacontenttype", "string-pattern-mismatch")]),

@@ -23,7 +23,7 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, token
 
-EXAMPLES: Final = 60
+EXAMPLES: Final = 40
 """Generated for each operation, besides those that cover the schema's borders one by one."""
 
 KNOWN: Final = "org-123"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, RootModel, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from metering.api.models.fields import Answer, Moment, OrgId, Request, Text, unset, whole
+from metering.api.models.fields import EXACT_FLOAT_MAX, Answer, Moment, OrgId, Request, Text, unset, whole
 from metering.api.models.problems import FaultView
 from metering.api.models.usage import TrackRequest
 
@@ -33,9 +33,9 @@ def _no_bytes(value: object) -> None:
 
 def _scalar(value: object) -> object:
     value = whole(value)
-    if value is None or isinstance(value, str | int):  # bool is an int
-        return value
-    raise PydanticCustomError("extension", "a text, a whole number, true or false is needed")
+    if value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < EXACT_FLOAT_MAX):
+        return value  # bool is an int
+    raise PydanticCustomError("extension", "a text, a whole number below 2^53, true or false is needed")
 
 
 NoBytes: TypeAlias = Annotated[None, BeforeValidator(_no_bytes)]
@@ -43,7 +43,13 @@ Data: TypeAlias = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 Extension: TypeAlias = Annotated[
     str | int | None,
     PlainValidator(_scalar),
-    WithJsonSchema({"type": ["string", "integer", "boolean", "null"]}),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer", "boolean", "null"],
+            "minimum": 1 - EXACT_FLOAT_MAX,
+            "maximum": EXACT_FLOAT_MAX - 1,
+        }
+    ),
 ]
 
 
