@@ -7,6 +7,7 @@ TRACK: Final = "metering/store/lua/track.lua"
 SHARED: Final = "metering/store/lua/shared/counting.lua"
 COUNTERS: Final = "metering/store/counters.py"
 ADMIT: Final = "metering/store/lua/admit.lua"
+ADJUST: Final = "metering/store/lua/adjust.lua"
 
 _AWAIT: Final = """\
         pending = self.pendings.of(event)
@@ -151,3 +152,22 @@ ADMIT_BUGS: Final = (
     ),
 )
 """Bugs that the model test of admit must catch."""
+
+WHOLE_BUGS: Final = (
+    Bug(
+        "a void that came twice takes twice",
+        ((ADJUST, "  call('SADD', KEYS[shard0 + tiers_now - 1], digest, content)\n", ""),),
+    ),
+    Bug("a correction goes below zero", ((ADJUST, "  if after < 0 then return 6 end\n", ""),)),
+    Bug(
+        "overage outlives the units that caused it",
+        ((ADJUST, "  c.less = max(0, min(overage, caused), overage - after)\n", ""),),
+    ),
+    Bug("an event cut to fit is voided whole", ((ADJUST, "and ARGV[a + 2] == '' and c.cut and 14", "and false"),)),
+    Bug("taken out of the counter, not of history", ((ADJUST, "        lower(c.buckets)\n", ""),)),
+    Bug(
+        "another event's content is voided",
+        ((ADJUST, "voided_content) ~= 1 then return {5}", "voided_content) > 1 then return {5}"),),
+    ),
+)
+"""Bugs of corrections among everything else, that the model test of every verb must catch."""

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from metering.store.correction import ALL
 from metering.store.holds import HoldState
 from metering.store.pendings import content_of
 from metering.usage import ADMITTED, Outcome, Result, UsageEvent
 from plans.catalogue import Catalogue, Override, rules_with
+from plans.corrections import Counter as Figure
+from plans.corrections import Refusal, cleared, corrected
 from plans.limits import Rule, Verdict, decide
 from plans.periods import Period, Reset, month_utc, period_at, previous_month
 from plans.subwindows import RateLimit, conforming
@@ -48,6 +51,15 @@ class ModelHold:
         return HoldState.EXPIRED if ended else self.state
 
 
+@dataclass(frozen=True)
+class Counted:
+    """An event with an id that was counted: what it recorded of each feature, and in which period."""
+
+    event: UsageEvent
+    recorded: tuple[int, ...]
+    period_ms: int
+
+
 @dataclass
 class ModelOrg:
     """One organisation as the model holds it."""
@@ -63,6 +75,25 @@ class ModelOrg:
     holds: dict[str, ModelHold] = field(default_factory=dict)
     seen: dict[tuple[str, str], tuple[tuple[tuple[str, int], ...], str]] = field(default_factory=dict)
     tat_us: int = 0
+    counted: Counter[str] = field(default_factory=Counter)  # in this period by events, whatever was corrected
+    corrected: Counter[str] = field(default_factory=Counter)  # in this period by corrections
+    given_back: Counter[str] = field(default_factory=Counter)
+    cut: set[str] = field(default_factory=set)
+    events: tuple[Counted, ...] = ()
+
+    def correct(self, feature: str, change: int | str) -> Refusal | None:
+        """What a correction does to one counter, or why it does not. Sub-windows, rate and holds stay as they are."""
+        figure = Figure(self.used[feature], self.overage[feature], self.given_back[feature])
+        made = (
+            corrected(self.rules[feature].limit, figure, change)
+            if isinstance(change, int)
+            else cleared(figure, forgive=change == ALL)
+        )
+        if isinstance(made, Refusal):
+            return made
+        self.corrected[feature] += made.used - figure.used
+        self.used[feature], self.overage[feature], self.given_back[feature] = made.used, made.accrued, made.given_back
+        return None
 
     def held(self, feature: str, now_ms: int) -> int:
         """Units that open holds keep. One that is charged at its end keeps them until it is."""
@@ -110,7 +141,8 @@ class Model:
         if now_ms >= org.period.end_ms:
             found = period_at(now_ms, reset=Reset.CALENDAR, anchor_ms=now_ms)
             org.period = Period(max(found.start_ms, org.period.end_ms), found.end_ms)
-            org.used, org.overage = Counter(), Counter()
+            org.used, org.overage, org.given_back = Counter(), Counter(), Counter()
+            org.counted, org.corrected, org.cut = Counter(), Counter(), set()
         return org
 
     def change(self, org_id: str, plan: str, overrides: dict[str, Override]) -> None:
@@ -158,6 +190,9 @@ class Model:
             if rows[-1][0] not in ADMITTED:
                 rest = len(content_of(ask.event)) - place - 1
                 return rows + [(Result.NOT_TOGETHER, 0, 0, 0, 0)] * rest
+        if ask.verb == "t" and ask.event.event_id is not None and rows[0][2]:
+            recorded = tuple(row[2] for row in rows)
+            org.events = (*org.events, Counted(ask.event, recorded, org.period.start_ms))
         return rows
 
     def _row(  # noqa: PLR0911 - each refusal in its turn
@@ -221,6 +256,8 @@ class Model:
             return (result, org.used[feature], made.recorded, 0, held + made.recorded)
         if ask.hold_id:
             org.holds[ask.hold_id] = replace(org.holds[ask.hold_id], state=HoldState.COMMITTED)
+        if made.recorded < quantity:
+            org.cut.add(feature)
         self.count(org, feature, made.recorded, made.overage, now_ms)
         self._remember(org, ask, now_ms)
         return (result, org.used[feature], made.recorded, made.overage, held)
@@ -229,6 +266,7 @@ class Model:
         """Units on a counter, in its windows and its sum since ever."""
         org.used[feature] += recorded
         org.ever[feature] += recorded
+        org.counted[feature] += recorded
         org.overage[feature] += overage
         for window in org.rules[feature].windows:
             org.windows[feature, window.name].append((now_ms, recorded))
@@ -275,5 +313,6 @@ def _copy(org: ModelOrg) -> ModelOrg:
     windows |= {key: list(units) for key, units in org.windows.items()}
     return replace(
         org, used=Counter(org.used), overage=Counter(org.overage), ever=Counter(org.ever), windows=windows,
-        holds=dict(org.holds), seen=dict(org.seen),
+        holds=dict(org.holds), seen=dict(org.seen), counted=Counter(org.counted), corrected=Counter(org.corrected),
+        given_back=Counter(org.given_back), cut=set(org.cut),
     )  # fmt: skip

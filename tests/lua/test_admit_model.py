@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import pytest
@@ -86,6 +86,10 @@ open = { limit = 0, on_limit = "overage" }
 """
 
 
+Kind = tuple[Callable[[], Awaitable[None]], int]
+"""A step, and how often it is drawn beside the others."""
+
+
 class Run:
     """One seeded run: draws steps, drives the store, tells the model."""
 
@@ -100,14 +104,17 @@ class Run:
 
     async def step(self) -> None:
         """One step of any kind, and every figure after it."""
-        kinds = (
+        await self.away_from_borders()
+        await self.random.choices(*zip(*self.kinds(), strict=True))[0]()
+        await self.check()
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """Every kind of step, and how often it is drawn."""
+        return (
             (self.events, 40), (self.together, 12), (self.trial, 10), (self.place, 22), (self.settle, 22),
             (self.release, 5), (self.extend, 4), (self.jump, 12), (self.change, 6), (self.expire, 6), (self.race, 6),
             (self.lost_reply, 6), (self.aim, 10), (self.race_to_hold, 6), (self.race_to_settle, 6),
         )  # fmt: skip
-        await self.away_from_borders()
-        await self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]()
-        await self.check()
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -357,8 +364,10 @@ class Run:
             record = await self.ledger.client.hgetall(self.ledger.keys.record(org_id))
             if int(record[b"ps"]) == org.period.start_ms:
                 for feature in org.rules:
-                    used, over = (int(record.get(f"{k}:{feature}".encode(), 0)) for k in "ux")
-                    assert (used, over) == (org.used[feature], org.overage[feature]), (org_id, feature)
+                    found = [int(record.get(f"{k}:{feature}".encode(), 0)) for k in "uxy"]
+                    model = [org.used[feature], org.overage[feature], org.given_back[feature]]
+                    assert found == model, (org_id, feature)
+                    assert found[0] == org.counted[feature] + org.corrected[feature], (org_id, feature)
             report = await check_org(self.ledger.client, self.ledger.keys, org_id, tuple(org.rules))
             assert not report.violations, report.violations
 
