@@ -216,7 +216,39 @@ class Settings(BaseSettings):
         None, "Stripe's secret key", "a key that begins with sk_ or rk_"
     )
     stripe_webhook_secret: Annotated[SecretStr, _starts("whsec_")] | None = _setting(
-        None, "secret that signs Stripe's webhooks", "a secret that begins with whsec_"
+        None, "secrets that sign Stripe's webhooks", "secrets that begin with whsec_, commas between them"
+    )
+    stripe_api_base: HttpUrl | None = _setting(
+        None, "where Stripe is reached; unset: Stripe itself. `metering serve --sandbox` names its own", "an http URL"
+    )
+    stripe_shadow_key: Annotated[SecretStr, _starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
+        None, "a second, test key that everything billed is told to as well", "a test key of Stripe"
+    )
+    stripe_rate: int = _setting(
+        20, "calls a second to Stripe, all workers together", "a number, 1 to 1000", ge=1, le=1000
+    )
+    overage_push_s: float = _setting(
+        60.0,
+        "seconds between two looks at overage that Stripe has not been told",
+        "a number, 0.1 to 3600",
+        ge=0.1,
+        le=3600,
+    )
+    late_usage: Literal["invoice_item", "write_off"] = _setting(
+        "invoice_item",
+        "overage found after its invoice was finalised: on the next one, or let go",
+        "invoice_item or write_off",
+    )
+    grace_days: int = _setting(
+        7, "days from a failed payment until it counts as overdue", "a number, 0 to 90", ge=0, le=90
+    )
+    overdue_action: Literal["flag", "downgrade"] = _setting(
+        "flag",
+        "what becomes of an organisation that is overdue: shown, or put on the default plan",
+        "flag or downgrade",
+    )
+    test_clock: bool = _setting(
+        False, "the data set has a clock that `metering clock advance` moves; never with a live key", "true or false"
     )
     stripe_publishable_key: Annotated[str, _starts("pk_")] | None = _setting(
         None, "Stripe's publishable key, for the pages", "a key that begins with pk_"

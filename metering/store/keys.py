@@ -66,6 +66,8 @@ _CHARS: Final = {
     "shard": "[0-9a-f]+",
     "digest": "[0-9a-f]{32}",
     "key_id": "[0-9a-f]{19}",
+    "window": "[a-z2-7]{52}",
+    "event": "evt_[A-Za-z0-9_]+",
 }
 
 KEY_ID_PATTERN: Final = f"^{_CHARS['key_id']}$"
@@ -91,6 +93,14 @@ SHAPES: Final = (
     Shape("values", "{p<p>}:v:<org>:<dim>:<month>", Kind.SET, Expiry.TTL, "values a dimension had in a month"),
     Shape("api_key", "{p<p>}:c:<key_id>", Kind.HASH, Expiry.CALL, "an API key: its digest, whose it is, its scopes"),
     Shape("ended_key", "{p<p>}:x:<key_id>", Kind.STRING, Expiry.TTL, "whose a deleted API key was"),
+    Shape("window", "{p<p>}:b:<window>", Kind.HASH, Expiry.JOB, "overage on its way to Stripe; kept a year after it"),
+    Shape("lane", "{p<p>}:l:<digest>", Kind.HASH, Expiry.CALL, "the window of a customer and meter that is on its way"),
+    Shape(
+        "journal", "{p<p>}:q:<digest>:<day>", Kind.HASH, Expiry.TTL, "windows that Stripe took of a customer and meter"
+    ),
+    Shape("customers", "{p<p>}:f:<digest>", Kind.SET, Expiry.CALL, "the organisations of a Stripe customer"),
+    Shape("received", "{p<p>}:n:<event>", Kind.STRING, Expiry.TTL, "a Stripe event that came in"),
+    Shape("applied", "{p<p>}:z:<org>:<event>", Kind.STRING, Expiry.TTL, "a Stripe event that took effect"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape("totals", "{p<p>}:totals", Kind.HASH, Expiry.NEVER, "units since ever by plan and feature, units taken out"),
@@ -106,6 +116,13 @@ SHAPES: Final = (
     Shape("api_keys", "{p<p>}:api_keys", Kind.ZSET, Expiry.NEVER, "the API keys, by owner"),
     Shape("epoch", "{p<p>}:epoch", Kind.HASH, Expiry.NEVER, "how often a credential was withdrawn"),
     Shape("denied", "{p<p>}:denied", Kind.ZSET, Expiry.NEVER, "ids of tokens that are refused, by their end"),
+    Shape("outbox", "{p<p>}:outbox", Kind.ZSET, Expiry.NEVER, "windows that Stripe has not taken, by their next turn"),
+    Shape("settled", "{p<p>}:settled", Kind.ZSET, Expiry.NEVER, "windows whose way is over, by when it was"),
+    Shape("dead_windows", "{p<p>}:dead_windows", Kind.ZSET, Expiry.NEVER, "windows that Stripe refused"),
+    Shape("unbilled", "{p<p>}:unbilled", Kind.ZSET, Expiry.NEVER, "counters with overage and no Stripe customer"),
+    Shape("inbox", "{p<p>}:inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that came in and wait for their effect"),
+    Shape("dead_inbox", "{p<p>}:dead_inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that could not take effect"),
+    Shape("stripe", "{p<p>}:stripe", Kind.HASH, Expiry.NEVER, "how far Stripe's events were read, and its pace"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
 
@@ -156,7 +173,7 @@ class Keys:
 
     def kept(self, digest: str) -> str:
         """A request with an Idempotency-Key. It belongs to its digest (32 hex digits), not to an organisation."""
-        return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}:k:{digest}"
+        return f"{self._of(digest)}:k:{digest}"
 
     def hold(self, org: str, hold: str) -> str:
         """One reservation or lease."""
@@ -189,6 +206,37 @@ class Keys:
     def ended_key(self, key_id: str) -> str:
         """The mark that a deleted API key leaves for a while."""
         return f"{{p{key_partition(key_id):02x}}}:x:{key_id}"
+
+    def window(self, org: str, window: str) -> str:
+        """A sealed window of an organisation, by its identifier."""
+        return f"{self._tag(org)}:b:{window}"
+
+    def lane(self, digest: str) -> str:
+        """What is on its way of one customer and meter. It belongs to its digest (32 hex digits)."""
+        return f"{self._of(digest)}:l:{digest}"
+
+    def journal(self, digest: str, day: str) -> str:
+        """What Stripe took of one customer and meter, of the usage of one UTC day (`yyyymmdd`)."""
+        return f"{self._of(digest)}:q:{digest}:{day}"
+
+    def customers(self, digest: str) -> str:
+        """The organisations of one Stripe customer, by the customer's digest (32 hex digits)."""
+        return f"{self._of(digest)}:f:{digest}"
+
+    def event_partition(self, event: str) -> int:
+        """The partition in which a Stripe event waits: CRC-32 of its id, the low bits."""
+        return crc32(event.encode()) & (self.partitions - 1)
+
+    def received(self, event: str) -> str:
+        """The mark of a Stripe event that came in."""
+        return f"{{p{self.event_partition(event):02x}}}:n:{event}"
+
+    def applied(self, org: str, event: str) -> str:
+        """The mark of a Stripe event that took effect on an organisation."""
+        return f"{self._tag(org)}:z:{org}:{event}"
+
+    def _of(self, digest: str) -> str:
+        return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}"
 
     def _tag(self, org: str) -> str:
         return f"{{p{self.partition(org):02x}}}"

@@ -35,6 +35,21 @@ class FeatureUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscription:
+    """What Stripe said last of the organisation's current subscription: https://docs.stripe.com/api/subscriptions.
+
+    `period` is that of its metered items, `since_ms` when it began, `ticket` counts the readings: the newest wins.
+    """
+
+    id: str
+    status: str
+    since_ms: int
+    period: Period
+    cancel_at_period_end: bool = False
+    ticket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What people set for an organisation, and its own data key. `rate` KEEP: the plan's rate limit."""
 
@@ -48,6 +63,7 @@ class Profile:
     rate: RateLimit | Literal[Keep.KEEP] | None = KEEP
     stripe_customer_id: str | None = None
     payment_overdue: bool = False
+    subscription: Subscription | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +195,24 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
         fields["rate"] = rate_fields(profile.rate).get("rate", "")
     if profile.stripe_customer_id is not None:
         fields["stripe_customer"] = codec.encode(org_id, "stripe_customer", profile.stripe_customer_id)
+    if profile.subscription is not None:
+        fields["subscription"] = codec.encode(org_id, "subscription", _subscription_text(profile.subscription))
     return fields
 
 
+def _subscription_text(one: Subscription) -> str:
+    return json.dumps([one.id, one.status, one.since_ms, one.period.start_ms, one.period.end_ms,
+                       one.cancel_at_period_end, one.ticket])  # fmt: skip
+
+
+def _subscription(text: str) -> Subscription:
+    name, status, since_ms, start_ms, end_ms, ends, ticket = json.loads(text)
+    return Subscription(name, status, since_ms, Period(start_ms, end_ms), ends, ticket)
+
+
 def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profile:
-    customer = stored.get("stripe_customer")
+    customer, subscription = stored.get("stripe_customer"), stored.get("subscription")
+    told = None if subscription is None else codec.decode(org_id, "subscription", subscription)
     return Profile(
         reset=Reset(stored["reset"]),
         timezone=stored["timezone"],
@@ -195,6 +224,7 @@ def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profi
         stripe_customer_id=None if customer is None else codec.decode(org_id, "stripe_customer", customer),
         payment_overdue=stored["overdue"] == "1",
         rate=_rate(stored["rate"] or None) if "rate" in stored else KEEP,
+        subscription=None if told is None else _subscription(told),
     )
 
 

@@ -1,0 +1,1 @@
+"""What stands behind the gateway: the real Stripe client."""
