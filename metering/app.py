@@ -88,6 +88,7 @@ def secrets_of(settings: Settings) -> list[str]:
     """Every value that must never be shown, the store's password by itself included."""
     values = [value for _, value in settings if isinstance(value, SecretStr)]
     found = [value.get_secret_value() for value in values]
+    found += settings.webhook_secrets()
     if settings.redis_url is not None:
         found.append(unquote(urlsplit(settings.redis_url.get_secret_value()).password or ""))
     return found

@@ -11,9 +11,8 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,14 +20,24 @@ from metering import setting_sources
 from metering.address import (
     SCHEMES,
     STORE_URL_DEFAULT,
-    AddressError,
     is_loopback,
-    keys_address,
     masked_url,
     store_address,
 )
 from metering.clock import MS_PER_S
 from metering.moments import span_s
+from metering.setting_kinds import (
+    HttpUrl,
+    KeysUrl,
+    PowerOfTwo,
+    Retention,
+    SigningSecrets,
+    StoreUrl,
+    Text,
+    Upper,
+    parts_of,
+    starts,
+)
 from metering.setting_sources import Fault, Found, secret_at
 
 JWT_SECRET_DEFAULT: Final = "changeme-in-production"  # noqa: S105 - the documented default, refused at start
@@ -38,9 +47,6 @@ JWT_SECRET_BYTES_MIN: Final = 32
 JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
 
 SHIPPED_CATALOGUE: Final = "scorpius.toml"
-
-EVENT_RETENTION_MAX_S: Final = 400 * 86_400
-"""A year and a month: enough to look into the same month of the year before. History keeps sums for longer."""
 
 _REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 """Where to reach a service that listens everywhere."""
@@ -82,55 +88,6 @@ class Row:
     about: str
 
 
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _power_of_two(value: int) -> int:
-    if value & (value - 1):
-        raise ValueError("it is not a power of two")
-    return value
-
-
-def _store_url(value: SecretStr) -> SecretStr:
-    try:
-        store_address(value.get_secret_value(), database=0)
-    except AddressError as error:
-        raise ValueError(str(error)) from error
-    return value
-
-
-def _retention(value: str) -> str:
-    if span_s(value) > EVENT_RETENTION_MAX_S:
-        raise ValueError("it is more than 400d")
-    return value
-
-
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("it is not an http or https URL")
-    return value.rstrip("/")
-
-
-def _starts(*prefixes: str) -> AfterValidator:
-    """Stripe marks each kind of key by its first letters: a swapped pair is told at once."""
-
-    def check(value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if not text.startswith(prefixes):
-            raise ValueError(f"it does not begin with {' or '.join(prefixes)}")
-        return value
-
-    return AfterValidator(check)
-
-
-Text = Annotated[str, Field(min_length=1, max_length=500)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]
-KeysUrl = Annotated[str, AfterValidator(keys_address)]
-
-
 def _setting(default: Any, about: str, takes: str, **bounds: Any) -> Any:
     """A field with what people need to know of it: what it is for, and what it takes."""
     return Field(default, description=about, json_schema_extra={"takes": takes}, **bounds)
@@ -153,7 +110,7 @@ class Settings(BaseSettings):
         None, "the store; unset: `metering serve` starts its own", f"a URL with {', '.join(SCHEMES)}"
     )
     redis_db: int = _setting(2, "database, unless the URL names one", "a number, 0 to 16383", ge=0, le=16383)
-    partitions: Annotated[int, AfterValidator(_power_of_two)] = _setting(
+    partitions: Annotated[int, PowerOfTwo] = _setting(
         64, "partitions of the data set, fixed for its life", "a power of two, 1 to 4096", ge=1, le=4096
     )
     store_span: Literal["node", "partition"] = _setting(
@@ -203,7 +160,7 @@ class Settings(BaseSettings):
     minute_history_hours: int = _setting(
         0, "hours of usage history kept by minute; 0 keeps none", "a number, 0 to 48", ge=0, le=48
     )
-    event_retention: Annotated[str, AfterValidator(_retention)] = _setting(
+    event_retention: Retention = _setting(
         "0", "how long raw events are kept; 0 keeps none", "0, or a time such as 24h or 7d, at most 400d"
     )
     history_days: int = _setting(770, "days of usage history kept", "a number, 62 to 3660", ge=62, le=3660)
@@ -212,16 +169,16 @@ class Settings(BaseSettings):
         24, "hours that the answer to a request with an Idempotency-Key is kept", "a number, 1 to 168", ge=1, le=168
     )
 
-    stripe_secret_key: Annotated[SecretStr, _starts("sk_", "rk_")] | None = _setting(
+    stripe_secret_key: Annotated[SecretStr, starts("sk_", "rk_")] | None = _setting(
         None, "Stripe's secret key", "a key that begins with sk_ or rk_"
     )
-    stripe_webhook_secret: Annotated[SecretStr, _starts("whsec_")] | None = _setting(
+    stripe_webhook_secret: SigningSecrets | None = _setting(
         None, "secrets that sign Stripe's webhooks", "secrets that begin with whsec_, commas between them"
     )
     stripe_api_base: HttpUrl | None = _setting(
         None, "where Stripe is reached; unset: Stripe itself. `metering serve --sandbox` names its own", "an http URL"
     )
-    stripe_shadow_key: Annotated[SecretStr, _starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
+    stripe_shadow_key: Annotated[SecretStr, starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
         None, "a second, test key that everything billed is told to as well", "a test key of Stripe"
     )
     stripe_rate: int = _setting(
@@ -250,7 +207,7 @@ class Settings(BaseSettings):
     test_clock: bool = _setting(
         False, "the data set has a clock that `metering clock advance` moves; never with a live key", "true or false"
     )
-    stripe_publishable_key: Annotated[str, _starts("pk_")] | None = _setting(
+    stripe_publishable_key: Annotated[str, starts("pk_")] | None = _setting(
         None, "Stripe's publishable key, for the pages", "a key that begins with pk_"
     )
     stripe_price_basic: Text | None = _setting(None, "Stripe price of the basic plan", "a price id")
@@ -274,9 +231,7 @@ class Settings(BaseSettings):
     )
 
     debug: bool = _setting(False, "development: weak secrets and a bare local store are let in", "true or false")
-    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = _setting(
-        LogLevel.INFO, "how much is logged", ", ".join(LogLevel)
-    )
+    log_level: Annotated[LogLevel, Upper] = _setting(LogLevel.INFO, "how much is logged", ", ".join(LogLevel))
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -326,6 +281,10 @@ class Settings(BaseSettings):
         """The store's URL for the driver, password included, its database settled (the URL's wins)."""
         url = self.redis_url.get_secret_value() if self.redis_url else STORE_URL_DEFAULT
         return store_address(url, database=self.redis_db).url
+
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that Stripe may sign with; none: the route for its events is not there."""
+        return parts_of(self.stripe_webhook_secret)
 
     def event_retention_ms(self) -> int:
         """How long raw events are kept; 0: none are."""

@@ -170,12 +170,14 @@ def test_every_secret_setting_is_known_to_the_log() -> None:
     given = {
         "jwt_secret": "jwt-canary",
         "stripe_secret_key": "sk_live_x",
-        "stripe_webhook_secret": "whsec_x",
+        "stripe_webhook_secret": "whsec_x,whsec_y",
         "metrics_token": "metrics-canary",
         "redis_url": "redis://u:store%2Dcanary@h",
     }
     settings = Settings.model_validate(given)
-    assert {"jwt-canary", "sk_live_x", "whsec_x", "metrics-canary", "store-canary"} <= set(secrets_of(settings))
+    assert {"jwt-canary", "sk_live_x", "whsec_x", "whsec_y", "metrics-canary", "store-canary"} <= set(
+        secrets_of(settings)
+    )
 
 
 CANARY: Final = "canary0123456789abcdef"

@@ -115,6 +115,9 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("STRIPE_SECRET_KEY", "pk_test_1", "sk_ or rk_"),
         ("STRIPE_PUBLISHABLE_KEY", "sk_test_1", "pk_"),
         ("STRIPE_WEBHOOK_SECRET", "secret", "whsec_"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_a,secret", "whsec_"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_", "says nothing more"),
+        ("STRIPE_WEBHOOK_SECRET", ",", "whsec_"),
         ("EVENT_RETENTION", "7", "a number and a unit"),
         ("EVENT_RETENTION", "1w", "a number and a unit"),
         ("EVENT_RETENTION", "-1d", "a number and a unit"),
@@ -378,3 +381,11 @@ def test_an_address_that_no_parent_bound_is_not_taken_for_loopback(tmp_path: Pat
 )
 def test_a_service_is_reached_where_it_listens(host: str, url: str) -> None:
     assert Settings(host=host).service_url() == url
+
+
+@pytest.mark.parametrize(
+    ("given", "secrets"),
+    [(None, ()), ("whsec_a", ("whsec_a",)), (" whsec_a , whsec_b,", ("whsec_a", "whsec_b"))],
+)
+def test_webhook_secrets_are_a_list_with_commas(given: str | None, secrets: tuple[str, ...]) -> None:
+    assert Settings.model_validate({"stripe_webhook_secret": given}).webhook_secrets() == secrets

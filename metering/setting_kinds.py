@@ -1,0 +1,81 @@
+"""Kinds of settings: what is more than a word or a number is checked here, and told in words."""
+
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from metering.address import AddressError, keys_address, store_address
+from metering.moments import span_s
+
+EVENT_RETENTION_MAX_S: Final = 400 * 86_400
+"""A year and a month: enough to look into the same month of the year before. History keeps sums for longer."""
+
+_SIGNING: Final = "whsec_"
+
+
+def starts(*prefixes: str) -> AfterValidator:
+    """Stripe marks each kind of key by its first letters: a swapped pair is told at once."""
+
+    def check(value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not text.startswith(prefixes):
+            raise ValueError(f"it does not begin with {' or '.join(prefixes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def parts_of(value: SecretStr | None) -> tuple[str, ...]:
+    """The secrets of a list with commas; a part that is empty is none."""
+    text = "" if value is None else value.get_secret_value()
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("it is not a power of two")
+    return value
+
+
+def _store_url(value: SecretStr) -> SecretStr:
+    try:
+        store_address(value.get_secret_value(), database=0)
+    except AddressError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+def _retention(value: str) -> str:
+    if span_s(value) > EVENT_RETENTION_MAX_S:
+        raise ValueError("it is more than 400d")
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("it is not an http or https URL")
+    return value.rstrip("/")
+
+
+def _signing_secrets(value: SecretStr) -> SecretStr:
+    """Anybody can sign with a secret that says nothing, so that one is none."""
+    parts = parts_of(value)
+    if not parts or not all(part.startswith(_SIGNING) and len(part) > len(_SIGNING) for part in parts):
+        raise ValueError(f"a part of it does not begin with {_SIGNING}, or says nothing more")
+    return value
+
+
+Upper = BeforeValidator(_upper)
+PowerOfTwo = AfterValidator(_power_of_two)
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+Retention = Annotated[str, AfterValidator(_retention)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]
+KeysUrl = Annotated[str, AfterValidator(keys_address)]
+SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
