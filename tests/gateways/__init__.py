@@ -1,0 +1,1 @@
+"""The live gateway, and what is held against the truth of Stripe."""
