@@ -63,6 +63,7 @@ class _Org:
     minutes: dict[tuple[str, str], Hash] = field(default_factory=dict)  # (feature, hour) -> fields
     open: dict[str, tuple[str, ...]] = field(default_factory=dict)  # hold -> feature, units, kind, end
     holds: dict[str, Hash] = field(default_factory=dict)
+    grace_ends: int | None = None
 
     def held(self) -> dict[str, int]:
         """Units of open holds by feature."""
@@ -151,11 +152,14 @@ async def _gather(
         _keep(shape.name, parts, texts(await client.hgetall(key)), orgs[parts["org"]])
     elif shape.name == "holds":
         _gather_holds(key, await client.zrange(key, 0, -1, withscores=True), orgs[parts["org"]], report)
+    elif shape.name == "profile":
+        ends = await client.hget(key, "grace")
+        orgs[parts["org"]].grace_ends = None if ends is None else int(ends)
     elif shape.name in ("totals", "plans"):
         shared[f"p{parts['p']}"][shape.name] = texts(await client.hgetall(key))
     elif shape.name == "api_key":
         shared[f"p{parts['p']}"].setdefault("api_key", {})[parts["key_id"]] = texts(await client.hgetall(key))
-    elif shape.name in ("orgs", "due", "dirty", "expiring", "api_keys"):
+    elif shape.name in ("orgs", "due", "dirty", "expiring", "api_keys", "grace"):
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
 
@@ -330,6 +334,8 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     listed, owners = key_laws(members.get("api_key", {}))
     report.claim(set(members.get("api_keys", {})) == listed, f"{key}:api_keys", "list = API keys", listed)
     report.claim(owners <= set(orgs), f"{key}:api_keys", "API keys belong to organisations", owners - set(orgs))
+    grace = {name: org.grace_ends for name, org in orgs.items() if org.grace_ends is not None}
+    report.claim(members.get("grace", {}) == grace, f"{key}:grace", "grace = end of each grace", len(grace))
     due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}
     report.claim(members.get("due", {}) == due, f"{key}:due", "due = end of each claim", len(due))
 

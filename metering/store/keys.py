@@ -122,6 +122,7 @@ SHAPES: Final = (
     Shape("unbilled", "{p<p>}:unbilled", Kind.ZSET, Expiry.NEVER, "counters with overage and no Stripe customer"),
     Shape("inbox", "{p<p>}:inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that came in and wait for their effect"),
     Shape("dead_inbox", "{p<p>}:dead_inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that could not take effect"),
+    Shape("grace", "{p<p>}:grace", Kind.ZSET, Expiry.NEVER, "organisations with a failed payment, by the end of grace"),
     Shape("stripe", "{p<p>}:stripe", Kind.HASH, Expiry.NEVER, "how far Stripe's events were read, and its pace"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from metering.store.claim import Claim
 from metering.store.fields import FieldCodec
 from plans.catalogue import KEEP, Keep, Override
+from plans.dunning import Debt, Word
 from plans.limits import OnLimit, Rule
 from plans.periods import Period, Reset
 from plans.subwindows import Per, RateLimit, SubWindow
@@ -15,6 +16,9 @@ from plans.subwindows import Per, RateLimit, SubWindow
 _MODE_OF: Final = {OnLimit.OVERAGE: "o", OnLimit.BLOCK: "b", OnLimit.CAP: "c"}
 _ON_LIMIT_OF: Final = {letter: on_limit for on_limit, letter in _MODE_OF.items()}
 _DISABLED: Final = "x"
+
+GRANTING: Final = frozenset({"active", "trialing", "past_due"})
+"""Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status; the others grant nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,31 @@ class FeatureUsage:
 class Subscription:
     """What Stripe said last of the organisation's current subscription: https://docs.stripe.com/api/subscriptions.
 
-    `period` is that of its metered items, `since_ms` when it began, `ticket` counts the readings: the newest wins.
+    `plan` is what its price buys, `since_ms` when it began, `anchor_ms` what its months are computed from, `period`
+    that of its metered items.
     """
 
     id: str
     status: str
+    plan: str
     since_ms: int
+    anchor_ms: int
     period: Period
     cancel_at_period_end: bool = False
-    ticket: int = 0
+
+    @property
+    def grants(self) -> bool:
+        """Whether its plan is in force: paid, tried out, or in the time that Stripe takes to collect."""
+        return self.status in GRANTING
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What people set for an organisation, and its own data key. `rate` KEEP: the plan's rate limit."""
+    """What people and Stripe set for an organisation, and its own data key. `rate` KEEP: the plan's rate limit.
+
+    `debts` are invoices whose payment failed, `grace_end_ms` when patience with them ends (None: there are none, or it
+    has ended), `ticket` that of the newest reading of Stripe's that was taken over.
+    """
 
     reset: Reset
     timezone: str
@@ -64,6 +79,9 @@ class Profile:
     stripe_customer_id: str | None = None
     payment_overdue: bool = False
     subscription: Subscription | None = None
+    debts: Mapping[str, Debt] = field(default_factory=dict)
+    grace_end_ms: int | None = None
+    ticket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,22 +215,37 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
         fields["stripe_customer"] = codec.encode(org_id, "stripe_customer", profile.stripe_customer_id)
     if profile.subscription is not None:
         fields["subscription"] = codec.encode(org_id, "subscription", _subscription_text(profile.subscription))
+    if profile.debts:
+        fields["debts"] = codec.encode(org_id, "debts", _debts_text(profile.debts))
+    if profile.grace_end_ms is not None:
+        fields["grace"] = str(profile.grace_end_ms)
+    if profile.ticket:
+        fields["ticket"] = str(profile.ticket)
     return fields
 
 
 def _subscription_text(one: Subscription) -> str:
-    return json.dumps([one.id, one.status, one.since_ms, one.period.start_ms, one.period.end_ms,
-                       one.cancel_at_period_end, one.ticket])  # fmt: skip
+    return json.dumps([one.id, one.status, one.plan, one.since_ms, one.anchor_ms, one.period.start_ms,
+                       one.period.end_ms, one.cancel_at_period_end])  # fmt: skip
 
 
 def _subscription(text: str) -> Subscription:
-    name, status, since_ms, start_ms, end_ms, ends, ticket = json.loads(text)
-    return Subscription(name, status, since_ms, Period(start_ms, end_ms), ends, ticket)
+    name, status, plan, since_ms, anchor_ms, start_ms, end_ms, ends = json.loads(text)
+    return Subscription(name, status, plan, since_ms, anchor_ms, Period(start_ms, end_ms), ends)
+
+
+def _debts_text(debts: Mapping[str, Debt]) -> str:
+    return json.dumps([[name, debt.word, debt.since_ms] for name, debt in debts.items()])
+
+
+def _debts(text: str) -> dict[str, Debt]:
+    return {name: Debt(Word(word), since_ms) for name, word, since_ms in json.loads(text)}
 
 
 def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profile:
     customer, subscription = stored.get("stripe_customer"), stored.get("subscription")
     told = None if subscription is None else codec.decode(org_id, "subscription", subscription)
+    debts = stored.get("debts")
     return Profile(
         reset=Reset(stored["reset"]),
         timezone=stored["timezone"],
@@ -225,6 +258,9 @@ def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profi
         payment_overdue=stored["overdue"] == "1",
         rate=_rate(stored["rate"] or None) if "rate" in stored else KEEP,
         subscription=None if told is None else _subscription(told),
+        debts={} if debts is None else _debts(codec.decode(org_id, "debts", debts)),
+        grace_end_ms=int(stored["grace"]) if "grace" in stored else None,
+        ticket=int(stored.get("ticket", 0)),
     )
 
 

@@ -5,12 +5,11 @@ Every change is a compare-and-set on the stored claim, so a lost reply or a race
 second effect.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import structlog
-from redis.exceptions import ResponseError
 
 from metering.errors import (
     ClockUnsafe,
@@ -22,19 +21,20 @@ from metering.errors import (
     StorageUnavailable,
     VersionConflict,
 )
-from metering.log import request_id
-from metering.store.changes import is_written, trail_entry
+from metering.store.changes import OrgChange, changed, is_written
 from metering.store.claim import Claim, shards_of, tier_for
-from metering.store.connect import StoreError, problem_of, texts
+from metering.store.connect import texts
+from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
-from metering.store.org import Org, parse, profile_fields, rate_fields, rule_fields
-from metering.store.rolling import Roll, dropped_fields, newcomer, rate_under, roll_of, with_rules
-from metering.store.scripts import script
-from metering.store.timing import SKEW_MAX_MS, StoreTime
-from plans.catalogue import KEEP, Catalogue, Keep, Override, rules_with
-from plans.periods import Reset, month_utc
-from plans.subwindows import RateLimit
+from metering.store.org import Org, parse
+from metering.store.org_scripts import OrgScripts, asked
+from metering.store.rolling import Roll, newcomer, roll_of
+from metering.store.timing import StoreTime
+from plans.catalogue import Catalogue
+from plans.periods import month_utc
+
+__all__ = ["SWEEP_MAX", "SWEEP_S", "OnlyIf", "OrgChange", "Orgs"]
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -45,11 +45,6 @@ SWEEP_S: Final = 60.0
 SWEEP_MAX: Final = 100
 """Organisations of one partition a sweep: at most some thousand calls, a few seconds of a quiet connection."""
 
-_PIPELINE_PREFACE: Final = "of pipeline caused error: ('"
-
-_CORRUPT: Final = -2
-"""What a script answers when a figure is no number."""
-
 _TURNS: Final = 8
 """Compare-and-set turns before giving up: each lost turn means that somebody else made progress."""
 
@@ -59,37 +54,27 @@ OnlyIf = Callable[[Org | None, Org], None]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class OrgChange:
-    """What to set on an organisation; None leaves a thing as it is.
-
-    `overrides` replaces all overrides ({} clears them); a function makes them from those that are kept. A plan that
-    differs from the present one keeps none: they were made for the plan before. `rate` counts only with `sets_rate`:
-    KEEP is the plan's rate limit, None is none; it goes with the plan too.
-    """
-
-    plan: str | None = None
-    overrides: Mapping[str, Override] | Callable[[Mapping[str, Override]], Mapping[str, Override]] | None = None
-    reset: Reset | None = None
-    timezone: str | None = None
-    stripe_customer_id: str | None = None
-    sets_rate: bool = False
-    rate: RateLimit | Literal[Keep.KEEP] | None = KEEP
-
-
 class Orgs:
     """The organisations of one data set. Errors of the store come out as 503 problems."""
 
     def __init__(
-        self, client: "Redis", keys: Keys, catalogue: Catalogue, time: StoreTime, codec: FieldCodec, *, fake: bool
+        self,
+        client: "Redis",
+        keys: Keys,
+        catalogue: Catalogue,
+        time: StoreTime,
+        codec: FieldCodec,
+        *,
+        fake: bool,
+        customers: Customers | None = None,
     ) -> None:
         self._client = client
         self._keys = keys
         self._catalogue = catalogue
         self._time = time
         self._codec = codec
-        self._roll = client.register_script(script("roll", fake=fake).text)
-        self._change = client.register_script(script("change_plan", fake=fake).text)
+        self._customers = customers
+        self._scripts = OrgScripts(client, keys, time, codec, fake=fake)
 
     async def get(self, org_id: str) -> Org | None:
         """The organisation in the period that runs now, or None. Closes periods that ended on the way."""
@@ -102,7 +87,7 @@ class Orgs:
             roll = None if org is None else await self._roll_of(org, now_ms, full)
             if org is None or roll is None:
                 return org
-            await self._write_roll(org, roll)
+            await self._scripts.roll(org, roll)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
     async def newcomer(self, org_id: str, change: OrgChange | None = None, *, full: str | None = None) -> Org:
@@ -135,17 +120,25 @@ class Orgs:
                 return None, False
             if before and tried and is_written(tried[0], before):
                 return before, tried[1]  # by us: the reply was lost
-            after = self._changed(before or await self.newcomer(org_id, change), change)
+            after = changed(before or await self.newcomer(org_id, change), change, self._catalogue)
             if only_if is not None:
                 only_if(before, after)
             if before == after:
                 return after, False
             if before is not None:
                 after = replace(after, claim=replace(after.claim, revision=after.claim.revision + 1))
-            if await self._write_change(before, after, actor):
+            await self._index(before, after)
+            if await self._scripts.change(before, after, actor):
                 return await self.present(org_id), before is None
             tried = after, before is None
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def _index(self, before: Org | None, after: Org) -> None:
+        """Note the organisation under a customer that it is about to have, first, so that none is ever missing."""
+        customer = after.profile.stripe_customer_id
+        known = None if before is None else before.profile.stripe_customer_id
+        if self._customers is not None and customer is not None and customer != known:
+            await self._customers.add(customer, after.org_id)
 
     async def page(self, cursor: str | None, limit: int) -> tuple[list[Org], str | None]:
         """Up to `limit` organisations after `cursor` (from the page before), and the next cursor or None."""
@@ -154,7 +147,7 @@ class Orgs:
         while partition < self._keys.partitions and len(names) <= limit:
             low = f"({after}" if after else "-"
             key = self._keys.shared("orgs", partition)
-            found = await self._ask(self._client.zrangebylex(key, low, "+", 0, limit + 1 - len(names)))
+            found = await asked(self._client.zrangebylex(key, low, "+", 0, limit + 1 - len(names)))
             names += [name.decode() for name in found]
             partition, after = partition + 1, ""
         orgs = [await self._listed(name) for name in names[:limit]]
@@ -181,7 +174,7 @@ class Orgs:
         """Sweep one partition; organisations that cannot be rolled are passed over, the others are not."""
         rolled = stuck = 0
         while rolled < page:
-            names = await self._ask(self._client.zrangebyscore(due, "-inf", now_ms, start=stuck, num=page))
+            names = await asked(self._client.zrangebyscore(due, "-inf", now_ms, start=stuck, num=page))
             for name in names:
                 if await self._swept(name.decode()):
                     rolled += 1
@@ -224,30 +217,23 @@ class Orgs:
             pipe.hgetall(self._keys.profile(org_id))
             pipe.hget(key, "k")
             pipe.time()
-            record, profile, claim, time = await self._ask(pipe.execute())
+            record, profile, claim, time = await asked(pipe.execute())
             if record.get(b"k") == claim:
                 return record, profile, time
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
     async def server_now(self) -> int:
         """The store's effective time in ms; teaches it and the test clock's offset to this worker. Raises the 503s."""
-        return await self._learn(await self._ask(self._client.time()))
+        return await self._learn(await asked(self._client.time()))
 
     async def _learn(self, time: tuple[int, int]) -> int:
         """TIME as effective ms; in test-clock mode with the stored offset. Teaches both to `StoreTime`."""
         if self._time.test_offset_ms is not None:
-            stored = await self._ask(self._client.get(self._keys.shared("clock", 0)))
+            stored = await asked(self._client.get(self._keys.shared("clock", 0)))
             self._time.test_offset_ms = int(stored or 0)
         now_ms = int(time[0]) * 1000 + int(time[1]) // 1000 + (self._time.test_offset_ms or 0)
         self._time.learn(now_ms)
         return now_ms
-
-    async def _ask(self, call: Any) -> Any:
-        """Await one call of the driver, its errors as ours."""
-        try:
-            return await call
-        except StoreError as error:
-            raise problem_of(_as_told(error)) from error
 
     # ── rolling ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -260,127 +246,9 @@ class Orgs:
         """About how many ids the claim's month holds: shards are uniform, so the first of a tier speaks for all."""
         total = 0
         for tier in org.claim.tiers:
-            size = await self._ask(self._client.scard(self._keys.seen(org.org_id, org.claim.month, tier, 0)))
+            size = await asked(self._client.scard(self._keys.seen(org.org_id, org.claim.month, tier, 0)))
             total += size // 2 * shards_of(tier)
         return total
-
-    async def _write_roll(self, org: Org, roll: Roll) -> None:
-        """Run roll.lua. Another caller's roll in between is fine: the next turn sees it."""
-        name = org.org_id
-        partition = self._keys.partition(name)
-        keys = [
-            self._keys.record(name),
-            self._keys.archive(name, org.period.start_ms),
-            self._keys.trail(name),
-            *(self._keys.shared(kind, partition) for kind in ("due", "dirty", "totals", "spent")),
-            self._keys.holds(name),
-            self._keys.shared("queue", partition),
-            *self._clock_key(partition),
-        ]
-        values = _flat(rule_fields(roll.rules) | rate_fields(roll.rate))
-        period = roll.period
-        args = [
-            *self._clock_args(),
-            org.claim.text(),
-            roll.claim.text(),
-            period.start_ms,
-            period.end_ms,
-            len(values),
-            len(roll.spent),
-            *values,
-            *roll.spent,
-            *roll.dropped,
-        ]
-        self._settled(await self._ask(self._roll(keys=keys, args=args)))
-
-    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def _changed(self, org: Org, change: OrgChange) -> Org:
-        """The organisation with the change applied. A plan change never resets and never moves the period."""
-        plan = change.plan or org.plan
-        kept = org.profile.overrides if plan == org.plan else {}
-        asked = kept if change.overrides is None else change.overrides
-        overrides = asked(kept) if callable(asked) else asked
-        law = self._catalogue.plans.get(plan)
-        profile = replace(
-            org.profile,
-            overrides=dict(overrides),
-            reset=change.reset or (org.profile.reset if plan == org.plan or law is None else law.reset),
-            timezone=change.timezone or org.profile.timezone,
-            stripe_customer_id=change.stripe_customer_id or org.profile.stripe_customer_id,
-            rate=change.rate if change.sets_rate else org.profile.rate if plan == org.plan else KEEP,
-        )
-        changed = replace(org, plan=plan, profile=profile)
-        if (plan, profile.overrides, profile.rate) == (org.plan, org.profile.overrides, org.profile.rate):
-            return changed  # the limits stay as they are, also where a newer catalogue set them
-        features = org.features if law is None else with_rules(org, rules_with(law, overrides))
-        rate = org.rate if law is None else rate_under(law, profile)
-        # Limits out of this catalogue, and a claim that says so: a worker with a newer one sets them right.
-        claim = replace(org.claim, catalogue=self._catalogue.version)
-        return replace(changed, features=features, rate=rate, claim=claim)
-
-    async def _write_change(self, before: Org | None, after: Org, actor: str) -> bool:
-        """Run change_plan.lua; False when the stored claim was another one."""
-        name = after.org_id
-        partition = self._keys.partition(name)
-        keys = [
-            self._keys.record(name),
-            self._keys.profile(name),
-            self._keys.trail(name),
-            *(self._keys.shared(kind, partition) for kind in ("orgs", "plans", "due", "totals")),
-            *self._clock_key(partition),
-        ]
-        rules = {feature: usage.rule for feature, usage in after.features.items()}
-        values = _flat(rule_fields(rules) | rate_fields(after.rate))
-        if before is None:
-            values += ["ps", after.period.start_ms, "pe", after.period.end_ms]
-        drops = () if before is None else dropped_fields(before, rules, after.rate)
-        profile = _flat(profile_fields(name, after.profile, self._codec))
-        counts = [len(values), len(drops), len(profile)]
-        args = [
-            *self._clock_args(),
-            "" if before is None else before.claim.text(),
-            after.claim.text(),
-            after.plan,
-            *counts,
-            *values,
-            *drops,
-            *profile,
-            *trail_entry(before, after, actor),
-            *_asked_in(request_id.get()),
-        ]
-        return self._settled(await self._ask(self._change(keys=keys, args=args)))
-
-    def _settled(self, reply: list[Any]) -> bool:
-        """Whether the script wrote. Raises ClockUnsafe when it found a clock or period that does not fit."""
-        if reply[0] == _CORRUPT:
-            raise OrgCorrupt
-        if reply[0] == -1:
-            if abs(int(reply[1]) - self._time.caller_ms()) > SKEW_MAX_MS and self._time.test_offset_ms is None:
-                raise ClockUnsafe(headers={"Retry-After": "5"})
-            return False
-        return bool(reply[0] == 1)
-
-    def _clock_args(self) -> list[Any]:
-        return [self._time.caller_ms(), self._time.offset_text()]
-
-    def _clock_key(self, partition: int) -> list[str]:
-        return [] if self._time.test_offset_ms is None else [self._keys.shared("clock", partition)]
-
-
-def _as_told(error: Exception) -> Exception:
-    """A pipeline's error in the server's own words: the driver's preface hides the first, which says what it is."""
-    _, _, words = str(error).partition(_PIPELINE_PREFACE)
-    return ResponseError(words) if words and type(error) is ResponseError else error
-
-
-def _asked_in(request: str) -> list[str]:
-    """The trail's words for the request that a change came with."""
-    return ["request_id", request] if request else []
-
-
-def _flat(fields: Mapping[str, object]) -> list[Any]:
-    return [part for pair in fields.items() for part in pair]
 
 
 def _cursor(cursor: str | None) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from metering.store.claim import TIERS, Claim, tier_for
 from metering.store.fields import new_data_key
 from metering.store.org import FeatureUsage, Org, Profile
+from plans.billing_periods import following
 from plans.catalogue import KEEP, Catalogue, Plan, rules_with
 from plans.limits import Rule
 from plans.periods import Period, Reset, month_span_utc, month_utc, period_at, previous_month
@@ -17,7 +18,8 @@ from plans.subwindows import RateLimit
 class Roll:
     """What a roll writes: the new claim and period, and the rules of a newer catalogue.
 
-    `spent` are the months of ids that nobody looks up any more, as `org|month|tiers`.
+    `spent` are the months of ids that nobody looks up any more, as `org|month|tiers`; `early` that the period closes
+    before its end.
     """
 
     claim: Claim
@@ -26,6 +28,7 @@ class Roll:
     rate: RateLimit | None = None
     dropped: tuple[str, ...] = ()
     spent: tuple[str, ...] = ()
+    early: bool = False
 
 
 def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, ids: int) -> Roll | None:
@@ -46,6 +49,16 @@ def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, id
         return Roll(renewed, period, {}, spent=spent)
     rules, rate = rules_with(plan, org.profile.overrides), rate_under(plan, org.profile)
     return Roll(renewed, period, rules, rate, dropped_fields(org, rules, rate), spent)
+
+
+def early_roll(org: Org, now_ms: int, period: Period) -> Roll:
+    """The roll that closes the running period where `period` begins. `org` is current at `now_ms`."""
+    return Roll(moved_end(org.claim, now_ms, period), period, {}, early=True)
+
+
+def moved_end(claim: Claim, now_ms: int, period: Period) -> Claim:
+    """The claim after the one of an organisation that is current, in a period of other bounds."""
+    return replace(claim, valid_until_ms=_valid_until(period, now_ms), revision=claim.revision + 1)
 
 
 def newcomer(
@@ -115,9 +128,14 @@ def _valid_until(period: Period, now_ms: int) -> int:
 
 
 def _period(org: Org, now_ms: int) -> Period:
-    """The period that holds now: the running one, or the next, which never begins before the running one ends."""
+    """The period that holds now: the running one, or the next, which never begins before the running one ends.
+
+    A subscription's months come before the organisation's own.
+    """
     if now_ms < org.period.end_ms:
         return org.period
-    profile = org.profile
+    profile, sold = org.profile, org.profile.subscription
+    if sold is not None and sold.grants and not (sold.cancel_at_period_end and now_ms >= sold.period.end_ms):
+        return following(org.period, now_ms, sold.anchor_ms)
     found = period_at(now_ms, reset=profile.reset, anchor_ms=profile.anchor_ms, timezone=profile.timezone)
     return Period(max(found.start_ms, org.period.end_ms), found.end_ms)

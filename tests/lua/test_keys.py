@@ -37,6 +37,7 @@ LITERALS = {
     "unbilled": (KEYS.shared("unbilled", 1), "{p01}:unbilled"),
     "inbox": (KEYS.shared("inbox", 1), "{p01}:inbox"),
     "dead_inbox": (KEYS.shared("dead_inbox", 1), "{p01}:dead_inbox"),
+    "grace": (KEYS.shared("grace", 0), "{p00}:grace"),
     "stripe": (KEYS.shared("stripe", 0), "{p00}:stripe"),
     "dirty": (KEYS.shared("dirty", 0), "{p00}:dirty"),
     "crossings": (KEYS.shared("crossings", 1), "{p01}:crossings"),

@@ -8,6 +8,7 @@
 -- RETURNS {1, claim} changed; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock that
 --        does not fit, {-2, now} a figure that is no number: nothing written
 --@ clock
+--@ moving
 
 local match, sub = string.match, string.sub
 local record, profile, trail, orgs, plans, due, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -27,17 +28,8 @@ local profile_values = section(9 + n1 + n2, n3)
 local entry = section(9 + n1 + n2 + n3, #ARGV - (8 + n1 + n2 + n3))
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
 
--- Units so far: the metrics show them under the plan they were used under, so they move from the new plan to the old.
--- They stay text: units of all closed periods may pass what a Lua number holds exactly.
-local moved = {}
-if stored[2] and stored[2] ~= plan then
-  local flat = call('HGETALL', record)
-  for i = 1, #flat, 2 do
-    local kind, feature = match(flat[i], '^([ubp]):(.+)$')
-    if kind and not match(flat[i + 1], '^%-?%d+$') then return {-2, now} end
-    if kind and kind ~= 'p' and flat[i + 1] ~= '0' then moved[#moved + 1] = {feature, flat[i + 1]} end
-  end
-end
+local moved = units_to_move(record, stored[2], plan)
+if not moved then return {-2, now} end
 
 -- A key of another type ends the script here, while nothing is written.
 call('HLEN', profile)
@@ -49,10 +41,7 @@ call('HLEN', totals)
 
 if #record_drops > 0 then call('HDEL', record, unpack(record_drops)) end
 call('HSET', record, 'k', claim, 'plan', plan, unpack(record_values))
-for i = 1, #moved do
-  call('HINCRBY', record, 'p:' .. stored[2] .. ':' .. moved[i][1], moved[i][2])
-  call('HINCRBY', record, 'p:' .. plan .. ':' .. moved[i][1], '-' .. moved[i][2])
-end
+move_units(record, stored[2], plan, moved)
 call('HSET', profile, 'updated', now, unpack(profile_values))
 if not stored[1] then
   call('ZADD', orgs, 0, org)

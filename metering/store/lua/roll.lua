@@ -4,16 +4,17 @@
 -- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, open holds, queue, then clock
 --        when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim, period start ms, period end ms,
---        two counts: the record's fields and values, months of ids that nobody looks up any more; then those, then
---        record fields to drop
--- RETURNS {1, claim} rolled; {0, claim} the claim is another one ('' no organisation); {-1, now} a clock or
---        period that does not fit, nothing written
+--        two counts: the record's fields and values, months of ids that nobody looks up any more; '1' when the period
+--        may close before its end; then what was counted, then record fields to drop
+-- RETURNS {1, claim} rolled; {0, claim} the claim is another one ('' no organisation), or something was counted after the
+--        instant at which the period was to close early; {-1, now} a clock or period that does not fit: nothing written
 --@ clock
 
 local match, sub = string.match, string.sub
 local record, archive, trail, due, dirty, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local n, spent_count = tonumber(ARGV[7]), tonumber(ARGV[8])
+local n, spent_count, early = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1'
+local AHEAD_MAX_MS, HOUR_MS = 300000, 3600000
 
 local flat = call('HGETALL', record)
 local old = {}
@@ -22,7 +23,12 @@ if old.k ~= ARGV[3] then return {0, old.k or ''} end
 local valid_until = tonumber(match(claim, '^%d+'))
 local closes = tonumber(old.ps) ~= start_ms
 if now >= valid_until or now >= end_ms then return {-1, now} end
-if closes and (start_ms < tonumber(old.pe) or now < start_ms) then return {-1, now} end
+local until_ms = old.pe
+if closes then
+  local from_ms = tonumber(old.pe)
+  if early and start_ms < from_ms then from_ms, until_ms = tonumber(old.ps) + 1, ARGV[5] end
+  if start_ms < from_ms or now < start_ms then return {-1, now} end
+end
 
 local org = sub(record, string.find(record, ':o:', 1, true) + 3)
 local closed, drop, unsealed, kept = {}, {}, {}, {}
@@ -34,7 +40,12 @@ if closes then
     local kind, feature = sub(field, 1, 2), sub(field, 3)
     if kind ~= 'p:' then
       kept[#kept + 1] = field
-      kept[#kept + 1] = value
+      kept[#kept + 1] = field == 'pe' and until_ms or value
+    end
+    -- An event may be stamped a little ahead, and history is kept by hours: near its end the next hour may have begun.
+    if kind == 't:' and until_ms ~= old.pe then
+      local last_ms = math.max(tonumber(value), floor((tonumber(value) + AHEAD_MAX_MS) / HOUR_MS) * HOUR_MS)
+      if last_ms >= start_ms then return {0, old.k} end
     end
     if kind == 'u:' then closed[#closed + 1] = feature end
     -- What was given back of overage that is sealed waits as well.
@@ -62,19 +73,19 @@ if archives then call('HSET', archive, 'closed', now, unpack(kept)) end
 if #closed > 0 then
   -- Units of all closed periods may pass what a Lua number holds exactly: the store adds them.
   for i = 1, #closed do call('HINCRBY', record, 'b:' .. closed[i], old['u:' .. closed[i]]) end
-  call('XADD', trail, '*', 'type', 'period_closed', 'plan', old.plan, 'period', old.ps, 'until', old.pe, 'at', now)
+  call('XADD', trail, '*', 'type', 'period_closed', 'plan', old.plan, 'period', old.ps, 'until', until_ms, 'at', now)
   call('HINCRBY', totals, 'e:period_closed', 1)
 end
 if #drop > 0 then call('HDEL', record, unpack(drop)) end
 -- Where late events of the period that just closed may still go.
-if archives then call('HSET', record, 'pb', old.ps, 'pz', old.pe) end
+if archives then call('HSET', record, 'pb', old.ps, 'pz', until_ms) end
 for i = 1, #unsealed do
   call('ZREM', dirty, org .. '|' .. unsealed[i])
   call('ZADD', dirty, 'NX', now, org .. '|' .. unsealed[i] .. '|' .. old.ps)
 end
-for i = 9 + n, 8 + n + spent_count do call('ZADD', KEYS[7], now, ARGV[i]) end
-local drops = 9 + n + spent_count
+for i = 10 + n, 9 + n + spent_count do call('ZADD', KEYS[7], now, ARGV[i]) end
+local drops = 10 + n + spent_count
 if #ARGV >= drops then call('HDEL', record, unpack(ARGV, drops)) end
-call('HSET', record, 'k', claim, 'ps', ARGV[5], 'pe', ARGV[6], unpack(ARGV, 9, 8 + n))
+call('HSET', record, 'k', claim, 'ps', ARGV[5], 'pe', ARGV[6], unpack(ARGV, 10, 9 + n))
 call('ZADD', due, valid_until, org)
 return {1, claim}

@@ -1,0 +1,10 @@
+#!lua
+-- ticket: a number before Stripe is asked about an organisation. Whoever has the higher one has the newer answer.
+--
+-- KEYS   record, profile
+-- ARGV   none
+-- RETURNS the number, 1 or more; 0 no such organisation, nothing written
+local call = redis.call
+
+if call('EXISTS', KEYS[1]) == 0 then return 0 end
+return call('HINCRBY', KEYS[2], 'tickets', 1)
