@@ -10,6 +10,7 @@ from typing import Final
 NAMES: Final = (
     "track", "admit", "roll", "change_plan", "adjust", "release", "expire", "enqueue", "begin", "finish",
     "create_key", "delete_key", "touch_keys", "deny", "apply_event", "ticket", "freeze",
+    "receive", "dismiss", "set_aside",
 )  # fmt: skip
 
 _SHEBANG: Final = "#!lua\n"
