@@ -25,6 +25,7 @@ from metering.api.front import Front
 from metering.api.routes import ROUTES
 from metering.api.services import Measures, Services
 from metering.api.track import Track
+from metering.billing.wiring import Billing, open_billing
 from metering.clock import Clock, SystemClock
 from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
@@ -124,6 +125,7 @@ class _Opened:
     holds: Holds
     measures: Measures
     vitals: StoreVitals
+    billing: Billing
 
 
 class App:
@@ -190,10 +192,12 @@ class App:
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
+        billing = open_billing(settings, patient, keys, dataset.secret, fake=fake)
         loops = (
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("queue", consumer.turn, TURN_S, queue.woken),
+            *(Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs),
         )
         tidying = (
             Loop("sweep", orgs.sweep, SWEEP_S),
@@ -205,7 +209,19 @@ class App:
         vitals = self._vitals(stack, ground, counters)
         return self._wired(
             _Opened(
-                credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, holds, measures, vitals
+                credentials,
+                orgs,
+                counters,
+                kept,
+                lookback,
+                corrections,
+                trail,
+                raw_log,
+                queue,
+                holds,
+                measures,
+                vitals,
+                billing,
             )
         )
 
@@ -276,6 +292,7 @@ class App:
             ulids=ulids,
             measures=opened.measures,
             vitals=opened.vitals,
+            mail=opened.billing.intake,
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,

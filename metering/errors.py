@@ -1,7 +1,7 @@
 """Every error a caller can meet, drawn on top, mapped to HTTP in one place.
 
     Problem
-    ├── 400 MalformedRequest, MalformedJson, MalformedEncoding
+    ├── 400 MalformedRequest, MalformedJson, MalformedEncoding, SignatureInvalid
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
@@ -73,6 +73,11 @@ class MalformedJson(Problem):
 class MalformedEncoding(Problem):
     status, code, title = 400, "malformed-encoding", "The body is not what its Content-Encoding says"
     cure = "Send whole gzip data (RFC 1952) with 'Content-Encoding: gzip', or the body as it is without that header."
+
+
+class SignatureInvalid(Problem):
+    status, code, title = 400, "signature-invalid", "The body is not signed by whom it says"
+    cure = "See that STRIPE_WEBHOOK_SECRET holds the endpoint's secret, that proxies leave the body as it is, and NTP."
 
 
 class Unauthenticated(Problem):

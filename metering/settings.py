@@ -48,6 +48,9 @@ JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
 
 SHIPPED_CATALOGUE: Final = "scorpius.toml"
 
+_LIVE: Final = ("sk_live_", "rk_live_")
+"""First letters of the keys of Stripe that move real money."""
+
 _REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 """Where to reach a service that listens everywhere."""
 
@@ -285,6 +288,11 @@ class Settings(BaseSettings):
     def webhook_secrets(self) -> tuple[str, ...]:
         """The secrets that Stripe may sign with; none: the route for its events is not there."""
         return parts_of(self.stripe_webhook_secret)
+
+    def stripe_livemode(self) -> bool | None:
+        """Whether Stripe's key moves real money; None without a key."""
+        key = self.stripe_secret_key
+        return None if key is None else key.get_secret_value().startswith(_LIVE)
 
     def event_retention_ms(self) -> int:
         """How long raw events are kept; 0: none are."""

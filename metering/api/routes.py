@@ -17,6 +17,7 @@ from metering.api.tables import (
     raw_events,
     reference,
     usage,
+    webhooks,
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -31,6 +32,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *orgs.ROUTES,
     *audit.ROUTES,
     *keys.ROUTES,
+    *webhooks.ROUTES,
     *ops.ROUTES,
     *reference.ROUTES,
 )

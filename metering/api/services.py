@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metering.auth import Authenticator
+from metering.billing.intake import Taken
 from metering.clock import Clock
 from metering.errors import Problem
 from metering.store.api_key import ApiKey, NewKey
@@ -20,6 +21,7 @@ from metering.store.trail import Wanted as WantedEntries
 from metering.ulid import Ulids
 from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
+from webhooks.stripe_events import StripeEvent
 
 
 class OrgBook(Protocol):
@@ -231,6 +233,19 @@ class EventQueue(Protocol):
         ...
 
 
+class Mail(Protocol):
+    """Stripe's events (`metering.billing.intake.Intake`)."""
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What signs them; none: they are not taken."""
+        ...
+
+    def take(self, event: StripeEvent) -> Awaitable[Taken]:
+        """Keep an event, once."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
@@ -256,6 +271,7 @@ class Services:
     ulids: Ulids
     measures: Measures
     vitals: Vitals
+    mail: Mail
     version: str
     document: bytes
     auto_create_orgs: bool

@@ -14,6 +14,7 @@ import pytest
 import schemathesis
 from hypothesis import settings
 from hypothesis import strategies as st
+from requests import Request
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 
@@ -22,6 +23,7 @@ from metering.api.document_headers import PARAMETERS
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, token
+from tests.support.stripe_mail import SECRET, header
 
 EXAMPLES: Final = 40
 """Generated for each operation, besides those that cover the schema's borders one by one."""
@@ -44,7 +46,7 @@ SEMANTIC: Final = {
     "atomic-events", "atomic-orgs", "conflict",
     "idempotency-key-reused", "feature-unknown", "metadata-size", "out-of-range", "timestamp",
     "beyond-retention", "dimension-minutes", "dimension-unknown", "dimensions", "not-kept", "one-of",
-    "below-zero", "recorded", "other-organisation",
+    "below-zero", "recorded", "other-organisation", "stripe-event",
 }  # fmt: skip
 """Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
 
@@ -74,7 +76,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[Running]:
     """A service in which every route has something to answer, with one organisation that the generator is told of."""
-    with Running(event_retention="24h") as service:
+    with Running(event_retention="24h", stripe_webhook_secret=SECRET) as service:
         service.track(org_id=KNOWN, feature="scans", quantity=100)
         service.track(org_id=KNOWN, feature="scans", quantity=5, event_id=EVENT, source="svc-a")
         yield service
@@ -115,6 +117,14 @@ def in_lines(_: Any, value: Any) -> bytes:
     return b"\n".join(json.dumps(entry).encode() for entry in (value if isinstance(value, list) else [value]))
 
 
+def signed(case: schemathesis.Case[Any], base_url: str) -> dict[str, str]:
+    """What Stripe would sign the bytes with that the case will send, where it is told of an event at Stripe."""
+    if "Stripe-Signature" not in case.operation.definition.raw.get("description", ""):
+        return {}
+    sent = Request(**case.as_transport_kwargs(base_url=base_url)).prepare().body or b""
+    return header(sent.encode() if isinstance(sent, str) else sent)
+
+
 @schema.parametrize()
 @settings(max_examples=EXAMPLES)
 def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any], fuzzed: Running, tally: Tally) -> None:
@@ -139,7 +149,8 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
     ):
         return  # a reserved word in place of an id makes it another operation, which has its own turn
     headers = {"Authorization": f"Bearer {token(KNOWN, ADMIN)}"}
-    response = case.call(base_url=f"http://127.0.0.1:{fuzzed.port}", headers=headers)
+    base_url = f"http://127.0.0.1:{fuzzed.port}"
+    response = case.call(base_url=base_url, headers=headers | signed(case, base_url))
     accepted = told_by_item(response) or lost_on_the_way(case, response)
     case.validate_response(response, headers=headers, excluded_checks=[*SAID_OTHERWISE, *(REFUSED if accepted else [])])
     tally[case.operation.label][response.status_code] += 1

@@ -12,12 +12,13 @@ from metering.api.route import OPEN, SIGNED_IN, Route
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import OWN, Running, problem, token
+from tests.support.stripe_mail import SECRET, body_of, header, snapshot
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
     """A service in which every route has something to answer."""
-    with Running(event_retention="24h") as running:
+    with Running(event_retention="24h", stripe_webhook_secret=SECRET) as running:
         yield running
 
 
@@ -101,6 +102,10 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("DELETE", "/v1/keys/{key_id}"): Row(_plain("/v1/keys/0000000000000000000"), status=404, names_org=False),
     ("POST", "/v1/tokens/deny"): Row(lambda _: ("/v1/tokens/deny", {"jti": "nobody"}), names_org=False),
     ("GET", "/v1/plans"): Row(_plain("/v1/plans"), names_org=False),
+    **{
+        ("POST", path): Row(lambda _: ("/webhooks/stripe", snapshot()), names_org=False)
+        for path in ("/webhooks/stripe", "/api/webhook/stripe", "/api/billing/webhook", "/billing/webhook")
+    },
     ("GET", "/health"): Row(_plain("/health"), names_org=False),
     ("GET", "/health/live"): Row(_plain("/health/live"), names_org=False),
     ("GET", "/health/ready"): Row(_plain("/health/ready"), names_org=False),
@@ -127,6 +132,9 @@ def chosen(wanted: Callable[[Route, Row], bool]) -> pytest.MarkDecorator:
 
 def call(service: Running, key: tuple[str, str], org: str, bearer: str | None) -> httpx2.Response:
     path, body = ROWS[key].sent(org)
+    if TABLE[key].tag == "webhooks":
+        signed = body_of(body)
+        return service.call(key[0], key[1], bearer, content=signed, headers=header(signed))
     return service.call(key[0], path, bearer, **({} if body is None else {"json": body}))
 
 
