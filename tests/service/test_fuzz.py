@@ -121,7 +121,7 @@ def signed(case: schemathesis.Case[Any], base_url: str) -> dict[str, str]:
     """What Stripe would sign the bytes with that the case will send, where it is told of an event at Stripe."""
     if "Stripe-Signature" not in case.operation.definition.raw.get("description", ""):
         return {}
-    sent = Request(**case.as_transport_kwargs(base_url=base_url)).prepare().body or b""
+    sent: Any = Request(**case.as_transport_kwargs(base_url=base_url)).prepare().body or b""
     return header(sent.encode() if isinstance(sent, str) else sent)
 
 
