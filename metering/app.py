@@ -182,7 +182,6 @@ class App:
         build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
         queue_stats = QueueStats()
         measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build, queue_stats))
-        spent = SpentIds(patient, keys, time)
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
         corrections = Corrections(patient, keys, orgs, time, secret=dataset.secret, retention=kept_for, fake=fake)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
@@ -197,32 +196,28 @@ class App:
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("queue", consumer.turn, TURN_S, queue.woken),
-            *(Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs),
         )
         tidying = (
-            Loop("sweep", orgs.sweep, SWEEP_S),
-            Loop("spent", spent.unlink, SPENT_S),
-            Loop("holds", holds.expire, EXPIRE_S),
-            Loop("raw events", raw_log.trim, TRIM_S),
+            *self._tidying(ground, orgs, holds, raw_log),
+            *(Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs),
         )
         await stack.enter_async_context(Workers(*loops, *(tidying if self._tidies else ())))
         vitals = self._vitals(stack, ground, counters)
         return self._wired(
             _Opened(
-                credentials,
-                orgs,
-                counters,
-                kept,
-                lookback,
-                corrections,
-                trail,
-                raw_log,
-                queue,
-                holds,
-                measures,
-                vitals,
-                billing,
+                credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, holds, measures,
+                vitals, billing,
             )
+        )  # fmt: skip
+
+    def _tidying(self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog) -> tuple[Loop, ...]:
+        """What ends by itself and has to be taken away."""
+        spent = SpentIds(ground.patient, ground.keys, ground.time)
+        return (
+            Loop("sweep", orgs.sweep, SWEEP_S),
+            Loop("spent", spent.unlink, SPENT_S),
+            Loop("holds", holds.expire, EXPIRE_S),
+            Loop("raw events", raw_log.trim, TRIM_S),
         )
 
     def _counters(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Counters:
