@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 UNIT := tests/plans tests/webhooks tests/house
+# Most tests wait for a server of their own, so there are more of them than cores.
+SPREAD := -n 3 --dist worksteal
 
 # The environment is good for the folder written in it, as long as its interpreter is there. A repository that
 # was moved, or a Python that was replaced, makes it anew.
@@ -42,17 +44,17 @@ run: setup ## start the service on 127.0.0.1:8005 with an embedded durable store
 	@exec $(BIN)/metering serve $(ARGS)
 
 test: setup-dev ## every test (starts and ends its own servers)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(SPREAD) $(ARGS)
 
 test-unit: setup-dev ## the tests that need no server process
 	@$(PY) -m pytest $(UNIT) $(ARGS)
 
 test-integration: setup-dev ## the tests that start stores and services
-	@$(PY) -m pytest tests $(UNIT:%=--ignore=%) $(ARGS)
+	@$(PY) -m pytest tests $(UNIT:%=--ignore=%) $(SPREAD) $(ARGS)
 
 test-cov: setup-dev ## every test, with branch coverage and the lines that were missed
 	@$(PY) -m coverage erase
-	@$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage run -m pytest $(SPREAD) $(ARGS)
 	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage report
 	@echo "The law and the language (plans, webhooks) stay at 100 %:"

@@ -1,6 +1,8 @@
-"""One Hypothesis profile for every test: no deadlines, and a seed that is always printed."""
+"""One Hypothesis profile for every test: no deadlines, and seeds that are always printed."""
 
+import os
 import secrets
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,12 +21,25 @@ settings.load_profile("house")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed here, so that a run can be repeated with the number it printed."""
+    """Draw the seeds here, so that a run can be repeated with the numbers it printed, and all its processes agree."""
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+    os.environ.setdefault("MODEL_SEED", str(secrets.randbelow(10**6)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logged may hold half a surrogate pair, which cannot go from process to process as it is."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the seed where the failures are read."""
     seed = config.option.hypothesis_seed
-    terminalreporter.write_line(f"Hypothesis seed {seed} (the same run again: --hypothesis-seed={seed})")
+    models = os.environ["MODEL_SEED"]
+    again = f"the same run again: MODEL_SEED={models} and --hypothesis-seed={seed}"
+    terminalreporter.write_line(f"Model seed {models}, Hypothesis seed {seed} ({again})")

@@ -111,7 +111,7 @@ async def test_what_is_asked_again_after_its_reply_was_lost_has_one_effect(store
 
 JOBS: Final = 240
 CLIENTS: Final = 8
-SEED: Final = secrets.randbelow(10**6)
+SEED: Final = int(os.environ["MODEL_SEED"])
 LEFT: Final = 10
 """Jobs that take a lease and are never heard of again."""
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import secrets
 import signal
 import threading
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from tests.support.wait import wait_until
 POSTS: Final = 2_000
 ORGS: Final = 7
 CLIENTS: Final = 8
-SEED: Final = secrets.randbelow(10**6)
+SEED: Final = int(os.environ["MODEL_SEED"])
 
 
 class Posts:

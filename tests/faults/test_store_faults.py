@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import resource
-import secrets
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from tests.support.wait import await_until
 
 ORGS: Final = tuple(f"org-{number}" for number in range(10))
 WAIT_S: Final = 10.0
-SEED: Final = secrets.randbelow(10**6)
+SEED: Final = int(os.environ["MODEL_SEED"])
 
 
 async def used(ledger: Ledger, *orgs: str, feature: str = "scans") -> int:

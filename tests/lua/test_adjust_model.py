@@ -6,7 +6,6 @@ counter is the sum of its history and of everything that happened to it: live ev
 
 import os
 import random
-import secrets
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -33,7 +32,7 @@ from tests.lua.ledger import CATALOGUE, Caller, Ledger
 from tests.support.proxy import Proxy
 from tests.support.servers import StoreServer
 
-SEED: Final = int(os.environ.get("MODEL_SEED", secrets.randbelow(10**6)))
+SEED: Final = int(os.environ["MODEL_SEED"])
 STEPS: Final = int(os.environ.get("MODEL_STEPS", "120"))
 ORGS: Final = ("org-a", "org-b", "org-c")
 FEATURES: Final = ("scans", "checks", "calls", "open")

@@ -8,7 +8,6 @@ step used = sum of history = what the model counted, and units held = open holds
 import asyncio
 import os
 import random
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -28,7 +27,7 @@ from tests.lua.admit_model import Ask, Model, Told, told_by
 from tests.lua.ledger import Caller, Ledger
 from tests.support.servers import StoreServer
 
-SEED: Final = int(os.environ.get("MODEL_SEED", secrets.randbelow(10**6)))
+SEED: Final = int(os.environ["MODEL_SEED"])
 STEPS: Final = int(os.environ.get("MODEL_STEPS", "250"))
 ORGS: Final = ("org-a", "org-b", "org-c")
 FEATURES: Final = ("scans", "checks", "calls", "closed", "open", "unknown")

@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import secrets
 from typing import Final
 
 import pytest
@@ -18,7 +17,7 @@ from tests.lua.vault import OPERATOR, WRITER, Worker, vault
 from tests.support.monitor import keys_of, monitored, scripts
 from tests.support.servers import StoreServer
 
-SEED: Final = int(os.environ.get("MODEL_SEED", secrets.randbelow(10**6)))
+SEED: Final = int(os.environ["MODEL_SEED"])
 STEPS: Final = int(os.environ.get("MODEL_STEPS", "220"))
 
 
