@@ -115,6 +115,14 @@ async def test_an_answer_of_somebody_else_leaves_it_open(
         await gateway.send_meter_event(EVENT, attempt=1)
 
 
+async def test_a_redirect_is_not_followed(stripe_says: Scripted, gateway: LiveGateway) -> None:
+    stripe_says.answer(b"", 302, headers={"Location": stripe_says.url + "/v1/elsewhere"})
+    stripe_says.answer({"object": "billing.meter_event"})
+    with pytest.raises(Unknown):
+        await gateway.send_meter_event(EVENT, attempt=1)
+    assert len(stripe_says.requests) == 1
+
+
 async def test_a_proxy_that_says_too_many_is_heard(stripe_says: Scripted, gateway: LiveGateway) -> None:
     stripe_says.answer(b"<html>slow down</html>", 429, headers={"Retry-After": "7"})
     with pytest.raises(TooMany) as caught:

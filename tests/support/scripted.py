@@ -16,9 +16,10 @@ Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What came in: `form` is the decoded body or, where there is none, the query."""
+    """What came in: `path` is `target` without its query, `form` the decoded body or, without one, the query."""
 
     method: str
+    target: str
     path: str
     headers: Mapping[str, str]
     body: bytes
@@ -65,7 +66,7 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     path, _, query = target.partition("?")
-    return Request(method, path, headers, body, dict(parse_qsl(body.decode() or query)))
+    return Request(method, target, path, headers, body, dict(parse_qsl(body.decode() or query)))
 
 
 def _whole(body: bytes, status: int, headers: Mapping[str, str]) -> Play:

@@ -138,7 +138,8 @@ class Transport(stripe.AIOHTTPClient):
         """One attempt. Raises APIConnectionError where no answer of Stripe's came back whole."""
         args, settings = self._get_request_args_kwargs(method, url, headers, post_data)
         try:
-            async with self._session.request(*args, **settings) as answer:
+            # A redirect would turn a push into a read of something else, and its answer into a success.
+            async with self._session.request(*args, **settings, allow_redirects=False) as answer:
                 self._stripe_clock.note(answer.headers)
                 body = await answer.read()
         except Exception as error:  # noqa: BLE001 - whatever breaks, nobody knows what became of the request
