@@ -42,7 +42,10 @@ Entry = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an event makes of an organisation, and what the trail says of it. A plan change adds its own entry."""
+    """What an event makes of an organisation, and what the trail says of it.
+
+    Every entry also names the event, as Stripe's ids are kept; a plan change adds its own entry.
+    """
 
     plan: str
     profile: Profile
@@ -75,6 +78,7 @@ class Effects:
         self._keys = keys
         self._orgs = orgs
         self._catalogue = catalogue
+        self._codec = codec
         self._scripts = OrgScripts(client, keys, time, codec, fake=fake)
         self._ticket = client.register_script(script("ticket", fake=fake).text)
         self._freeze = client.register_script(script("freeze", fake=fake).text)
@@ -149,7 +153,8 @@ class Effects:
     async def _write(self, org: Org, now_ms: int, event: str | None, decision: Decision) -> Applied:
         told = replace(org, profile=decision.profile)
         after = replace(changed(told, OrgChange(plan=decision.plan), self._catalogue), period=decision.alignment.period)
-        entries = list(decision.entries)
+        source = () if event is None else ("event", self._codec.encode(org.org_id, "event", event))
+        entries = [(*entry, *source) for entry in decision.entries]
         if after.plan != org.plan:
             entries.append(tuple(trail_entry(org, after, ACTOR)))
         if after != org:

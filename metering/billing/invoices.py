@@ -1,0 +1,64 @@
+"""What an invoice says: whether it is owed, which of our periods it bills, and when those are frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from metering.billing.gateway import StripeObject
+from metering.billing.subscriptions import id_of
+from metering.clock import MS_PER_S
+from plans.dunning import Word
+
+_WORD_OF: Final[Mapping[str, Word]] = {
+    "paid": Word.PAID,
+    "void": Word.VOIDED,
+    "uncollectible": Word.UNCOLLECTIBLE,
+    "open": Word.FAILED,
+}
+"""What the status of an invoice means after an attempt to collect it. A draft was not tried yet.
+
+https://docs.stripe.com/api/invoices/object#invoice_object-status
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """An invoice of a subscription as we read it. It bills the usage of periods that ended in (from_ms, until_ms].
+
+    `final_ms` is when it was finalised, None while it is a draft.
+    """
+
+    id: str
+    subscription: str
+    status: str
+    reason: str
+    from_ms: int
+    until_ms: int
+    final_ms: int | None
+
+    @property
+    def word(self) -> Word | None:
+        """What its status says once somebody tried to collect it."""
+        return _WORD_OF.get(self.status)
+
+
+def billed(invoice: StripeObject) -> Billed | None:
+    """An invoice of a subscription; None for any other.
+
+    Since 2025-03-31 the subscription stands under `parent`
+    (https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects).
+    """
+    details = (invoice.get("parent") or {}).get("subscription_details") or {}
+    subscription = id_of(details.get("subscription"))
+    if not subscription:
+        return None
+    final_s = (invoice.get("status_transitions") or {}).get("finalized_at")
+    return Billed(
+        id=invoice["id"],
+        subscription=subscription,
+        status=invoice.get("status") or "draft",
+        reason=invoice.get("billing_reason") or "",
+        from_ms=invoice["period_start"] * MS_PER_S,
+        until_ms=invoice["period_end"] * MS_PER_S,
+        final_ms=None if final_s is None else final_s * MS_PER_S,
+    )

@@ -1,0 +1,272 @@
+"""What Stripe's events make us do. An event only names an object: what became of it is asked again.
+
+Every reaction may be repeated at any point: what it tells other parts is idempotent and comes first, the change of the
+organisation comes last, in one script with the event's mark and its entry in the trail. So a worker that dies leaves an
+event that takes effect once, later.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from metering.billing.errors import NotThere
+from metering.billing.gateway import StripeObject
+from metering.billing.invoices import Billed, billed
+from metering.billing.meter_reports import MeterReport, report_of
+from metering.billing.payers import Payers, Source
+from metering.billing.prices import Prices
+from metering.billing.subscriptions import Policy, Reading, id_of, is_ours, org_named, plan_after, settled, synced
+from metering.names import is_org_id
+from metering.store.effects import ACTOR, Decide, Decision, Effects
+from metering.store.org import Org
+from plans.billing_periods import Alignment
+from plans.dunning import Word, told
+from webhooks.stripe_events import Reaction, StripeEvent
+
+GRACE_S: Final = 60.0
+"""Between two looks at who has run out of grace, which is counted in days."""
+
+_PAID: Final = frozenset({"paid", "no_payment_required"})
+"""https://docs.stripe.com/api/checkout/sessions/object#checkout_session_object-payment_status"""
+
+_CYCLE: Final = "subscription_cycle"
+_FIRST: Final = "subscription_create"
+"""https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason"""
+
+log = structlog.get_logger(__name__)
+
+
+async def _nothing(*_: object) -> None:
+    """What nobody asked to be told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Other parts that are told. Each may be told the same more than once.
+
+    `flush(org_id, period_start_ms)` pushes what a period still has, now. `linked(org_id)`: an organisation has a
+    customer. `reported(report)`: Stripe could not bill usage that it took.
+    """
+
+    flush: Callable[[str, int], Awaitable[None]] = _nothing
+    linked: Callable[[str], Awaitable[None]] = _nothing
+    reported: Callable[[MeterReport], Awaitable[None]] = _nothing
+
+
+class Reactions:
+    """Reacts to events, in any order and any number of times. Raises the errors of the gateway and of the store."""
+
+    def __init__(
+        self,
+        source: Source,
+        payers: Payers,
+        effects: Effects,
+        prices: Prices,
+        policy: Policy,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self._source, self._payers, self._effects = source, payers, effects
+        self._prices, self._policy, self._hooks = prices, policy, hooks or Hooks()
+        self._by_reaction: dict[Reaction, Callable[[StripeEvent], Awaitable[None]]] = {
+            Reaction.CHECKOUT: self._checkout,
+            Reaction.SUBSCRIPTION: self._subscription,
+            Reaction.INVOICE_BEGUN: self._invoice,
+            Reaction.INVOICE_FINAL: self._invoice,
+            Reaction.INVOICE_PAID: self._invoice,
+            Reaction.INVOICE_UNPAID: self._invoice,
+            Reaction.CUSTOMER: self._customer,
+            Reaction.METER: self._meter,
+        }
+
+    async def react(self, event: StripeEvent) -> None:
+        """Do what an event asks for. One of an object that is gone, or none of ours, does nothing."""
+        reaction = None if event.reaction is None else self._by_reaction.get(event.reaction, self._other)
+        if reaction is None:
+            return
+        try:
+            await reaction(event)
+        except NotThere as gone:
+            log.info("stripe event of an object that is gone", **_named(event), told=gone.message)
+
+    async def end_graces(self) -> None:
+        """Mark as overdue who has run out of grace."""
+        async for org_id in self._effects.ended_grace():
+            await self._effects.apply(org_id, None, self._overdue)
+
+    # ── by noun ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _checkout(self, event: StripeEvent) -> None:
+        """Link the payer of a subscription to the organisation that asked for it, once it is paid."""
+        session = await self._source.checkout(event.object_id)
+        org_id, customer = session.get("client_reference_id") or org_named(session), id_of(session.get("customer"))
+        if not is_org_id(org_id):
+            return self._ignored(event)
+        paid, mode = session.get("payment_status"), session.get("mode") or ""
+        if mode == "subscription" and _is_paid(session):
+            return await self._take(event, org_id, customer, links=True)
+        if org_named(session) != org_id:
+            return self._ignored(event)
+        return await self._note(event, org_id, "mode", mode, "payment_status", str(paid))
+
+    async def _subscription(self, event: StripeEvent) -> None:
+        """Take over plan, status and period of whom it is for."""
+        subscription = await self._source.subscription(event.object_id)
+        orgs = await self._payers.of_subscription(subscription)
+        if not orgs:
+            self._ignored(event)
+        for org_id in orgs:
+            await self._take(event, org_id, id_of(subscription["customer"]))
+
+    async def _invoice(self, event: StripeEvent) -> None:
+        """Grace and its end; and the periods it bills: pushed while it is a draft, frozen when it is final."""
+        invoice = billed(await self._source.invoice(event.object_id))
+        subscription = None if invoice is None else await self._source.subscription(invoice.subscription)
+        orgs = [] if subscription is None else await self._payers.of_subscription(subscription)
+        if invoice is None or subscription is None or not orgs:
+            return self._ignored(event)
+        if event.type == "invoice.finalization_failed":
+            log.error("stripe could not finalise an invoice", **_named(event), orgs=orgs)
+        for org_id in orgs:
+            await self._take(event, org_id, id_of(subscription["customer"]), invoice=invoice)
+        return None
+
+    async def _customer(self, event: StripeEvent) -> None:
+        """Unlink a customer who was deleted: nobody can be billed through it any more."""
+        try:
+            gone = bool((await self._source.customer(event.object_id)).get("deleted"))
+        except NotThere:
+            gone = True
+        for org_id in await self._payers.of_customer(event.object_id) if gone else []:
+            await self._effects.apply(org_id, event.dedupe_id, self._unlinked(event))
+            await self._payers.forget(org_id, event.object_id)
+
+    async def _meter(self, event: StripeEvent) -> None:
+        """Usage that Stripe took and could not bill: somebody must look, and the windows it names are not delivered."""
+        report = report_of(await self._source.thin_event(event.event_id))
+        log.error(
+            "stripe could not bill usage", **_named(event), counts=dict(report.counts), samples=len(report.samples)
+        )
+        await self._hooks.reported(report)
+
+    async def _other(self, event: StripeEvent) -> None:
+        """What this service does nothing about is in the trail of whom it is about, where the event says so."""
+        for org_id in await self._payers.of_customer(event.customer):
+            await self._note(event, org_id)
+
+    # ── what they share ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _take(
+        self, event: StripeEvent, org_id: str, customer: str, *, links: bool = False, invoice: Billed | None = None
+    ) -> None:
+        """Bring an organisation to what its customer bought, and note the event with what it says of an invoice."""
+        if await self._effects.done(org_id, event.dedupe_id):
+            return
+        reading = await self._payers.read(org_id, customer, links=links)
+        if reading is None or (links and not any(is_ours(one, self._prices) for one in reading.subscriptions)):
+            self._ignored(event)
+            return
+        if invoice is not None:
+            await self._periods(org_id, reading, invoice)
+        org = await self._effects.apply(org_id, event.dedupe_id, self._taken(event, reading, invoice))
+        if org is not None and org.profile.stripe_customer_id == customer:
+            await self._hooks.linked(org_id)
+
+    async def _periods(self, org_id: str, reading: Reading, invoice: Billed) -> None:
+        """Push or freeze what an invoice bills, once our period has closed where Stripe's has."""
+        org = await self._effects.apply(org_id, None, self._read(reading))
+        if org is None or invoice.reason == _FIRST:
+            return
+        closed = await self._effects.closed(org_id, invoice.from_ms, invoice.until_ms)
+        for start_ms in closed:
+            if invoice.final_ms is None:
+                await self._hooks.flush(org_id, start_ms)
+            else:
+                await self._effects.freeze(org_id, start_ms, invoice.final_ms)
+        if invoice.final_ms is None and invoice.reason != _CYCLE:
+            await self._hooks.flush(org_id, org.period.start_ms)
+
+    async def _note(self, event: StripeEvent, org_id: str, *words: str) -> None:
+        """Write an event into the trail of an organisation, and change nothing else."""
+
+        def decide(org: Org, _: int) -> Decision:
+            return Decision(org.plan, org.profile, Alignment(None, org.period), ((event.type, "actor", ACTOR, *words),))
+
+        if await self._effects.apply(org_id, event.dedupe_id, decide) is None:
+            self._ignored(event)
+
+    def _ignored(self, event: StripeEvent) -> None:
+        """Other products may be sold on the same account."""
+        log.info("stripe event of nobody we know", **_named(event))
+
+    # ── decisions ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, reading: Reading) -> Decide:
+        """Takes a reading over, without a word in the trail; nothing where it says nothing new."""
+
+        def decide(org: Org, now_ms: int) -> Decision | None:
+            profile, moved = synced(org, reading, self._prices, now_ms)
+            if (profile, moved) == (org.profile, Alignment(None, org.period)):
+                return None
+            return Decision(plan_after(org, profile, self._policy), profile, moved, ())
+
+        return decide
+
+    def _taken(self, event: StripeEvent, reading: Reading, invoice: Billed | None) -> Decide:
+        """Takes a reading over with what an invoice says, and tells the trail."""
+        word = _word(event, invoice)
+
+        def decide(org: Org, now_ms: int) -> Decision:
+            profile, moved = synced(org, reading, self._prices, now_ms)
+            if invoice is not None and word is not None:
+                profile = replace(profile, debts=told(profile.debts, invoice.id, word, event.created_ms))
+            profile = settled(profile, now_ms, self._policy)
+            entry = [event.type, "actor", ACTOR]
+            if profile.subscription is not None:
+                entry += ["subscription", profile.subscription.status]
+            if invoice is not None:
+                entry += ["invoice", invoice.status]
+            if profile.grace_end_ms is not None:
+                entry += ["grace_until", str(profile.grace_end_ms)]
+            return Decision(plan_after(org, profile, self._policy), profile, moved, (tuple(entry),))
+
+        return decide
+
+    def _unlinked(self, event: StripeEvent) -> Decide:
+        """Takes the customer away, and the subscription's plan with it; nobody is left to pay what is owed."""
+
+        def decide(org: Org, now_ms: int) -> Decision:
+            sold = org.profile.subscription
+            ended = None if sold is None else replace(sold, status="canceled")
+            profile = replace(org.profile, stripe_customer_id=None, subscription=ended, debts={})
+            profile = settled(profile, now_ms, self._policy)
+            entry = (event.type, "actor", ACTOR, "stripe_customer", "removed")
+            return Decision(plan_after(org, profile, self._policy), profile, Alignment(None, org.period), (entry,))
+
+        return decide
+
+    def _overdue(self, org: Org, now_ms: int) -> Decision | None:
+        """Marks as overdue; nothing where it is marked already. Where GRACE_DAYS changed, grace may only end later."""
+        profile = settled(org.profile, now_ms, self._policy)
+        if profile == org.profile:
+            return None
+        entries = (("payment_overdue",),) if profile.payment_overdue else ()
+        return Decision(plan_after(org, profile, self._policy), profile, Alignment(None, org.period), entries)
+
+
+def _word(event: StripeEvent, invoice: Billed | None) -> Word | None:
+    """What an event says of an invoice's payment. Only an attempt to collect makes an open one a failure."""
+    if invoice is None or event.reaction not in {Reaction.INVOICE_PAID, Reaction.INVOICE_UNPAID}:
+        return None
+    open_still = invoice.word is Word.FAILED and event.reaction is Reaction.INVOICE_PAID
+    return None if open_still else invoice.word
+
+
+def _named(event: StripeEvent) -> dict[str, str]:
+    return {"stripe_event": event.event_id, "type": event.type, "object": event.object_id}
+
+
+def _is_paid(session: StripeObject) -> bool:
+    """Whether a checkout is over and nothing of it is left to pay."""
+    return session.get("status") == "complete" and session.get("payment_status") in _PAID

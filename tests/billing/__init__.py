@@ -1,0 +1,1 @@
+"""Billing on a real store, over a Stripe that holds objects."""
