@@ -13,7 +13,8 @@ from tests.house.repo import ROOT
 
 PAGE: Final = (ROOT / "docs" / "stripe-contract.md").read_text(encoding="utf-8")
 
-_ROW: Final = re.compile(r"^\| ([A-Z]\d+) \|(.*)\|$", re.MULTILINE)
+_ROW: Final = re.compile(r"^\| ([A-MO-Z]\d+) \|(.*)\|$", re.MULTILINE)
+_MISTAKE: Final = re.compile(r"^\| (N\d+) \|(.*)\|$", re.MULTILINE)
 _TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 _SOURCE: Final = re.compile(r"<https://docs\.stripe\.com/[^>]+>|`(stripe/[\w/]+\.py)`")
 _RAN: Final = re.compile(r"never|\d{4}-\d\d-\d\d")
@@ -44,6 +45,18 @@ def _of_row(rule: str, sources: str, tests: str, ran: str) -> Iterator[str]:
         yield "a run against a real account is `never` or its day"
 
 
+def misplanted(page: str) -> Iterator[str]:
+    """Every mistake in `page` that cannot be made as it stands there; tests/faults shows that its test sees it."""
+    for name, cells in _MISTAKE.findall(page):
+        codes = re.findall(r"`([^`]+)`", cells)[-4:]
+        if len(codes) != 4 or len(cells.split(" | ")) != 5:
+            yield f"{name}: mistake, test, file and both texts are needed"
+        elif not (_TEST.fullmatch(f"`{codes[0]}`") and _holds(*codes[0].split("::"))):
+            yield f"{name}: there is no {codes[0]}"
+        elif not (ROOT / codes[1]).is_file() or (ROOT / codes[1]).read_text().count(codes[2]) != 1:
+            yield f"{name}: {codes[1]} does not hold this text once: {codes[2]}"
+
+
 def _is_there(file: str) -> bool:
     found = find_spec("stripe")
     return found is not None and (Path(str(found.origin)).parents[1] / file).is_file()
@@ -62,6 +75,25 @@ def test_every_rule_has_its_source_and_its_test() -> None:
 def test_the_contract_speaks_of_the_installed_version() -> None:
     """Read the page again beside Stripe's changelog, then write the new version into it."""
     assert re.findall(r"version `([^`]+)` of Stripe's API", PAGE) == [stripe.api_version]
+
+
+def test_every_mistake_can_be_made_and_names_its_test() -> None:
+    assert list(misplanted(PAGE)) == []
+    assert len(_MISTAKE.findall(PAGE)) >= 19
+
+
+PLANT: Final = "| N1 | A | `tests/house/test_contract.py::test_a_fault_is_seen` | `plans/money.py` | `2 * rest` | `0` |"
+
+
+def test_a_mistake_that_can_be_made_is_left_alone() -> None:
+    assert list(misplanted(PLANT)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(" | `0` |", " |"), ("a_fault_is", "a_fault"), ("plans/money", "plans/moneys"), ("2 *", "3 *")]
+)
+def test_a_mistake_that_cannot_be_made_is_seen(old: str, new: str) -> None:
+    assert len(list(misplanted(PLANT.replace(old, new)))) == 1
 
 
 GOOD: Final = "| M1 | Rule | `stripe/_error.py` | `tests/house/test_contract.py::test_a_fault_is_seen` | never |"
