@@ -48,8 +48,8 @@ JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
 
 SHIPPED_CATALOGUE: Final = "scorpius.toml"
 
-_LIVE: Final = ("sk_live_", "rk_live_")
-"""First letters of the keys of Stripe that move real money."""
+_TEST_KEYS: Final = ("sk_test_", "rk_test_", "sk_sandbox_", "rk_sandbox_")
+"""First letters of keys of Stripe that move no real money; every other key is taken for one that does."""
 
 _REACHED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 """Where to reach a service that listens everywhere."""
@@ -292,7 +292,7 @@ class Settings(BaseSettings):
     def stripe_livemode(self) -> bool | None:
         """Whether Stripe's key moves real money; None without a key."""
         key = self.stripe_secret_key
-        return None if key is None else key.get_secret_value().startswith(_LIVE)
+        return None if key is None else not key.get_secret_value().startswith(_TEST_KEYS)
 
     def event_retention_ms(self) -> int:
         """How long raw events are kept; 0: none are."""

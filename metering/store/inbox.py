@@ -88,9 +88,12 @@ class Inbox:
         """The partitions that have entries, and how many."""
         return await self._group.waiting()
 
-    async def left(self, partition: int, *, idle_ms: int) -> Letter | None:
-        """An entry that was handed out `idle_ms` ago or longer and is still there; ours from now on."""
-        found = await self._group.left(partition, idle_ms=idle_ms, most=1)
+    async def left(self, partition: int, *, idle_ms: int, after: str = "") -> Letter | None:
+        """An entry later than `after` that was handed out `idle_ms` ago or longer and is still there; ours from now on.
+
+        It counts as tried once more.
+        """
+        found = await self._group.left(partition, idle_ms=idle_ms, most=1, after=after)
         return _letter(partition, *found[0]) if found else None
 
     async def unread(self, partition: int) -> Letter | None:

@@ -35,13 +35,16 @@ class StreamGroup:
         lengths = await replies_of(pipe, spare=True)  # a stream of another type must not hold up the others
         return {partition: length for partition, length in enumerate(lengths) if length}
 
-    async def left(self, partition: int, *, idle_ms: int, most: int) -> list[Raw]:
-        """Up to `most` entries that were handed out `idle_ms` ago or longer and are still there; ours from now on."""
-        key = self.key(partition)
+    async def left(self, partition: int, *, idle_ms: int, most: int, after: str = "") -> list[Raw]:
+        """Up to `most` entries that were handed out `idle_ms` ago or longer and are still there; ours from now on.
+
+        Only later ones than `after`, where it names an entry.
+        """
+        key, start = self.key(partition), f"({after}" if after else "0-0"
 
         def claim() -> Awaitable[Any]:
             claimed: Awaitable[Any] = self._client.xautoclaim(
-                key, self._group, READER, min_idle_time=idle_ms, count=most
+                key, self._group, READER, min_idle_time=idle_ms, start_id=start, count=most
             )
             return claimed
 
