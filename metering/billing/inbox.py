@@ -18,7 +18,6 @@ from metering.billing.intake import named
 from metering.errors import (
     ClockUnsafe,
     LedgerFull,
-    OrgNotFound,
     Overloaded,
     Problem,
     StorageUnavailable,
@@ -61,10 +60,10 @@ _PASSING: Final = (*_AWAY, VersionConflict, TooMany, Unknown, Barred)
 _ODD: Final = (Unreadable, ValueError, TypeError)
 """What an entry that nobody here wrote, or that was damaged, raises."""
 
-React = Callable[[StripeEvent], Awaitable[None]]
-"""Makes an event take effect, with its mark and counted, once however often it is asked.
+React = Callable[[StripeEvent], Awaitable[bool]]
+"""Makes an event take effect, with its mark, once however often it is asked; whether an organisation has counted it.
 
-Raises OrgNotFound where the event is nobody's (then it is counted here), other Problems, or GatewayErrors.
+What is nobody's is counted here. Raises Problems or GatewayErrors.
 """
 
 log = structlog.get_logger(__name__)
@@ -148,20 +147,15 @@ class InboxWorker:
             await self._inbox.dismiss(letter)
             return
         try:
-            await self._react(event)
-        except OrgNotFound:
-            await self._done(letter, turn, count=event.type)
+            noted = await self._react(event)
         except (Problem, GatewayError) as error:
             await self._failed(letter, event, error, turn)
         except Exception as error:  # a fault of ours must not stop the other events
             log.exception("reaction failed", **named(event))
             await self._failed(letter, event, error, turn)
         else:
-            await self._done(letter, turn)
-
-    async def _done(self, letter: Letter, turn: _Turn, *, count: str = "") -> None:
-        await self._inbox.dismiss(letter, count=count)
-        turn.failures = 0
+            await self._inbox.dismiss(letter, count="" if noted else event.type)
+            turn.failures = 0
 
     async def _failed(self, letter: Letter, event: StripeEvent, error: Exception, turn: _Turn) -> None:
         """Leave it for later, or give it up. The store must answer: where it does not, that is what is raised."""

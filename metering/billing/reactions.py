@@ -69,7 +69,7 @@ class Reactions:
     ) -> None:
         self._source, self._payers, self._effects = source, payers, effects
         self._prices, self._policy, self._hooks = prices, policy, hooks or Hooks()
-        self._by_reaction: dict[Reaction, Callable[[StripeEvent], Awaitable[None]]] = {
+        self._by_reaction: dict[Reaction, Callable[[StripeEvent], Awaitable[bool]]] = {
             Reaction.CHECKOUT: self._checkout,
             Reaction.SUBSCRIPTION: self._subscription,
             Reaction.INVOICE_BEGUN: self._invoice,
@@ -80,15 +80,19 @@ class Reactions:
             Reaction.METER: self._meter,
         }
 
-    async def react(self, event: StripeEvent) -> None:
-        """Do what an event asks for. One of an object that is gone, or none of ours, does nothing."""
+    async def react(self, event: StripeEvent) -> bool:
+        """Do what an event asks for; whether it is in the trail of somebody, and counted with that.
+
+        One of an object that is gone, or none of ours, does nothing.
+        """
         reaction = None if event.reaction is None else self._by_reaction.get(event.reaction, self._other)
         if reaction is None:
-            return
+            return False
         try:
-            await reaction(event)
+            return await reaction(event)
         except NotThere as gone:
             log.info("stripe event of an object that is gone", **_named(event), told=gone.message)
+            return False
 
     async def end_graces(self) -> None:
         """Mark as overdue who has run out of grace."""
@@ -97,7 +101,7 @@ class Reactions:
 
     # ── by noun ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _checkout(self, event: StripeEvent) -> None:
+    async def _checkout(self, event: StripeEvent) -> bool:
         """Link the payer of a subscription to the organisation that asked for it, once it is paid."""
         session = await self._source.checkout(event.object_id)
         org_id, customer = session.get("client_reference_id") or org_named(session), id_of(session.get("customer"))
@@ -110,16 +114,15 @@ class Reactions:
             return self._ignored(event)
         return await self._note(event, org_id, "mode", mode, "payment_status", str(paid))
 
-    async def _subscription(self, event: StripeEvent) -> None:
+    async def _subscription(self, event: StripeEvent) -> bool:
         """Take over plan, status and period of whom it is for."""
         subscription = await self._source.subscription(event.object_id)
         orgs = await self._payers.of_subscription(subscription)
         if not orgs:
-            self._ignored(event)
-        for org_id in orgs:
-            await self._take(event, org_id, id_of(subscription["customer"]))
+            return self._ignored(event)
+        return any([await self._take(event, org_id, id_of(subscription["customer"])) for org_id in orgs])
 
-    async def _invoice(self, event: StripeEvent) -> None:
+    async def _invoice(self, event: StripeEvent) -> bool:
         """Grace and its end; and the periods it bills: pushed while it is a draft, frozen when it is final."""
         invoice = billed(await self._source.invoice(event.object_id))
         subscription = None if invoice is None else await self._source.subscription(invoice.subscription)
@@ -128,50 +131,51 @@ class Reactions:
             return self._ignored(event)
         if event.type == "invoice.finalization_failed":
             log.error("stripe could not finalise an invoice", **_named(event), orgs=orgs)
-        for org_id in orgs:
-            await self._take(event, org_id, id_of(subscription["customer"]), invoice=invoice)
-        return None
+        customer = id_of(subscription["customer"])
+        return any([await self._take(event, org_id, customer, invoice=invoice) for org_id in orgs])
 
-    async def _customer(self, event: StripeEvent) -> None:
+    async def _customer(self, event: StripeEvent) -> bool:
         """Unlink a customer who was deleted: nobody can be billed through it any more."""
         try:
             gone = bool((await self._source.customer(event.object_id)).get("deleted"))
         except NotThere:
             gone = True
-        for org_id in await self._payers.of_customer(event.object_id) if gone else []:
+        orgs = await self._payers.of_customer(event.object_id) if gone else []
+        for org_id in orgs:
             await self._effects.apply(org_id, event.dedupe_id, self._unlinked(event))
             await self._payers.forget(org_id, event.object_id)
+        return bool(orgs)
 
-    async def _meter(self, event: StripeEvent) -> None:
+    async def _meter(self, event: StripeEvent) -> bool:
         """Usage that Stripe took and could not bill: somebody must look, and the windows it names are not delivered."""
         report = report_of(await self._source.thin_event(event.event_id))
         log.error(
             "stripe could not bill usage", **_named(event), counts=dict(report.counts), samples=len(report.samples)
         )
         await self._hooks.reported(report)
+        return False
 
-    async def _other(self, event: StripeEvent) -> None:
+    async def _other(self, event: StripeEvent) -> bool:
         """What this service does nothing about is in the trail of whom it is about, where the event says so."""
-        for org_id in await self._payers.of_customer(event.customer):
-            await self._note(event, org_id)
+        return any([await self._note(event, org_id) for org_id in await self._payers.of_customer(event.customer)])
 
     # ── what they share ──────────────────────────────────────────────────────────────────────────────────
 
     async def _take(
         self, event: StripeEvent, org_id: str, customer: str, *, links: bool = False, invoice: Billed | None = None
-    ) -> None:
+    ) -> bool:
         """Bring an organisation to what its customer bought, and note the event with what it says of an invoice."""
         if await self._effects.done(org_id, event.dedupe_id):
-            return
+            return True
         reading = await self._payers.read(org_id, customer, links=links)
         if reading is None or (links and not any(is_ours(one, self._prices) for one in reading.subscriptions)):
-            self._ignored(event)
-            return
+            return self._ignored(event)
         if invoice is not None:
             await self._periods(org_id, reading, invoice)
         org = await self._effects.apply(org_id, event.dedupe_id, self._taken(event, reading, invoice))
         if org is not None and org.profile.stripe_customer_id == customer:
             await self._hooks.linked(org_id)
+        return org is not None
 
     async def _periods(self, org_id: str, reading: Reading, invoice: Billed) -> None:
         """Push or freeze what an invoice bills, once our period has closed where Stripe's has."""
@@ -187,18 +191,19 @@ class Reactions:
         if invoice.final_ms is None and invoice.reason != _CYCLE:
             await self._hooks.flush(org_id, org.period.start_ms)
 
-    async def _note(self, event: StripeEvent, org_id: str, *words: str) -> None:
+    async def _note(self, event: StripeEvent, org_id: str, *words: str) -> bool:
         """Write an event into the trail of an organisation, and change nothing else."""
 
         def decide(org: Org, _: int) -> Decision:
             return Decision(org.plan, org.profile, Alignment(None, org.period), ((event.type, "actor", ACTOR, *words),))
 
-        if await self._effects.apply(org_id, event.dedupe_id, decide) is None:
-            self._ignored(event)
+        noted = await self._effects.apply(org_id, event.dedupe_id, decide)
+        return self._ignored(event) if noted is None else True
 
-    def _ignored(self, event: StripeEvent) -> None:
+    def _ignored(self, event: StripeEvent) -> bool:
         """Other products may be sold on the same account."""
         log.info("stripe event of nobody we know", **_named(event))
+        return False
 
     # ── decisions ────────────────────────────────────────────────────────────────────────────────────────
 
