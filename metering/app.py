@@ -25,7 +25,7 @@ from metering.api.front import Front
 from metering.api.routes import ROUTES
 from metering.api.services import Measures, Services
 from metering.api.track import Track
-from metering.billing.wiring import Billing, open_billing
+from metering.billing.wiring import Billing, Ground, open_billing
 from metering.clock import Clock, SystemClock
 from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
@@ -36,6 +36,7 @@ from metering.store.connect import PATIENT, connect
 from metering.store.consumer import TURN_S, Consumer
 from metering.store.corrections import Corrections
 from metering.store.counters import Counters, LatePolicy
+from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.holds import EXPIRE_S, Holds
@@ -175,7 +176,7 @@ class App:
         settings, ground = self._settings, await self._ground(stack)
         client, patient, keys, time = ground.client, ground.patient, ground.keys, ground.time
         dataset, report, fake = ground.dataset, ground.report, ground.fake
-        orgs = Orgs(patient, keys, self._catalogue, time, ground.codec, fake=fake)
+        orgs, customers = self._orgs(ground)
         kept_for = Retention(settings.history_days, settings.minute_history_hours, settings.event_retention_ms())
         counters = self._counters(ground, orgs, kept_for)
         stack.push_async_callback(counters.close)
@@ -191,7 +192,7 @@ class App:
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
-        billing = open_billing(settings, patient, keys, dataset.secret, fake=fake)
+        billing = open_billing(stack, self._under(ground), orgs, customers)
         loops = (
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
@@ -208,6 +209,26 @@ class App:
                 credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, holds, measures,
                 vitals, billing,
             )
+        )  # fmt: skip
+
+    def _orgs(self, ground: _Ground) -> tuple[Orgs, Customers]:
+        """The organisations, and who pays for them."""
+        customers = Customers(ground.patient, ground.keys, ground.codec, ground.dataset.secret)
+        return Orgs(
+            ground.patient,
+            ground.keys,
+            self._catalogue,
+            ground.time,
+            ground.codec,
+            fake=ground.fake,
+            customers=customers,
+        ), customers
+
+    def _under(self, ground: _Ground) -> Ground:
+        """What billing stands on."""
+        return Ground(
+            self._settings, self._catalogue, ground.patient, ground.keys, ground.time, ground.codec, self._clock,
+            ground.dataset.secret, ground.fake,
         )  # fmt: skip
 
     def _tidying(self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog) -> tuple[Loop, ...]:

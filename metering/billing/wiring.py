@@ -1,14 +1,33 @@
 """How billing is put together, in one place: what the routes need of it, and what runs beside them."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from metering.billing.catch_up import LOOK_S, CatchUp
+from metering.billing.gateway import Gateway
+from metering.billing.gateways.live import LiveGateway
+from metering.billing.inbox import TURN_S, InboxWorker
 from metering.billing.intake import Intake
+from metering.billing.payers import Payers
+from metering.billing.prices import Prices
+from metering.billing.reactions import GRACE_S, Reactions
+from metering.billing.subscriptions import Policy
+from metering.clock import Clock
 from metering.settings import Settings
+from metering.store.customers import INDEX_S, Customers
+from metering.store.effects import Effects
+from metering.store.event_cursor import EventCursor
+from metering.store.fields import FieldCodec
+from metering.store.gate import GateRefusedError
 from metering.store.inbox import Inbox
 from metering.store.keys import Keys
+from metering.store.orgs import Orgs
+from metering.store.timing import StoreTime
 from metering.store.totals import Client
+from plans.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What billing stands on. `client` repeats what is safe to repeat; `secret` is the data set's."""
+
+    settings: Settings
+    catalogue: Catalogue
+    client: Client
+    keys: Keys
+    time: StoreTime
+    codec: FieldCodec
+    clock: Clock
+    secret: bytes
+    fake: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Billing:
     """Billing, put together."""
 
@@ -29,7 +63,63 @@ class Billing:
     jobs: tuple[Job, ...] = ()
 
 
-def open_billing(settings: Settings, client: Client, keys: Keys, secret: bytes, *, fake: bool) -> Billing:
-    """Put billing together on the data set whose secret is `secret`; `client` repeats what is safe to repeat."""
-    inbox = Inbox(client, keys, secret, fake=fake)
-    return Billing(Intake(inbox, secrets=settings.webhook_secrets(), livemode=settings.stripe_livemode()))
+def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: Customers) -> Billing:
+    """Put billing together; what has to be closed goes onto `stack`. Without a key for Stripe nothing is asked of it:
+    events that come in wait for one.
+
+    Raises GateRefusedError where a live key would meet anything but Stripe itself.
+    """
+    settings, client, keys = ground.settings, ground.client, ground.keys
+    inbox = inbox_of(ground)
+    intake = intake_of(settings, inbox)
+    gateway = gateway_of(settings, ground.clock)
+    if gateway is None:
+        return Billing(intake)
+    stack.push_async_callback(gateway.close)
+    reactions = _reactions(ground, gateway, orgs, customers)
+    worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
+    catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
+    return Billing(
+        intake,
+        (
+            Job("stripe events", worker.turn, TURN_S, inbox.woken),
+            Job("stripe catch-up", catch_up.turn, LOOK_S),
+            Job("grace", reactions.end_graces, GRACE_S),
+            Job("customers", customers.sweep, INDEX_S),
+        ),
+    )
+
+
+def inbox_of(ground: Ground) -> Inbox:
+    """Stripe's events of this data set."""
+    return Inbox(ground.client, ground.keys, ground.secret, fake=ground.fake)
+
+
+def intake_of(settings: Settings, inbox: Inbox) -> Intake:
+    """The door for Stripe's events."""
+    return Intake(inbox, secrets=settings.webhook_secrets(), livemode=settings.stripe_livemode())
+
+
+def gateway_of(settings: Settings, clock: Clock) -> Gateway | None:
+    """Stripe, or whatever answers at STRIPE_API_BASE; None without a key. Raises GateRefusedError."""
+    key, base = settings.stripe_secret_key, settings.stripe_api_base
+    if key is None:
+        return None
+    try:
+        return LiveGateway(key.get_secret_value(), clock=clock, api_base=base, test_clock=settings.test_clock)
+    except ValueError as error:
+        raise GateRefusedError(f"Stripe: {error}") from error
+
+
+def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers) -> Reactions:
+    """What Stripe's events make us do."""
+    settings, catalogue = ground.settings, ground.catalogue
+    effects = Effects(ground.client, ground.keys, orgs, catalogue, ground.time, ground.codec, fake=ground.fake)
+    prices = Prices(catalogue, _variables(settings))
+    policy = Policy(catalogue.default_plan, settings.grace_days, settings.overdue_action == "downgrade")
+    return Reactions(gateway, Payers(gateway, customers, orgs, effects, prices), effects, prices, policy)
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """What a catalogue may name: the environment, and settings from whatever source."""
+    return dict(os.environ) | {name.upper(): value for name, value in settings if isinstance(value, str)}
