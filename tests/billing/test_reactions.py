@@ -113,10 +113,11 @@ async def test_a_plan_that_people_set_stays_until_stripe_says_something_new(stor
         assert (await rig.org()).plan == "free"
 
 
-async def test_a_subscription_that_is_not_the_current_one_downgrades_nobody(store: StoreServer) -> None:
+@pytest.mark.parametrize("created_s", [1, 9_999_999_999], ids=["older", "newer"])
+async def test_a_subscription_that_is_not_the_current_one_downgrades_nobody(store: StoreServer, created_s: int) -> None:
     async with rigged(store.url) as rig:
         period = await subscribed(rig)
-        rig.account.put(subscription(period, name="sub_0", status="canceled", created=1))
+        rig.account.put(subscription(period, name="sub_0", status="canceled", created=created_s))
         await rig.reactions.react(event("customer.subscription.deleted", "sub_0"))
         org = await rig.org()
         assert org.plan == "pro"
@@ -128,7 +129,18 @@ async def test_a_price_that_is_not_known_any_more_takes_no_plan_away(store: Stor
     async with rigged(store.url) as rig:
         period = await subscribed(rig)
         rig.account.change("sub_1", items={"data": [item(FOREIGN, period)]})
-        await rig.reactions.react(event("customer.subscription.updated", "sub_1"))
+        for status, plan in (("past_due", "pro"), ("canceled", "free")):
+            rig.account.change("sub_1", status=status)
+            await rig.reactions.react(event("customer.subscription.updated", "sub_1"))
+            assert (await rig.org()).plan == plan
+
+
+async def test_an_ended_subscription_of_another_customer_takes_no_plan_away(store: StoreServer) -> None:
+    async with rigged(store.url) as rig:
+        period = await subscribed(rig)
+        await link(rig, "cus_2")
+        rig.account.put(subscription(period, name="sub_2", customer="cus_2", status="canceled"))
+        await rig.reactions.react(event("customer.subscription.deleted", "sub_2"))
         assert (await rig.org()).plan == "pro"
 
 
@@ -326,6 +338,31 @@ async def test_row_17_the_newest_reading_wins_whoever_writes_last(store: StoreSe
         await lawful(rig.ledger)
 
 
+async def test_row_28_a_failure_that_was_read_before_the_payment_and_written_after_it_begins_nothing(
+    store: StoreServer,
+) -> None:
+    async with rigged(store.url) as rig:
+        period = await subscribed(rig)
+        slow, held, go = Account(), asyncio.Event(), asyncio.Event()
+        slow.objects = rig.account.objects
+        rig.account.put(invoice("in_1", period))
+
+        async def wait() -> None:
+            if slow.calls[-1] == "in_1":
+                held.set()
+                await go.wait()
+
+        slow.after = wait
+        failed = event("invoice.payment_failed", "in_1", at_ms=period.start_ms)
+        late = asyncio.create_task(rig.worker(1, account=slow).react(failed))
+        await held.wait()
+        rig.account.change("in_1", status="paid")
+        await rig.reactions.react(event("invoice.paid", "in_1", at_ms=period.start_ms + 1_000))
+        go.set()
+        await late
+        assert (await rig.org()).profile.grace_end_ms is None
+
+
 # ── row 16: once ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -448,6 +485,15 @@ async def test_row_28_past_due_keeps_the_plan_and_a_failure_heard_of_after_the_p
         assert (org.plan, org.profile.grace_end_ms) == ("pro", None)
 
 
+async def test_row_28_an_invoice_that_is_open_still_owes_nothing_by_that_alone(store: StoreServer) -> None:
+    async with rigged(store.url) as rig:
+        period = await subscribed(rig)
+        rig.account.put(invoice("in_1", period))
+        for kind in ("invoice.created", "invoice.finalized", "invoice.finalization_failed", "invoice.paid"):
+            await rig.reactions.react(event(kind, "in_1"))
+        assert (await rig.org()).profile.debts == {}
+
+
 @pytest.mark.parametrize("kind", ["invoice.payment_action_required", "invoice.overdue", "invoice.marked_uncollectible"])
 async def test_row_28_other_words_of_an_unpaid_invoice_begin_grace_too(store: StoreServer, kind: str) -> None:
     async with rigged(store.url) as rig:
@@ -540,9 +586,9 @@ async def test_a_deleted_customer_is_unlinked_and_an_old_word_of_it_links_nothin
         org = await rig.org()
         assert (org.plan, org.profile.stripe_customer_id, org.profile.debts) == ("free", None, {})
         after = await rig.state()
-        await rig.reactions.react(event("customer.subscription.updated", "sub_1"))
-        await rig.reactions.react(event("customer.deleted", "cus_1"))
-        assert await rig.state() == after
+        for one in (event("customer.subscription.updated", "sub_1"), event("customer.deleted", "cus_1")):
+            await rig.reactions.react(one)
+            assert await rig.state() == after
         await lawful(rig.ledger)
 
 
