@@ -51,7 +51,7 @@ from metering.store.queue_reader import QueueReader
 from metering.store.raw_log import TRIM_S, RawLog
 from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
-from metering.store.timing import StoreTime
+from metering.store.timing import FOLLOW_S, StoreTime, settled_offset
 from metering.store.trail import Trail
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
@@ -198,6 +198,7 @@ class App:
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("queue", consumer.turn, TURN_S, queue.woken),
         )
+        loops += (Loop("test clock", orgs.follow, FOLLOW_S),) if settings.test_clock else ()
         tidying = (
             *self._tidying(ground, orgs, holds, raw_log),
             *(Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs),
@@ -270,7 +271,8 @@ class App:
         _warn(report)
         patient = connect(settings.store_url(), retries=PATIENT)
         stack.push_async_callback(patient.aclose)
-        keys, time = Keys(dataset.partitions), StoreTime(self._clock)
+        keys = Keys(dataset.partitions)
+        time = StoreTime(self._clock, await settled_offset(client, keys, test_clock=settings.test_clock))
         return _Ground(client, patient, keys, time, FieldCodec(), dataset, report, kind is StoreKind.EPHEMERAL)
 
     def _vitals(self, stack: AsyncExitStack, ground: _Ground, counters: Counters) -> StoreVitals:

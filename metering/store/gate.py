@@ -14,8 +14,10 @@ from metering.clock import MS_PER_S, Clock
 from metering.settings import JWT_SECRET_BYTES_MIN, JWT_SECRET_DEFAULT, Settings, StoreKind
 from metering.store.binaries import VERSION_MIN
 from metering.store.connect import StoreError, text_of, texts
+from metering.store.keys import Keys
 from metering.store.marker import DataSet, MarkerError, check_catalogue, open_dataset
 from metering.store.scripts import NAMES, script
+from metering.store.timing import stored_offset
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -50,6 +52,9 @@ _DURABLE: Final = {
 
 DURABILITY: Final = "durability"
 """The check of what the store does not tell."""
+
+TEST_CLOCK: Final = "test clock"
+"""The check of a clock that was moved by hand."""
 
 _US_PER_MS: Final = 1000
 
@@ -294,9 +299,27 @@ async def _dataset(scene: _Scene, catalogue: "Catalogue | None", *, write: bool)
         if catalogue is not None and dataset is not None:
             await check_catalogue(scene.client, catalogue, record=write)
             checks.append(Check("catalogue", ok=True, found=f"version {catalogue.version}"))
+        offset_ms = await stored_offset(scene.client, Keys(partitions)) or 0
+        checks += test_clock_checks(scene.settings, offset_ms)
     except MarkerError as error:
         return None, [Check(error.name, ok=False, found=str(error), cure=error.cure)]
     return dataset, checks
+
+
+def test_clock_checks(settings: Settings, offset_ms: int) -> list[Check]:
+    """Time that was moved by hand: never with a live key, and known to everybody. None where nobody asks for it."""
+    found = f"{offset_ms // MS_PER_S} s ahead"
+    if settings.stripe_livemode():
+        cure = (
+            "Real money is billed by real time: take TEST_CLOCK away, and use a live STRIPE_SECRET_KEY with a data set "
+            "whose clock was never moved (another REDIS_DB, REDIS_URL or DATA_DIR)."
+        )
+        bad = settings.test_clock or offset_ms > 0
+        return [Check(TEST_CLOCK, ok=False, found=f"{found}, with a live key for Stripe", cure=cure)] if bad else []
+    if settings.test_clock:
+        return [Check(TEST_CLOCK, ok=True, found=found)]
+    cure = "Set TEST_CLOCK=true (`metering serve --sandbox` does), or use another data set: its time cannot go back."
+    return [Check(TEST_CLOCK, ok=False, found=f"{found}, and TEST_CLOCK is off", cure=cure)] if offset_ms else []
 
 
 async def scripts_check(client: "Redis") -> Check:

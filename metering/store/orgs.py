@@ -226,6 +226,10 @@ class Orgs:
         """The store's effective time in ms; teaches it and the test clock's offset to this worker. Raises the 503s."""
         return await self._learn(await asked(self._client.time()))
 
+    async def follow(self) -> None:
+        """Learn where a test clock is that somebody else may have moved. Raises the 503s."""
+        await self.server_now()
+
     async def _learn(self, time: tuple[int, int]) -> int:
         """TIME as effective ms; in test-clock mode with the stored offset. Teaches both to `StoreTime`."""
         if self._time.test_offset_ms is not None:
