@@ -17,7 +17,9 @@ from typing import Any
 from metering.store.api_key import key_laws
 from metering.store.connect import texts
 from metering.store.frames import DAY_MS, HOUR_MS, day_text
-from metering.store.keys import SHAPES, Expiry, Keys, Shape, key_partition
+from metering.store.keys import SHAPES, Expiry, Keys, Kind, Shape, key_partition
+from metering.store.window import Window
+from metering.store.window_laws import counter_laws, list_laws, readable, unsealed_laws
 from plans.periods import Period
 
 Hash = dict[str, str]
@@ -85,8 +87,9 @@ async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Repor
         await _gather(client, raw.decode(), keys, orgs, shared, report)
     for name, org in orgs.items():
         with _readable(keys.record(name), report):
+            members = shared[f"p{keys.partition(name):02x}"]
             _check_org(name, org, keys, report, history_from_ms)
-            _check_dirty(name, org, shared[f"p{keys.partition(name):02x}"].get("dirty", {}), keys, report)
+            _check_overage(name, org, members, keys, report)
     for tag, members in shared.items():
         inside = {n: o for n, o in orgs.items() if f"p{keys.partition(n):02x}" == tag}
         with _readable(f"{{{tag}}}", report):
@@ -159,11 +162,19 @@ async def _gather(
         orgs[parts["org"]].grace_ends = None if ends is None else int(ends)
     elif shape.name in ("totals", "plans"):
         shared[f"p{parts['p']}"][shape.name] = texts(await client.hgetall(key))
-    elif shape.name == "api_key":
-        shared[f"p{parts['p']}"].setdefault("api_key", {})[parts["key_id"]] = texts(await client.hgetall(key))
-    elif shape.name in ("orgs", "due", "dirty", "expiring", "api_keys", "grace"):
+    elif shape.name in _BY_ID:
+        named = shared[f"p{parts['p']}"].setdefault(shape.name, {})
+        named[parts[_BY_ID[shape.name]]] = texts(await client.hgetall(key))
+    elif shape.kind is Kind.ZSET and shape.expiry is Expiry.NEVER and shape.name not in _SCORED:
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
+
+
+_BY_ID = {"window": "window", "api_key": "key_id"}
+"""Hashes that are gathered by partition, and which part of their key names them."""
+
+_SCORED = frozenset({"top", "spent", "denied"})
+"""Sorted sets that no law speaks of; their scores may be no whole numbers."""
 
 
 def _home(parts: Mapping[str, str], keys: Keys) -> int | None:
@@ -302,15 +313,26 @@ def _check_minutes(name: str, org: _Org, keys: Keys, report: Report) -> None:
             report.claim(parts <= whole, place, "minutes hold no more than their hour", (extra, parts, whole))
 
 
-def _check_dirty(name: str, org: _Org, dirty: Mapping[str, int], keys: Keys, report: Report) -> None:
-    """Dirty is every counter with overage not yet sealed, and besides only such as gave sealed overage back."""
-    counters = {f"{name}|{feature}": (org.record, feature) for feature in _fields(org.record, "x")}
-    for start_ms, archive in org.archives.items():
-        counters |= {f"{name}|{feature}|{start_ms}": (archive, feature) for feature in _fields(archive, "x")}
-    must = {member for member, (record, feature) in counters.items() if _unsealed(record, feature)}
-    may = {member for member, (record, feature) in counters.items() if _fields(record, "y").get(feature)}
-    found = {member for member in dirty if member.split("|")[0] == name}
-    report.claim(must <= found <= must | may, keys.record(name), "dirty = overage not sealed", (found, must, may))
+def _check_overage(name: str, org: _Org, members: Mapping[str, Any], keys: Keys, report: Report) -> None:
+    """Overage is sealed or waits to be, and what is sealed is in windows."""
+    windows: dict[tuple[str, int], list[Window]] = defaultdict(list)
+    for window in readable(members.get("window", {}))[0]:
+        if window.cut.org_id == name:
+            windows[window.cut.feature, window.cut.period.start_ms].append(window)
+    counters: dict[str, tuple[Hash, str]] = {}
+    periods = {"": (keys.record(name), org.record)} | {
+        f"|{start_ms}": (keys.archive(name, start_ms), archive) for start_ms, archive in org.archives.items()
+    }
+    for suffix, (key, record) in periods.items():
+        features = {feature for kind in "xsyzdq" for feature in _fields(record, kind)}
+        counters |= {f"{name}|{feature}{suffix}": (record, feature) for feature in features}
+        for feature in features:
+            own = windows.pop((feature, int(record["ps"])), [])
+            for law, found in counter_laws(record, feature, own):
+                report.claim(False, f"{key}#{feature}", law, found)
+    report.claim(not windows, keys.record(name), "a window belongs to a counter", list(windows))
+    for law, found in unsealed_laws(name, counters, members):
+        report.claim(False, keys.record(name), law, found)
 
 
 def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _Org], report: Report) -> None:
@@ -329,8 +351,10 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
     report.claim(plans == by_plan, f"{key}:plans", "plans = organisations by plan", (plans, by_plan))
     report.claim(set(members.get("orgs", {})) == set(orgs), f"{key}:orgs", "index = organisations", len(orgs))
-    strangers = {member.split("|")[0] for member in members.get("dirty", {})} - set(orgs)
+    strangers = {name.split("|")[0] for kind in ("dirty", "unbilled") for name in members.get(kind, {})} - set(orgs)
     report.claim(not strangers, f"{key}:dirty", "dirty organisations exist", strangers)
+    for law, breach in list_laws(members, set(orgs)):
+        report.claim(False, f"{key}:outbox", law, breach)
     waiting = {name for name, org in orgs.items() if org.open}
     report.claim(waiting <= set(members.get("expiring", {})), f"{key}:expiring", "open holds have their turn", waiting)
     listed, owners = key_laws(members.get("api_key", {}))
@@ -344,10 +368,6 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
 
 def _start(period: Period) -> int:
     return period.start_ms
-
-
-def _unsealed(record: Hash, feature: str) -> bool:
-    return _fields(record, "x")[feature] > _fields(record, "s").get(feature, 0)
 
 
 def _fields(record: Hash, kind: str) -> dict[str, int]:

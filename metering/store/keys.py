@@ -210,7 +210,11 @@ class Keys:
 
     def window(self, org: str, window: str) -> str:
         """A sealed window of an organisation, by its identifier."""
-        return f"{self._tag(org)}:b:{window}"
+        return self.window_at(self.partition(org), window)
+
+    def window_at(self, partition: int, window: str) -> str:
+        """The same where only the partition of its organisation is known."""
+        return f"{{p{partition:02x}}}:b:{window}"
 
     def lane(self, digest: str) -> str:
         """What is on its way of one customer and meter. It belongs to its digest (32 hex digits)."""

@@ -23,10 +23,11 @@ GRANTING: Final = frozenset({"active", "trialing", "past_due"})
 
 @dataclass(frozen=True, slots=True)
 class FeatureUsage:
-    """One counter of the current period. Units; `billed` is overage already sealed for billing.
+    """One counter of the current period. Units; `billed` is overage already sealed for billing, net of what was
+    given back by then, `overage` net of all that was given back.
 
-    `overage` is net of what corrections gave back. `closed` is the units of all closed periods. `held` is what open
-    reservations and leases keep, and those that ended without anybody having looked since.
+    `closed` is the units of all closed periods. `held` is what open reservations and leases keep, and those that ended
+    without anybody having looked since.
     """
 
     rule: Rule
@@ -191,7 +192,7 @@ def _usage(record: Mapping[str, str], feature: str) -> FeatureUsage:
         rule=_rule(record[f"l:{feature}"], record[f"m:{feature}"], record.get(f"w:{feature}")),
         used=units("u"),
         overage=units("x") - units("y"),
-        billed=units("s"),
+        billed=units("s") - units("z"),
         closed=units("b"),
         held=units("h"),
         last_updated_ms=units("t") or None,

@@ -69,7 +69,7 @@ class OrgScripts:
             self._keys.trail(name),
             *self._shared(partition, "due", "dirty", "totals", "spent"),
             self._keys.holds(name),
-            self._keys.shared("queue", partition),
+            *self._shared(partition, "queue", "unbilled"),
             *self._clock_key(partition),
         ]
         values = _flat(rule_fields(roll.rules) | rate_fields(roll.rate))

@@ -32,6 +32,7 @@ from metering.usage import Outcome, Result, UsageEvent
 from plans.catalogue import Override
 from plans.limits import TOTAL_MAX, OnLimit
 from tests.lua.ledger import CATALOGUE, Ledger
+from tests.lua.outboxes import outbox_of
 from tests.lua.scenes import DAY_MS, HOUR_MS, MINUTE_MS, calm, event, lawful, move_to, next_year
 from tests.support.monitor import keys_of as keys_asked
 from tests.support.monitor import monitored, scripts
@@ -259,18 +260,19 @@ async def test_a_reset_of_nothing_is_made_once_too(store: StoreServer) -> None:
         await lawful(ledger)
 
 
-async def test_overage_that_is_sealed_and_given_back_waits_to_be_settled_also_after_its_period(
-    store: StoreServer,
-) -> None:
+async def test_overage_that_is_sealed_and_given_back_is_netted_with_later_overage(store: StoreServer) -> None:
     async with january(store.url) as ledger:
-        await ledger.client.hset(RECORD, "s:scans", 3)
-        await ledger.client.zrem("{p00}:dirty", "acme|scans")
-        await lawful(ledger)
+        outbox = outbox_of(ledger)
+        name = await outbox.seal("acme|scans")
+        assert name is not None
         await make(ledger, delta(-2))
-        assert [member async for member in members(ledger)] == ["acme|scans"]
+        assert [member async for member in members(ledger)] == []
         await lawful(ledger)
-        start_ms = await february(ledger)
-        assert [member async for member in members(ledger)] == [f"acme|scans|{start_ms}"]
+        await make(ledger, delta(6, name="more"))
+        assert [member async for member in members(ledger)] == ["acme|scans"]
+        second = await outbox.seal("acme|scans")
+        windows = [await outbox.window(0, name) for name in (name, second) if name]
+        assert [(w.cut.from_units, w.cut.to_units) for w in windows if w] == [(0, 3), (3, 7)]
         await lawful(ledger)
 
 

@@ -29,6 +29,7 @@ from plans.periods import month_utc, previous_month
 from plans.thresholds import crossed
 from tests.lua.corrected import HOUR_MS, Account, Live, Sheet
 from tests.lua.ledger import CATALOGUE, Caller, Ledger
+from tests.lua.outboxes import bill
 from tests.support.proxy import Proxy
 from tests.support.servers import StoreServer
 
@@ -62,12 +63,16 @@ class Run:
         """One step of any kind, then every law."""
         kinds = (
             (self.track, 30), (self.adjust, 22), (self.take_back, 16), (self.reset, 5), (self.again, 10),
-            (self.strange, 6), (self.change, 8), (self.jump, 8), (self.lose, 6), (self.walk, 3),
+            (self.strange, 6), (self.change, 8), (self.jump, 8), (self.lose, 6), (self.walk, 3), (self.bill, 6),
         )  # fmt: skip
         await self.settle()
         kind = self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
         await kind()
         await self.check()
+
+    async def bill(self) -> None:
+        """Overage goes out, whatever else happens."""
+        await bill(self.ledger, self.random)
 
     async def settle(self) -> None:
         """Away from the end of an hour and of every period, so that both are known of what comes."""
@@ -244,7 +249,8 @@ class Run:
 
     async def close(self) -> None:
         """The period that ends next is over."""
-        await self.ledger.jump_to(min(account.running.period.end_ms for account in self.accounts.values()) + 1)
+        ends = [account.running.period.end_ms for account in self.accounts.values()]
+        await self.ledger.jump_to(min(ends, default=0) + 1)
         await self.settle()
 
     async def look_back(self) -> None:

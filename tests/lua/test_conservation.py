@@ -10,13 +10,16 @@ from typing import Any, Final
 
 import pytest
 
-from metering.store import conservation
+from metering.store import conservation, window_laws
 from metering.store.conservation import check_org, walk
 from metering.store.orgs import OrgChange
 from tests.lua.ledger import Ledger
+from tests.lua.outboxes import delivered, sealed
 from tests.lua.scenes import calm, event, lawful, move_to, next_year
 from tests.support.servers import StoreServer
 
+UNSEALED: Final = "dirty and unbilled = overage not sealed"
+WINDOWS: Final = "windows follow each other, up to what is sealed"
 MINUTES: Final = "minutes hold no more than their hour"
 RECORD: Final = "{p00}:o:acme"
 
@@ -28,11 +31,17 @@ class DataSet:
     ledger: Ledger
     january_ms: int
     february_ms: int
+    delivered: str
 
     @property
     def archive(self) -> str:
         """The key of acme's January."""
         return f"{{p00}}:u:acme:{self.january_ms}"
+
+    @property
+    def window(self) -> str:
+        """The key of the window of gamma that was delivered."""
+        return f"{{p00}}:b:{self.delivered}"
 
     @property
     def day(self) -> str:
@@ -59,8 +68,13 @@ async def data_set(url: str) -> AsyncIterator[DataSet]:
         await caller.counters.track(event("beta", 1))
         await caller.orgs.update("beta", OrgChange(plan="pro"), actor="test", create=False)
         await caller.holds.place("beta", "r1", "checks", 2, 60_000)
+        await caller.counters.track(event("gamma", 14, "e14"))
+        window = await sealed(ledger, "gamma|scans")
+        await delivered(ledger, window)
+        await caller.counters.track(event("gamma", 3, "e15"))
+        await sealed(ledger, "gamma|scans")
         await lawful(ledger)
-        yield DataSet(ledger, org.period.start_ms, org.period.end_ms)
+        yield DataSet(ledger, org.period.start_ms, org.period.end_ms, window)
 
 
 SPOILT: Final = (
@@ -102,9 +116,23 @@ SPOILT: Final = (
     ("HSET {p00}:r:beta:r1 status committed", "an open hold is held", "{p00}:r:beta:r1"),
     ("HSET {p00}:r:beta:r1 quantity 3", "an open hold is held", "{p00}:r:beta:r1"),
     ("ZADD {p00}:e:acme 2 r1|checks|5|r", "open holds have their turn", "{p00}:expiring"),
-    ("ZREM {p00}:dirty acme|scans", "dirty = overage not sealed", RECORD),
-    ("ZADD {p00}:dirty 1 acme|checks", "dirty = overage not sealed", RECORD),
-    ("HSET <archive> s:scans 3", "dirty = overage not sealed", RECORD),
+    ("ZREM {p00}:dirty acme|scans", UNSEALED, RECORD),
+    ("ZADD {p00}:dirty 1 acme|checks", UNSEALED, RECORD),
+    ("ZADD {p00}:unbilled 0 acme|scans", UNSEALED, RECORD),
+    ("HSET <archive> s:scans 3", UNSEALED, RECORD),
+    ("HSET {p00}:o:acme z:scans 1", "0 <= netted <= sealed and given back", f"{RECORD}#scans"),
+    ("HSET {p00}:o:gamma s:scans 6", WINDOWS, "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma d:scans 3", "delivered = windows that are", "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma q:scans 3", "written off = windows that are", "{p00}:o:gamma#scans"),
+    ("DEL <window>", WINDOWS, "{p00}:o:gamma#scans"),
+    ("HSET <window> to 8", WINDOWS, "{p00}:o:gamma#scans"),
+    ("HSET <window> from 3", WINDOWS, "{p00}:o:gamma#scans"),
+    ("HSET <window> start 7", "a window belongs to a counter", "{p00}:o:gamma"),
+    ("HSET <window> state lost", "a window can be read", "{p00}:outbox"),
+    ("HSET <window> org gone", "windows belong to organisations here", "{p00}:outbox"),
+    ("HSET <window> state dead", "dead_windows = windows of that state", "{p00}:outbox"),
+    ("DEL {p00}:outbox", "outbox = windows of that state", "{p00}:outbox"),
+    ("DEL {p00}:settled", "settled = windows of that state", "{p00}:outbox"),
     ("ZADD {p00}:dirty 1 gone|checks", "dirty organisations exist", "{p00}:dirty"),
     ("HINCRBY {p00}:totals u:free:scans 1", "totals = units of all organisations", "{p00}:totals"),
     ("HINCRBY {p00}:o:beta p:free:scans 1", "totals = units of all organisations", "{p00}:totals"),
@@ -140,6 +168,7 @@ async def test_a_spoilt_figure_breaks_its_law_at_its_place(
 ) -> None:
     async with data_set(store.url) as data:
         names = {"<archive>": data.archive, "<day>": data.day, "<february>": str(data.february_ms)}
+        names["<window>"] = data.window
         for name, value in names.items():
             command, place = command.replace(name, value), place.replace(name, value)
         await data.ledger.client.execute_command(*command.split(" "))
@@ -153,13 +182,21 @@ def test_every_law_has_a_figure_that_breaks_it() -> None:
     claims = [call.args[2] for call in calls if ast.unparse(call.func) == "report.claim"]
     plain = {claim.value for claim in claims if isinstance(claim, ast.Constant)}
     assert len(claims) > 15
+    tree = ast.parse(inspect.getsource(window_laws))
+    plain |= {law.value for law in _laws_told(tree) if isinstance(law, ast.Constant)}
     assert plain - {law for _, law, _ in SPOILT} == {MINUTES}
+
+
+def _laws_told(tree: ast.Module) -> list[ast.expr]:
+    """The first of each pair that is yielded."""
+    yields = [node.value for node in ast.walk(tree) if isinstance(node, ast.Yield)]
+    return [pair.elts[0] for pair in yields if isinstance(pair, ast.Tuple)]
 
 
 async def test_a_walk_tells_keys_organisations_and_units(store: StoreServer) -> None:
     async with data_set(store.url) as data:
         report = await data.ledger.walk()
-        assert (report.orgs, report.units) == (2, 13 + 2 + 12 + 1)
+        assert (report.orgs, report.units) == (3, 13 + 2 + 12 + 1 + 14 + 3)
         assert report.keys == await data.ledger.client.dbsize()
 
 

@@ -18,6 +18,7 @@ from metering.usage import Result
 from plans.catalogue import Override
 from plans.periods import Period, Reset
 from tests.lua.ledger import CATALOGUE, Ledger
+from tests.lua.outboxes import delivered, outbox_of
 from tests.lua.scenes import HOUR_MS, calm, event, keys_of, lawful, move_to, next_year
 from tests.support.servers import StoreServer
 
@@ -56,7 +57,7 @@ async def roll(ledger: Ledger, org: Org, claim: Claim, period: Period, **other: 
     names = [keys.record("acme"), keys.archive("acme", org.period.start_ms), keys.trail("acme")]
     names += [keys.shared(kind, keys.partition("acme")) for kind in ("due", "dirty", "totals", "spent")]
     names += [keys.holds("acme")]
-    names += [keys.shared(kind, keys.partition("acme")) for kind in ("queue", "clock")]
+    names += [keys.shared(kind, keys.partition("acme")) for kind in ("queue", "unbilled", "clock")]
     seconds, _ = await ledger.client.time()
     arguments = {
         "caller_ms": seconds * 1000, "offset": ledger.offset_ms, "expected": org.claim.text(), "claim": claim.text(),
@@ -136,7 +137,7 @@ async def test_a_worker_with_a_wrong_clock_is_told_so(store: StoreServer) -> Non
         assert await ledger.dump() == before
 
 
-@pytest.mark.parametrize("name", ["archive", "trail", "due", "dirty", "totals", "spent"])
+@pytest.mark.parametrize("name", ["archive", "trail", "due", "dirty", "totals", "spent", "unbilled"])
 async def test_a_key_of_a_wrong_type_stops_a_roll_before_its_first_write(each_store: StoreServer, name: str) -> None:
     async with calm(each_store.url) as ledger:
         await track(ledger, 13)
@@ -216,24 +217,37 @@ async def test_the_trail_tells_of_a_closed_period_once(each_store: StoreServer) 
 # ── overage not yet sealed ───────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("sealed", "remains"), [(0, True), (2, True), (3, False)])
-async def test_overage_not_yet_sealed_stays_dirty_under_the_start_of_its_period(
-    each_store: StoreServer, sealed: int, remains: bool
+@pytest.mark.parametrize("put_by", [False, True])
+async def test_overage_not_yet_sealed_is_dirty_under_the_start_of_its_period(
+    each_store: StoreServer, put_by: bool
 ) -> None:
     async with calm(each_store.url) as ledger:
         await track(ledger, 13)
         org = await org_of(ledger)
-        dirty = ledger.keys.shared("dirty", ledger.keys.partition("acme"))
-        if sealed:
-            await ledger.client.hset(ledger.keys.record("acme"), "s:scans", sealed)
-        if not remains:
-            await ledger.client.zrem(dirty, "acme|scans")
+        dirty, unbilled = (ledger.keys.shared(kind, ledger.keys.partition("acme")) for kind in ("dirty", "unbilled"))
+        if put_by:
+            assert await outbox_of(ledger).park("acme|scans", "")
         await move_to(ledger, org.period.end_ms)
         await org_of(ledger)
-        expected = [f"acme|scans|{org.period.start_ms}".encode()] if remains else []
-        assert await ledger.client.zrange(dirty, 0, -1) == expected
+        assert await ledger.client.zrange(dirty, 0, -1) == [f"acme|scans|{org.period.start_ms}".encode()]
+        assert await ledger.client.zrange(unbilled, 0, -1) == []
+        await lawful(ledger)
+
+
+async def test_a_closed_period_takes_with_it_what_was_sealed_and_delivered(each_store: StoreServer) -> None:
+    async with calm(each_store.url) as ledger:
+        await track(ledger, 13)
+        org = await org_of(ledger)
+        name = await outbox_of(ledger).seal("acme|scans")
+        assert name is not None
+        await delivered(ledger, name)
+        await move_to(ledger, org.period.end_ms)
+        await org_of(ledger)
         archive = await hash_at(ledger, ledger.keys.archive("acme", org.period.start_ms))
-        assert (int(archive["x:scans"]), int(archive.get("s:scans", 0))) == (3, sealed)
+        assert {kind: archive[f"{kind}:scans"] for kind in "xszd"} == {"x": "3", "s": "3", "z": "0", "d": "3"}
+        record = await hash_at(ledger, ledger.keys.record("acme"))
+        assert not [field for field in record if field[:2] in {"x:", "s:", "y:", "z:", "d:", "q:"}]
+        assert await ledger.client.zcard(ledger.keys.shared("dirty", ledger.keys.partition("acme"))) == 0
         await lawful(ledger)
 
 

@@ -12,6 +12,7 @@ from metering.store.retention import Retention
 from metering.usage import Result
 from plans.catalogue import Override
 from tests.lua.ledger import Caller, Ledger
+from tests.lua.outboxes import outbox_of
 from tests.lua.scenes import DAY_MS, HOUR_MS, calm, commands, event, inside_scripts, lawful, move_to, next_year
 from tests.support.servers import StoreServer
 
@@ -140,8 +141,7 @@ async def test_the_first_overage_of_a_period_is_marked_dirty_and_told_once(each_
 async def test_overage_after_a_seal_is_dirty_again_from_its_own_first_event(store: StoreServer) -> None:
     async with calm(store.url, partitions=1) as ledger:
         await track(ledger.callers[0], 12)
-        await ledger.client.hset(ledger.keys.record("acme"), "s:scans", 2)  # as the exporter seals
-        await ledger.client.zrem("{p00}:dirty", "acme|scans")
+        assert await outbox_of(ledger).seal("acme|scans")
         await lawful(ledger)
         await track(ledger.callers[0], 1)
         assert await ledger.client.zrange("{p00}:dirty", 0, -1) == [b"acme|scans"]

@@ -17,6 +17,7 @@ from metering.store.retention import Retention
 from plans.corrections import Refusal
 from tests.lua.admit_model import Counted, ModelOrg
 from tests.lua.ledger import Ledger
+from tests.lua.outboxes import bill
 from tests.lua.test_admit_model import CATALOGUE, FEATURES, SEED, Kind, Run
 from tests.support.servers import StoreServer
 
@@ -30,11 +31,11 @@ class Whole(Run):
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         super().__init__(ledger, seed)
-        self.voided: set[tuple[str, str]] = set()
+        self.voided: set[tuple[str, str, int]] = set()
         self.corrections: Counter[str] = Counter()
 
     def kinds(self) -> tuple[Kind, ...]:
-        return (*super().kinds(), (self.adjust, 16), (self.take_back, 20), (self.set_back, 4))
+        return (*super().kinds(), (self.adjust, 16), (self.take_back, 20), (self.set_back, 4), (self.bill, 8))
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -58,7 +59,7 @@ class Whole(Run):
         counted = self.random.choice(found[-12:])
         event, told = counted.event, self.random.random() < 0.5
         asked = void_of(counted, told=told)
-        if (event.org_id, asked.name) in self.voided:
+        if (event.org_id, asked.name, counted.period_ms) in self.voided:
             return await self.repeated(asked, org)
         if self.random.random() < 0.1:
             return await self.refused(void_of(counted, told=told, more=1), EventConflict)
@@ -66,7 +67,7 @@ class Whole(Run):
             return await self.refused(asked, Invalid)
         changes = {change.feature: change.change for change in asked.changes}
         if await self.make(asked, org, changes):
-            self.voided.add((event.org_id, asked.name))
+            self.voided.add((event.org_id, asked.name, counted.period_ms))
         return None
 
     async def set_back(self) -> None:
@@ -77,6 +78,10 @@ class Whole(Run):
         forgive, features = self.random.random() < 0.5, self.random.sample(KNOWN, 2)
         asked = reset(org_id, features, self.name(), BY, forgive=forgive, minted=False)
         await self.make(asked, org, dict.fromkeys(sorted(features), ALL if forgive else INCLUDED))
+
+    async def bill(self) -> None:
+        """Overage goes out, whatever else happens."""
+        await bill(self.ledger, self.random)
 
     # ── corrections ──────────────────────────────────────────────────────────────────────────────────────
 

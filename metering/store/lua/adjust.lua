@@ -315,7 +315,8 @@ local function write_counter(c)
 end
 
 local function write_overage(c)
-  if c.more + c.less == 0 then return end
+  -- What is given back of overage that is sealed waits for later overage to be netted with.
+  if c.more == 0 then return end
   if c.accrued == c.sealed then
     local org = sub(record, string.find(record, ':o:', 1, true) + 3)
     local member = org .. '|' .. c.feature

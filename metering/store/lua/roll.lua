@@ -1,8 +1,8 @@
 #!lua
 -- roll: move an organisation to the present: close its period, or only renew its claim (month, tiers, catalogue).
 --
--- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, open holds, queue, then clock
---        when ARGV[2] is given
+-- KEYS   record, archive of the period that may close, trail, due, dirty, totals, spent, open holds, queue,
+--        unbilled, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim, period start ms, period end ms,
 --        two counts: the record's fields and values, months of ids that nobody looks up any more; '1' when the period
 --        may close before its end; then what was counted, then record fields to drop
@@ -14,7 +14,13 @@ local match, sub = string.match, string.sub
 local record, archive, trail, due, dirty, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local n, spent_count, early = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1'
+local unbilled = KEYS[10]
 local AHEAD_MAX_MS, HOUR_MS = 300000, 3600000
+-- What a closed period takes with it.
+local OF_A_PERIOD = {
+  ['u:'] = true, ['x:'] = true, ['s:'] = true, ['y:'] = true, ['z:'] = true, ['d:'] = true, ['q:'] = true, ['c:'] = true,
+  iv = true,
+}
 
 local flat = call('HGETALL', record)
 local old = {}
@@ -48,12 +54,10 @@ if closes then
       if last_ms >= start_ms then return {0, old.k} end
     end
     if kind == 'u:' then closed[#closed + 1] = feature end
-    -- What was given back of overage that is sealed waits as well.
-    if kind == 'x:' and (tonumber(value) > tonumber(old['s:' .. feature] or 0)
-      or old['y:' .. feature] and call('ZSCORE', dirty, org .. '|' .. feature)) then
+    if kind == 'x:' and tonumber(value) > tonumber(old['s:' .. feature] or 0) then
       unsealed[#unsealed + 1] = feature
     end
-    if kind == 'u:' or kind == 'x:' or kind == 's:' or kind == 'y:' or kind == 'c:' then drop[#drop + 1] = field end
+    if OF_A_PERIOD[kind] then drop[#drop + 1] = field end
   end
 end
 
@@ -64,6 +68,7 @@ call('ZCARD', due)
 call('ZCARD', dirty)
 call('HLEN', totals)
 call('ZCARD', KEYS[7])
+call('ZCARD', unbilled)
 
 -- Events that were accepted in this period may still wait to be counted in it.
 local waiting = redis.pcall('XLEN', KEYS[9])
@@ -81,6 +86,7 @@ if #drop > 0 then call('HDEL', record, unpack(drop)) end
 if archives then call('HSET', record, 'pb', old.ps, 'pz', until_ms) end
 for i = 1, #unsealed do
   call('ZREM', dirty, org .. '|' .. unsealed[i])
+  call('ZREM', unbilled, org .. '|' .. unsealed[i])
   call('ZADD', dirty, 'NX', now, org .. '|' .. unsealed[i] .. '|' .. old.ps)
 end
 for i = 10 + n, 9 + n + spent_count do call('ZADD', KEYS[7], now, ARGV[i]) end
