@@ -35,7 +35,7 @@ class Whole(Run):
         self.corrections: Counter[str] = Counter()
 
     def kinds(self) -> tuple[Kind, ...]:
-        return (*super().kinds(), (self.adjust, 16), (self.take_back, 20), (self.set_back, 4), (self.bill, 8))
+        return (*super().kinds(), (self.adjust, 16), (self.take_back, 20), (self.set_back, 9), (self.bill, 6))
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────
 
