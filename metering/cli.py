@@ -1,15 +1,15 @@
 """The command line. Every error is one sentence and its cure; imports wait until a command needs them."""
 
 import asyncio
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from metering.console import fail, fail_settings, loaded, plain, say, say_json, say_table, tell, warn
+from metering.stripe_commands import app as stripe_app
+
 if TYPE_CHECKING:
-    from metering.settings import Settings, SettingsError
     from metering.store.gate import Check
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ config_app = typer.Typer(help="The settings.", no_args_is_help=True)
 plans_app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plans_app, name="plans")
+app.add_typer(stripe_app, name="stripe")
 events_app = typer.Typer(help="Raw events, and events that were given up.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
 
@@ -50,17 +51,17 @@ def serve(
     from metering.store.folder import DataDirError
 
     expected = (ServeError, NoServerError, StoreStartError, DataDirError)
-    settings = _settings(host=host, port=port, workers=workers)
+    settings = loaded(host=host, port=port, workers=workers)
     try:
-        service = Service(settings, SystemClock(), _tell, ephemeral=ephemeral, show_token=show_token)
+        service = Service(settings, SystemClock(), tell, ephemeral=ephemeral, show_token=show_token)
         asyncio.run(service.run())
     except SettingsError as error:
-        _fail_settings(error)
+        fail_settings(error)
     except (*expected, ExceptionGroup) as error:
         cause = _first(error)
         if not isinstance(cause, expected):
             raise
-        _fail(str(cause), cause.cure)
+        fail(str(cause), cause.cure)
 
 
 @app.command()
@@ -75,12 +76,12 @@ def token(
     from metering.tokens import TokenError, mint, seconds_of
 
     try:
-        settings = _settings().with_secret_kept()
-        _say(mint(settings, SystemClock(), org=org, scopes=scope, ttl_s=seconds_of(ttl)))
+        settings = loaded().with_secret_kept()
+        say(mint(settings, SystemClock(), org=org, scopes=scope, ttl_s=seconds_of(ttl)))
     except SettingsError as error:
-        _fail_settings(error)
+        fail_settings(error)
     except TokenError as error:
-        _fail(str(error), error.cure)
+        fail(str(error), error.cure)
 
 
 @config_app.command("check")
@@ -92,13 +93,13 @@ def config_check(*, json: Json = False) -> None:
         rows = Settings.load().describe()
     except SettingsError as error:
         if json:
-            _say_json({"faults": [_plain(fault) for fault in error.faults]})
+            say_json({"faults": [plain(fault) for fault in error.faults]})
             raise typer.Exit(1) from error
-        _fail_settings(error)
+        fail_settings(error)
     if json:
-        _say_json({"settings": [_plain(row) for row in rows]})
+        say_json({"settings": [plain(row) for row in rows]})
     else:
-        _say_table([(row.name, row.value, row.source, row.about) for row in rows])
+        say_table([(row.name, row.value, row.source, row.about) for row in rows])
 
 
 @plans_app.command("check")
@@ -109,13 +110,13 @@ def plans_check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML."
     try:
         catalogue = parse(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
-        _fail(f"{file} cannot be read ({error})", "Name a readable TOML file in UTF-8.")
+        fail(f"{file} cannot be read ({error})", "Name a readable TOML file in UTF-8.")
     except CatalogueError as error:
         for fault in error.faults:
-            _warn(f"{fault.file}: {fault.key}: {fault.reason}", fault.cure)
+            warn(f"{fault.file}: {fault.key}: {fault.reason}", fault.cure)
         raise typer.Exit(1) from error
     plans, features = ", ".join(catalogue.plans), ", ".join(catalogue.features)
-    _say(f"{file} is good: version {catalogue.version}; plans {plans}; features {features}")
+    say(f"{file} is good: version {catalogue.version}; plans {plans}; features {features}")
 
 
 @events_app.command("sink")
@@ -132,13 +133,13 @@ def events_sink(
     from metering.event_commands import copy_events
     from metering.sink import SinkError
 
-    settings = _settings()
+    settings = loaded()
     log.configure(settings.log_level.value, clock=SystemClock())
     try:
         written = asyncio.run(copy_events(settings, SystemClock(), folder, group=group, name=name, once=once))
     except SinkError as error:
-        _fail(str(error), error.cure)
-    _say(f"{written} events written to {folder}")
+        fail(str(error), error.cure)
+    say(f"{written} events written to {folder}")
 
 
 @events_app.command("retry")
@@ -148,10 +149,10 @@ def events_retry() -> None:
     from metering.sink import SinkError
 
     try:
-        put = asyncio.run(retry_events(_settings()))
+        put = asyncio.run(retry_events(loaded()))
     except SinkError as error:
-        _fail(str(error), error.cure)
-    _say(f"{put} events wait to be counted again")
+        fail(str(error), error.cure)
+    say(f"{put} events wait to be counted again")
 
 
 @app.command()
@@ -162,11 +163,11 @@ def doctor(*, json: Json = False) -> None:
     from metering.settings import SettingsError
 
     try:
-        checks = asyncio.run(examine(_settings(), SystemClock()))
+        checks = asyncio.run(examine(loaded(), SystemClock()))
     except SettingsError as error:
-        _fail_settings(error)
+        fail_settings(error)
     if json:
-        _say_json({"checks": [_plain(check) for check in checks]})
+        say_json({"checks": [plain(check) for check in checks]})
     else:
         for check in checks:
             _say_check(check)
@@ -182,12 +183,12 @@ def health(
     from http.client import HTTPException
     from urllib.request import urlopen
 
-    base = url or _settings().service_url()
+    base = url or loaded().service_url()
     try:
         with urlopen(f"{base.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310 - the operator's URL
-            _say(answer.read().decode(errors="replace"))
+            say(answer.read().decode(errors="replace"))
     except (OSError, ValueError, HTTPException) as error:
-        _fail(
+        fail(
             f"{base} is not healthy ({error})",
             "Is the service running? Its log says more. It is at another address? Name it: --url.",
         )
@@ -198,17 +199,7 @@ def show_version() -> None:
     """Print the version."""
     from importlib.metadata import version
 
-    _say(version("usage-metering"))
-
-
-def _settings(**options: object) -> "Settings":
-    """The settings in force; ends the command with every fault if they cannot be used."""
-    from metering.settings import Settings, SettingsError
-
-    try:
-        return Settings.load(options=options)
-    except SettingsError as error:
-        _fail_settings(error)
+    say(version("usage-metering"))
 
 
 def _first(error: BaseException) -> BaseException:
@@ -218,60 +209,11 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _plain(record: Any) -> dict[str, object]:
-    """A dataclass as JSON takes it."""
-    from dataclasses import asdict
-
-    return asdict(record)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _tell(line: str) -> None:
-    """`_say` for a service, which goes on when nobody reads its words any more."""
-    with suppress(OSError):
-        _say(line)
-
-
-def _say_json(value: object) -> None:
-    import json
-
-    _say(json.dumps(value, indent=2))
-
-
-def _say_table(rows: list[tuple[str, ...]]) -> None:
-    """Columns as wide as they need to be."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 def _say_check(check: "Check") -> None:
     mark = "ok  " if check.ok else "FAIL" if check.fatal else "warn"
-    _say(f"{mark}  {check.name}: {check.found}")
+    say(f"{mark}  {check.name}: {check.found}")
     if not check.ok and check.cure:
-        _say(f"      {check.cure}")
-
-
-def _warn(reason: str, cure: str) -> None:
-    sys.stderr.write(f"error: {reason}\n" + (f"  {cure}\n" if cure else ""))
-
-
-def _fail(reason: str, cure: str) -> NoReturn:
-    _warn(reason, cure)
-    raise typer.Exit(1)
-
-
-def _fail_settings(error: "SettingsError") -> NoReturn:
-    """Every fault of the settings, then the end."""
-    for fault in error.faults:
-        found = f" (found {fault.found!r})" if fault.found else ""
-        place = f" in {fault.source}" if fault.source else ""
-        _warn(f"{fault.name}{place}: {fault.reason}{found}", fault.cure)
-    raise typer.Exit(1)
+        say(f"      {check.cure}")
 
 
 if __name__ == "__main__":

@@ -5,24 +5,17 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 from metering.clock import Clock
-from metering.errors import Problem
 from metering.settings import Settings
 from metering.sink import DayFiles, Sink, SinkError
-from metering.store.connect import PATIENT, StoreError, connect
 from metering.store.fields import FieldCodec
-from metering.store.folder import Folder, Running
 from metering.store.keys import Keys
-from metering.store.marker import MarkerError, open_dataset
 from metering.store.queue_dead import retry_dead
 from metering.store.raw_feed import Feed
 from metering.store.raw_names import Names
 from metering.store.totals import Client
-
-REPLY_S: Final = 5.0
-"""Wait for one reply: some megabytes, after half a second in which there was nothing."""
+from metering.store_access import AccessError, opened
 
 
 async def copy_events(settings: Settings, clock: Clock, folder: Path, *, group: str, name: str, once: bool) -> int:
@@ -47,22 +40,7 @@ async def retry_events(settings: Settings) -> int:
 async def _store(settings: Settings) -> AsyncIterator[tuple[Client, Keys]]:
     """The store and its data set."""
     try:
-        async with connect(_url(settings), retries=PATIENT, reply_timeout_s=REPLY_S) as client:
-            dataset = await open_dataset(client, partitions=settings.partitions, create=False)
-            if dataset is None:
-                raise SinkError("the store holds no data set", "Start the service on it first.")
-            yield client, Keys(dataset.partitions)
-    except (MarkerError, Problem) as error:
+        async with opened(settings) as access:
+            yield access.client, access.keys
+    except AccessError as error:
         raise SinkError(str(error), error.cure) from error
-    except StoreError as error:
-        raise SinkError(f"the store does not answer ({error})", "`metering doctor` looks at the store.") from error
-
-
-def _url(settings: Settings) -> str:
-    """Where the store is: at REDIS_URL, or the one that runs in DATA_DIR."""
-    if settings.redis_url is not None:
-        return settings.store_url()
-    running = Running.read(Folder(settings.data_dir.absolute()))
-    if running is None:
-        raise SinkError("no store runs in DATA_DIR", "Start the service, or set REDIS_URL.")
-    return f"unix://{running.socket}?db={settings.redis_db}"

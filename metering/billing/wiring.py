@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from metering.billing.catch_up import LOOK_S, CatchUp
 from metering.billing.gateway import Gateway
-from metering.billing.gateways.live import LiveGateway
 from metering.billing.inbox import TURN_S, InboxWorker
 from metering.billing.intake import Intake
 from metering.billing.payers import Payers
@@ -105,6 +104,8 @@ def gateway_of(settings: Settings, clock: Clock) -> Gateway | None:
     key, base = settings.stripe_secret_key, settings.stripe_api_base
     if key is None:
         return None
+    from metering.billing.gateways.live import LiveGateway  # noqa: PLC0415 - 32 MB that nobody without a key needs
+
     try:
         return LiveGateway(key.get_secret_value(), clock=clock, api_base=base, test_clock=settings.test_clock)
     except ValueError as error:
