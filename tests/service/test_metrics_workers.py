@@ -163,6 +163,11 @@ def _lasting(page: Page) -> list[tuple[object, float]]:
     return [(key, value) for key, value in page.samples.items() if ("endpoint", "/metrics") not in key[1]]
 
 
+def named(service: ServiceProcess) -> set[tuple[str, ...]]:
+    """The organisations and features that have a series of their own."""
+    return set(scraped(service).by("scorpius_usage_total", "org_id", "feature"))
+
+
 def observed(service: ServiceProcess) -> float:
     """How many events the histogram says were posted."""
     counts = scraped(service).by("scorpius_usage_api_duration_seconds_count", "method", "endpoint")
@@ -178,6 +183,7 @@ def test_scrapes_under_traffic_never_go_back_and_end_at_the_truth(service: Servi
 
     stored = stored_units(store)
     wait_until(lambda: observed(service) == customers.posts, timeout_s=REST_S, what="every answer is observed")
+    wait_until(lambda: named(service) == stored.keys(), timeout_s=REST_S, what="every organisation is shown")
     for page in at_rest(service):
         assert faults(page.text) == []
         assert page.total("scorpius_feature_usage_total") == customers.units == sum(stored.values())

@@ -1,11 +1,13 @@
 """Real store servers for tests: durable as in production (AOF always), private, ended with the test."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,11 +22,14 @@ START_S: Final = 10.0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on now. It lies below those that connections go out from: a server that is
+    started again finds it free, however many clients tried to reach it in between.
+    """
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def speak(address: str | tuple[str, int], *words: str) -> str:
