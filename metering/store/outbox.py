@@ -173,6 +173,18 @@ class Outbox:
         except (KeyError, ValueError) as error:
             raise OrgCorrupt from error
 
+    async def window_of(self, org_id: str, name: str) -> Window | None:
+        """A window of an organisation."""
+        return await self.window(self._keys.partition(org_id), name)
+
+    async def find(self, name: str) -> Window | None:
+        """A window whose organisation is not known: every partition is asked."""
+        for partition in range(self._keys.partitions):
+            window = await self.window(partition, name)
+            if window is not None:
+                return window
+        return None
+
     async def invoiced(self, window: Window) -> str:
         """When the period of a window was invoiced, as stored; '' where it was not."""
         org_id, start_ms = window.cut.org_id, window.cut.period.start_ms

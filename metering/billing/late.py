@@ -1,0 +1,54 @@
+"""Which way a window goes: to its meter as long as an invoice is still to come, else onto the next one, or nowhere."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from metering.store.org import Subscription
+from metering.store.window import Cut, Sink
+from plans.catalogue import Catalogue
+from plans.tiers import charge
+
+METER_AGE_MAX_MS: Final = 34 * 86_400_000
+"""Stripe takes usage of the past 35 calendar days (https://docs.stripe.com/api/billing/meter-event/create): a day less,
+as attempts take time."""
+
+_HUNDREDTHS: Final = frozenset({"isk", "ugx"})
+"""Have no smaller unit, and Stripe counts hundredths of them all the same (https://docs.stripe.com/currencies)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a window goes and what it comes to as an item, in Stripe's units; `why` it goes nowhere."""
+
+    sink: Sink
+    amount_minor: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Decides. `writes_off`: overage found after its invoice was finalised is let go."""
+
+    catalogue: Catalogue
+    writes_off: bool = False
+
+    def way_of(self, cut: Cut, now_ms: int, sold: Subscription | None, *, invoiced: bool) -> Way:
+        """The way of a window of which nothing was sent yet."""
+        reason = _reason(cut, now_ms, sold, invoiced=invoiced)
+        if not reason:
+            return Way(Sink.METER)
+        feature = self.catalogue.features.get(cut.feature)
+        pricing = None if feature is None else feature.pricing
+        if self.writes_off or pricing is None:
+            return Way(Sink.NONE, why=reason if self.writes_off else f"{reason}, and it has no price")
+        amount = charge(pricing, cut.to_units).amount_minor - charge(pricing, cut.from_units).amount_minor
+        return Way(Sink.ITEM, amount * (100 if self.catalogue.currency in _HUNDREDTHS else 1))
+
+
+def _reason(cut: Cut, now_ms: int, sold: Subscription | None, *, invoiced: bool) -> str:
+    """Why no invoice to come would show it; '' where one will."""
+    if invoiced:
+        return "its invoice was finalised"
+    if sold is not None and cut.period.end_ms <= sold.since_ms:
+        return "its period ended before the subscription began"
+    return "it is too old for a meter" if now_ms - cut.last_ms > METER_AGE_MAX_MS else ""
