@@ -314,7 +314,7 @@ class App:
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,
-            stripe_configured=settings.stripe_secret_key is not None,
+            stripe_mode=settings.stripe_mode(),
             metrics_open=settings.bound_to_loopback() and token is None,
             metrics_token=None if token is None else token.get_secret_value(),
             events_max=min(settings.events_max, settings.pending_max),

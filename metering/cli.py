@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from metering.console import fail, fail_settings, loaded, plain, say, say_json, say_table, tell, warn
+from metering.console import beside_service, fail, fail_settings, loaded, plain, say, say_json, say_table, tell, warn
 from metering.stripe_commands import app as stripe_app
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def serve(
     ephemeral: Annotated[
         bool, typer.Option("--ephemeral", help="A store in memory: ALL DATA IS LOST ON EXIT.")
     ] = False,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Without a key for Stripe: a sandbox Stripe beside it, no money moves.")
+    ] = False,
     show_token: Annotated[
         bool, typer.Option("--show-token", help="Print an admin token, off loopback and with REDIS_URL too.")
     ] = False,
@@ -45,15 +48,16 @@ def serve(
     """Start the service, with a durable store of its own unless REDIS_URL names one."""
     from metering.clock import SystemClock
     from metering.serve import ServeError, Service
+    from metering.serve_sandbox import SandboxError
     from metering.settings import SettingsError
     from metering.store.binaries import NoServerError
     from metering.store.embedded import StoreStartError
     from metering.store.folder import DataDirError
 
-    expected = (ServeError, NoServerError, StoreStartError, DataDirError)
+    expected = (ServeError, SandboxError, NoServerError, StoreStartError, DataDirError)
     settings = loaded(host=host, port=port, workers=workers)
     try:
-        service = Service(settings, SystemClock(), tell, ephemeral=ephemeral, show_token=show_token)
+        service = Service(settings, SystemClock(), tell, ephemeral=ephemeral, sandbox=sandbox, show_token=show_token)
         asyncio.run(service.run())
     except SettingsError as error:
         fail_settings(error)
@@ -163,7 +167,7 @@ def doctor(*, json: Json = False) -> None:
     from metering.settings import SettingsError
 
     try:
-        checks = asyncio.run(examine(loaded(), SystemClock()))
+        checks = asyncio.run(examine(beside_service(), SystemClock()))
     except SettingsError as error:
         fail_settings(error)
     if json:

@@ -20,6 +20,13 @@ def loaded(**options: object) -> "Settings":
         fail_settings(error)
 
 
+def beside_service(**options: object) -> "Settings":
+    """The settings in force for a command about a service that runs: with its sandbox Stripe, where it has one."""
+    from metering.sandbox_place import beside_sandbox
+
+    return beside_sandbox(loaded(**options))
+
+
 def plain(record: Any) -> dict[str, object]:
     """A dataclass as JSON takes it."""
     from dataclasses import asdict

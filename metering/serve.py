@@ -21,6 +21,9 @@ from metering.address import masked_url
 from metering.children import alive
 from metering.clock import Clock
 from metering.serve_pool import MODULE, Worker
+from metering.serve_sandbox import MODULE as SANDBOX_MODULE
+from metering.serve_sandbox import Sandbox
+from metering.setting_kinds import StripeMode
 from metering.settings import Settings, StoreKind
 from metering.store.embedded import DATABASES, EmbeddedStore
 from metering.store.ephemeral import ephemeral_store
@@ -28,6 +31,14 @@ from metering.store.ephemeral import ephemeral_store
 Tell = Callable[[str], None]
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_STRIPE: Final = {
+    StripeMode.NONE: "not configured: overage is counted and not billed",
+    StripeMode.SANDBOX: "a sandbox at STRIPE_API_BASE, no money moves",
+    StripeMode.TEST: "Stripe itself in test mode, no money moves",
+    StripeMode.LIVE: "Stripe itself, LIVE: money moves",
+}
+"""How the service is paid, in words."""
 
 _SIGNAL_CODE: Final = 128
 """A shell's exit code for a death by signal starts here."""
@@ -62,14 +73,18 @@ class Service:
         *,
         ephemeral: bool = False,
         show_token: bool = False,
+        sandbox: bool = False,
         worker_module: str = MODULE,
+        sandbox_module: str = SANDBOX_MODULE,
     ) -> None:
         self._settings = settings.with_secret_kept()
         self._clock = clock
         self._tell = tell
         self._ephemeral = ephemeral
         self._show_token = show_token
+        self._sandbox = sandbox
         self._worker_module = worker_module
+        self._sandbox_module = sandbox_module
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises what keeps the service from starting."""
@@ -78,9 +93,11 @@ class Service:
                 listener = stack.enter_context(bound(self._settings.host, self._settings.port))
                 store = await self._open_store(stack)
                 environment = self._environment(stack, store, listener)
+                sandbox = await self._open_sandbox(stack, environment, listener)
+                environment |= _named(sandbox)
                 workers = self._workers(listener, environment)
                 stack.push_async_callback(self._stop, workers, listener)
-                await self._serve(store, workers, listener)
+                await self._serve(store, sandbox, workers, listener)
 
     async def _open_store(self, stack: AsyncExitStack) -> OpenStore:
         """The store that was asked for: in memory, the one at REDIS_URL, or our own."""
@@ -112,13 +129,28 @@ class Service:
             data_dir=str(settings.data_dir),
         )
 
+    async def _open_sandbox(
+        self, stack: AsyncExitStack, environment: dict[str, str], listener: socket.socket
+    ) -> Sandbox | None:
+        """A stand-in for Stripe, set up for the catalogue, where one was asked for and has business here."""
+        settings = self._settings
+        if not self._sandbox or settings.stripe_mode() is not StripeMode.NONE:
+            return None
+        if settings.redis_url is not None and not settings.debug:
+            return None
+        sandbox = await Sandbox.open(stack, settings, environment, self._clock, self._tell, module=self._sandbox_module)
+        await sandbox.set_up(environment | _named(sandbox), f"{_address(settings, listener)}/webhooks/stripe")
+        return sandbox
+
     def _workers(self, listener: socket.socket, environment: dict[str, str]) -> list[Worker]:
         """The workers, not yet started. A store in memory is too slow for more than one."""
         number = 1 if self._ephemeral else self._settings.workers
         module = self._worker_module
         return [Worker(listener, environment, self._clock, self._tell, module=module) for _ in range(number)]
 
-    async def _serve(self, store: OpenStore, workers: list[Worker], listener: socket.socket) -> None:
+    async def _serve(
+        self, store: OpenStore, sandbox: Sandbox | None, workers: list[Worker], listener: socket.socket
+    ) -> None:
         """Start the workers, say so, and keep everything alive; runs until cancelled.
 
         The first one goes alone: what keeps it from starting is said once, not once a worker.
@@ -126,13 +158,15 @@ class Service:
         async with asyncio.TaskGroup() as group:
             if store.keep is not None:
                 group.create_task(store.keep())
+            if sandbox is not None:
+                group.create_task(sandbox.keep())
             pilot, *others = workers
             if not await pilot.start():
                 raise await self._refusal(store)
             group.create_task(pilot.keep())
             for worker in others:
                 group.create_task(_started(worker))
-            self._greet(store, listener)
+            self._greet(store, sandbox, listener)
 
     async def _refusal(self, store: OpenStore) -> ServeError:
         """Why the first worker did not serve: the gate's lines if it is the gate, else its own log."""
@@ -144,13 +178,14 @@ class Service:
         lines = (f"{check.name}: {check.found}\n    {check.cure}" for check in report.failures)
         return ServeError("the service does not start:\n  " + "\n  ".join(lines), "")
 
-    def _greet(self, store: OpenStore, listener: socket.socket) -> None:
+    def _greet(self, store: OpenStore, sandbox: Sandbox | None, listener: socket.socket) -> None:
         """Print what was chosen and how to try it."""
         from metering.welcome import Welcome  # noqa: PLC0415 - brings cryptography: while the worker starts
 
         host, port = listener.getsockname()[:2]
         settings = self._settings.model_copy(update={"host": host, "port": port, "store_kind": store.kind})
-        welcome = Welcome(settings, self._clock, store.text, show_token=self._show_token, program=sys.argv[0])
+        paid = _STRIPE[settings.stripe_mode()] if sandbox is None else f"SANDBOX at {sandbox.url}, no money moves"
+        welcome = Welcome(settings, self._clock, store.text, paid, show_token=self._show_token, program=sys.argv[0])
         for line in welcome.lines():
             self._tell(line)
 
@@ -159,6 +194,17 @@ class Service:
         self._tell("stopping")
         listener.close()
         await asyncio.gather(*(worker.stop() for worker in workers))
+
+
+def _named(sandbox: Sandbox | None) -> dict[str, str]:
+    """What the stand-in has the service told, as an environment."""
+    return {} if sandbox is None else {name.upper(): value for name, value in sandbox.settings.items()}
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    """Where the service is reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    return settings.model_copy(update={"host": host, "port": port}).service_url()
 
 
 async def _started(worker: Worker) -> None:

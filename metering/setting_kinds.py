@@ -1,5 +1,6 @@
 """Kinds of settings: what is more than a word or a number is checked here, and told in words."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,28 @@ EVENT_RETENTION_MAX_S: Final = 400 * 86_400
 """A year and a month: enough to look into the same month of the year before. History keeps sums for longer."""
 
 _SIGNING: Final = "whsec_"
+
+
+SANDBOX_KEY: Final = "sk_sandbox_"
+"""First letters of the key of our own stand-in for Stripe."""
+
+
+class StripeMode(StrEnum):
+    """Which Stripe: our own stand-in, Stripe's test mode, the one that moves money, or none."""
+
+    SANDBOX = "sandbox"
+    TEST = "test"
+    LIVE = "live"
+    NONE = "not_configured"
+
+
+def mode_of(key: SecretStr | None, *, livemode: bool | None) -> StripeMode:
+    """Which Stripe a key is for, of which it is known whether it moves money."""
+    if key is None:
+        return StripeMode.NONE
+    if livemode:
+        return StripeMode.LIVE
+    return StripeMode.SANDBOX if key.get_secret_value().startswith(SANDBOX_KEY) else StripeMode.TEST
 
 
 def starts(*prefixes: str) -> AfterValidator:

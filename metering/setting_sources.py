@@ -143,8 +143,10 @@ def _meant(name: str, ours: set[str], *, every: bool) -> str | None:
     return next(iter(difflib.get_close_matches(name, candidates, 1, _NEAR)), None)
 
 
-def secret_at(path: Path, *, bytes_min: int) -> str | Fault:
-    """The secret kept in `path`, made there (mode 0600) if there is none; a Fault when it cannot be trusted.
+def secret_at(path: Path, *, bytes_min: int, name: str = "JWT_SECRET", prefix: str = "") -> str | Fault:
+    """The secret of the setting `name` kept in `path`; a Fault when it cannot be trusted.
+
+    If there is none it is made there (mode 0600), with `prefix` before it.
 
     Two processes that come at once end with the same secret: it is written aside and linked into place,
     which only the first can do.
@@ -152,21 +154,22 @@ def secret_at(path: Path, *, bytes_min: int) -> str | Fault:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            keep_new_secret(path)
+            keep_new_secret(path, prefix)
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        return Fault("JWT_SECRET", "", f"{path} cannot be used ({error})", "Set JWT_SECRET, or make DATA_DIR writable.")
-    if len(secret) < bytes_min:
-        reason = f"{path} holds fewer than {bytes_min} bytes"
-        return Fault("JWT_SECRET", "****", reason, f"Remove {path}: the next start makes a new one.")
+        return Fault(name, "", f"{path} cannot be used ({error})", f"Set {name}, or make DATA_DIR writable.")
+    if len(secret) < bytes_min or not secret.startswith(prefix):
+        lacks = f"fewer than {bytes_min} bytes" if len(secret) < bytes_min else f"nothing that begins with {prefix}"
+        reason = f"{path} holds {lacks}"
+        return Fault(name, "****", reason, f"Remove {path}: the next start makes a new one.")
     return secret
 
 
-def keep_new_secret(path: Path) -> None:
+def keep_new_secret(path: Path, prefix: str = "") -> None:
     """Write a new secret to `path` (mode 0600) unless somebody was quicker."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_urlsafe(48) + "\n")
+        file.write(prefix + secrets.token_urlsafe(48) + "\n")
         file.flush()
         os.fsync(file.fileno())
     try:

@@ -33,8 +33,10 @@ from metering.setting_kinds import (
     Retention,
     SigningSecrets,
     StoreUrl,
+    StripeMode,
     Text,
     Upper,
+    mode_of,
     parts_of,
     starts,
 )
@@ -181,6 +183,13 @@ class Settings(BaseSettings):
     stripe_api_base: HttpUrl | None = _setting(
         None, "where Stripe is reached; unset: Stripe itself. `metering serve --sandbox` names its own", "an http URL"
     )
+    stripe_sandbox_port: int = _setting(
+        0,
+        "port of the Stripe that `metering serve --sandbox` starts; 0 takes any",
+        "a port, 0 to 65535",
+        ge=0,
+        le=65535,
+    )
     stripe_shadow_key: Annotated[SecretStr, starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
         None, "a second, test key that everything billed is told to as well", "a test key of Stripe"
     )
@@ -293,6 +302,10 @@ class Settings(BaseSettings):
         """Whether Stripe's key moves real money; None without a key."""
         key = self.stripe_secret_key
         return None if key is None else not key.get_secret_value().startswith(_TEST_KEYS)
+
+    def stripe_mode(self) -> StripeMode:
+        """Which Stripe the service is paid through."""
+        return mode_of(self.stripe_secret_key, livemode=self.stripe_livemode())
 
     def event_retention_ms(self) -> int:
         """How long raw events are kept; 0: none are."""

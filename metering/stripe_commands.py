@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from metering.console import fail, loaded, say, say_json, say_table
+from metering.console import beside_service, fail, say, say_json, say_table
 
 app = typer.Typer(help="Stripe: events that were missed or given up.", no_args_is_help=True)
 dead_app = typer.Typer(help="Events of Stripe that could not take effect.", no_args_is_help=True)
@@ -22,7 +22,7 @@ def catch_up(*, json: Json = False) -> None:
     from metering.stripe_tasks import catch_up as read
 
     try:
-        caught = asyncio.run(read(loaded(), SystemClock()))
+        caught = asyncio.run(read(beside_service(), SystemClock()))
     except AccessError as error:
         fail(str(error), error.cure)
     if json:
@@ -39,7 +39,7 @@ def dead_events_list(*, json: Json = False) -> None:
     from metering.stripe_tasks import dead_events
 
     try:
-        letters = asyncio.run(dead_events(loaded()))
+        letters = asyncio.run(dead_events(beside_service()))
     except AccessError as error:
         fail(str(error), error.cure)
     rows = [(letter.event_id, letter.type, rfc3339(letter.received_ms), letter.why) for letter in letters]
@@ -60,7 +60,7 @@ def dead_events_replay(
     from metering.stripe_tasks import replay
 
     try:
-        put = asyncio.run(replay(loaded(), set(events or ())))
+        put = asyncio.run(replay(beside_service(), set(events or ())))
     except AccessError as error:
         fail(str(error), error.cure)
     say(f"{put} events wait to take effect")

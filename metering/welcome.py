@@ -22,7 +22,7 @@ TOKEN_TTL_S: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The facts of one start: `settings` with the address that was bound, `store` which store it is, in words.
+    """The facts of one start: `settings` with the address that was bound; which `store` and `stripe` it is, in words.
 
     `program` is what was started (argv[0]).
     """
@@ -30,6 +30,7 @@ class Welcome:
     settings: Settings
     clock: Clock
     store: str
+    stripe: str
     show_token: bool
     program: str
 
@@ -39,6 +40,7 @@ class Welcome:
         yield f"usage-metering {version('usage-metering')} serves"
         yield f"  url     {url}  (document: {url}/docs)"
         yield f"  store   {self.store}"
+        yield f"  stripe  {self.stripe}"
         yield f"  data    {self.settings.data_dir.absolute()}"
         if token:
             yield f"  token   {token}  (admin, 24 h)"

@@ -8,6 +8,7 @@ from metering.api.route import Call, Reply, json_reply
 from metering.auth import refused
 from metering.errors import Unauthenticated
 from metering.moments import rfc3339
+from metering.setting_kinds import StripeMode
 
 _DOWN: Final = 503
 
@@ -22,8 +23,9 @@ async def get_health(call: Call) -> Reply:
         "timestamp": rfc3339(services.clock.now_ms()),
         "services": {
             "redis": "healthy" if store.answers else "unhealthy",
-            "stripe": "configured" if services.stripe_configured else "not_configured",
+            "stripe": "not_configured" if services.stripe_mode is StripeMode.NONE else "configured",
         },
+        "stripe": services.stripe_mode.value,
         "version": services.version,
         "store": {
             "kind": store.kind,

@@ -8,6 +8,7 @@ from metering.auth import Authenticator
 from metering.billing.intake import Taken
 from metering.clock import Clock
 from metering.errors import Problem
+from metering.setting_kinds import StripeMode
 from metering.store.api_key import ApiKey, NewKey
 from metering.store.correction import Corrected, Correction
 from metering.store.holds import Hold
@@ -275,7 +276,7 @@ class Services:
     version: str
     document: bytes
     auto_create_orgs: bool
-    stripe_configured: bool
+    stripe_mode: StripeMode
     metrics_open: bool
     metrics_token: str | None
     events_max: int

@@ -37,14 +37,17 @@ def test_health_shows_status_time_and_services_first_and_says_more(service: Runn
     body = response.json()
     assert list(body)[:3] == ["status", "timestamp", "services"]
     assert (body["status"], body["services"]) == ("healthy", {"redis": "healthy", "stripe": "not_configured"})
+    assert body["stripe"] == "not_configured"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", body["timestamp"])
     assert (body["store"]["kind"], body["store"]["durability"], body["store"]["lossy"]) == ("external", "always", False)
     assert re.fullmatch(r"\d+\.\d+\.\d+", body["version"])
 
 
-def test_with_a_key_stripe_is_configured() -> None:
-    with Running(stripe_secret_key="sk_test_x") as running:
-        assert running.call("GET", "/health").json()["services"]["stripe"] == "configured"
+@pytest.mark.parametrize(("key", "mode"), [("sk_test_x", "test"), ("rk_live_x", "live"), ("sk_sandbox_x", "sandbox")])
+def test_with_a_key_stripe_is_configured_and_told_by_its_kind(key: str, mode: str) -> None:
+    with Running(stripe_secret_key=key, tidies=False) as running:
+        body = running.call("GET", "/health").json()
+        assert (body["services"]["stripe"], body["stripe"]) == ("configured", mode)
 
 
 def test_a_store_that_may_lose_usage_degrades_the_service() -> None:

@@ -20,7 +20,7 @@ SECRET = "s" * 32
 def _lines(*, show_token: bool = False, program: str = "metering", **settings: Any) -> str:
     """The welcome of a service that a parent bound to `host`."""
     given = {"jwt_secret": SECRET, "store_kind": StoreKind.EMBEDDED, "host": "127.0.0.1", **settings}
-    welcome = Welcome(Settings(**given), SystemClock(), "a store", show_token=show_token, program=program)
+    welcome = Welcome(Settings(**given), SystemClock(), "a store", "no stripe", show_token=show_token, program=program)
     return "\n".join(welcome.lines())
 
 

@@ -19,12 +19,16 @@ if __name__ == "__main__":
     parser.add_argument("command")
     parser.add_argument("--port", type=int)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--sandbox", action="store_true")
     options = vars(parser.parse_args())
     options.pop("command")
+    sandbox = options.pop("sandbox")
     service = Service(
         Settings.load(options=options),
         SystemClock(),
         _say,
         worker_module="tests.support.tiny_worker",
+        sandbox=sandbox,
+        sandbox_module="tests.support.tiny_worker",
     )
     sys.exit(asyncio.run(service.run()))

@@ -31,6 +31,9 @@ class HealthView(Answer):
     status: Literal["healthy", "degraded", "unhealthy"]
     timestamp: str = Field(json_schema_extra={"format": "date-time"})
     services: ServiceStates
+    stripe: Literal["sandbox", "test", "live", "not_configured"] = Field(
+        description="Which Stripe: the service's own stand-in, Stripe's test mode, the one that moves money, or none."
+    )
     version: str
     store: StoreView
 
