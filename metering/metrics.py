@@ -25,7 +25,7 @@ from metering.store.batch_stats import BatchStats, QueueStats
 from metering.store.counters import Counters
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
-from metering.store.queue_state import QueueState, read_state
+from metering.store.queue_state import QueueState, read_inbox_state, read_state
 from metering.store.top import OrgUnits, TopOrgs
 from metering.store.totals import Client, Totals, read_totals
 from metering.usage import Outcome, UsageEvent
@@ -143,7 +143,12 @@ class Metrics:
             async with asyncio.timeout(DEADLINE_S):
                 totals = await read_totals(self._client, self._keys, top=self._top.kept)
                 state = await read_state(self._client, self._keys)
-                return [*_business(totals, await self._top.units(totals.top)), *_queue(state)]
+                inbox = await read_inbox_state(self._client, self._keys)
+                return [
+                    *_business(totals, await self._top.units(totals.top)),
+                    *_waiting("metering_queue", _QUEUE_SAYS, state),
+                    *_waiting("metering_stripe_inbox", _INBOX_SAYS, inbox),
+                ]
         except (Problem, TimeoutError) as error:
             log.warning("scrape without the store", error=repr(error))
             return []
@@ -259,14 +264,23 @@ def _business(totals: Totals, top: list[OrgUnits]) -> Iterator[Metric]:
     yield _counter("scorpius_usage", about, each, "org_id", "feature", "plan")
 
 
-def _queue(state: QueueState) -> Iterator[Metric]:
-    """What the store knows of its queues."""
-    about = "Events accepted with ack=async that are not decided yet."
-    yield _gauge("metering_queue_entries", about, [((), state.length)])
-    about = "Age of the oldest of them; 0 where there is none."
-    yield _gauge("metering_queue_oldest_seconds", about, [((), max(0, state.age_ms) / MS_PER_S)])
-    about = "Events given up and not looked at yet."
-    yield _gauge("metering_queue_dead", about, [((), state.dead)])
+_QUEUE_SAYS: Final = (
+    "Events accepted with ack=async that are not decided yet.",
+    "Age of the oldest of them; 0 where there is none.",
+    "Events given up and not looked at yet.",
+)
+_INBOX_SAYS: Final = (
+    "Events of Stripe that came in and have not taken effect yet.",
+    "Age of the oldest of them; 0 where there is none.",
+    "Events of Stripe that could not take effect, and that nobody has tried again.",
+)
+
+
+def _waiting(name: str, says: tuple[str, str, str], state: QueueState) -> Iterator[Metric]:
+    """What the store knows of one kind of its queues."""
+    figures = (state.length, max(0, state.age_ms) / MS_PER_S, state.dead)
+    for kind, about, figure in zip(("entries", "oldest_seconds", "dead"), says, figures, strict=True):
+        yield _gauge(f"{name}_{kind}", about, [((), figure)])
 
 
 Series = Iterable[tuple[tuple[str, ...], float]]

@@ -236,18 +236,23 @@ async def test_what_became_of_queued_events_is_one_sum_too(client: Redis, tmp_pa
     assert [page[f"metering_queue_{name}_total"] for name in QUEUED] == [30 + 2 * n for n in range(len(QUEUED))]
 
 
-async def test_queues_show_what_waits_since_when_and_what_was_given_up(client: Redis, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "dead"), [("metering_queue", "queue", "dead"), ("metering_stripe_inbox", "inbox", "dead_inbox")]
+)
+async def test_queues_show_what_waits_since_when_and_what_was_given_up(
+    client: Redis, tmp_path: Path, name: str, kind: str, dead: str
+) -> None:
     with metrics(tmp_path, client, Keys(2)) as shown:
         empty = await page_of(shown)
         seconds, _ = await client.time()
-        await client.xadd("{p00}:queue", {"x": 1}, id=f"{(seconds - 60) * 1000}-0")
-        await client.xadd("{p01}:queue", {"x": 1})
-        await client.xadd("{p01}:dead", {"x": 1})
+        await client.xadd(f"{{p00}}:{kind}", {"x": 1}, id=f"{(seconds - 60) * 1000}-0")
+        await client.xadd(f"{{p01}}:{kind}", {"x": 1})
+        await client.xadd(f"{{p01}}:{dead}", {"x": 1})
         page = await page_of(shown)
-    names = ("metering_queue_entries", "metering_queue_dead", "metering_queue_oldest_seconds")
-    assert [empty[name] for name in names] == [0, 0, 0]
-    assert [page[name] for name in names[:2]] == [2, 1]
-    assert 59 <= page["metering_queue_oldest_seconds"] < 65
+    names = (f"{name}_entries", f"{name}_dead", f"{name}_oldest_seconds")
+    assert [empty[each] for each in names] == [0, 0, 0]
+    assert [page[each] for each in names[:2]] == [2, 1]
+    assert 59 <= page[names[2]] < 65
 
 
 async def test_without_a_folder_named_the_figures_are_kept_all_the_same(
