@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from metering.console import beside_service, fail, fail_settings, loaded, plain, say, say_json, say_table, tell, warn
+from metering.console import (
+    beside_service,
+    fail,
+    fail_settings,
+    loaded,
+    plain,
+    say,
+    say_check,
+    say_json,
+    say_table,
+    tell,
+    warn,
+)
 from metering.stripe_commands import app as stripe_app
 
 if TYPE_CHECKING:
-    from metering.store.gate import Check
+    pass
 
 app = typer.Typer(
     help="Usage metering and billing.", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False
@@ -174,7 +186,7 @@ def doctor(*, json: Json = False) -> None:
         say_json({"checks": [plain(check) for check in checks]})
     else:
         for check in checks:
-            _say_check(check)
+            say_check(check)
     if any(not check.ok and check.fatal for check in checks):
         raise typer.Exit(1)
 
@@ -211,13 +223,6 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _say_check(check: "Check") -> None:
-    mark = "ok  " if check.ok else "FAIL" if check.fatal else "warn"
-    say(f"{mark}  {check.name}: {check.found}")
-    if not check.ok and check.cure:
-        say(f"      {check.cure}")
 
 
 if __name__ == "__main__":

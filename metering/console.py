@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from metering.settings import Settings, SettingsError
+    from metering.store.gate import Check
 
 
 def loaded(**options: object) -> "Settings":
@@ -58,6 +59,14 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def say_check(check: "Check") -> None:
+    """A line of a check-up, with its cure where there is something to cure."""
+    mark = "ok  " if check.ok else "FAIL" if check.fatal else "warn"
+    say(f"{mark}  {check.name}: {check.found}")
+    if not check.ok and check.cure:
+        say(f"      {check.cure}")
 
 
 def warn(reason: str, cure: str) -> None:

@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from metering.console import beside_service, fail, say, say_json, say_table
+from metering.stripe_setup_commands import doctor, setup
 
-app = typer.Typer(help="Stripe: events that were missed or given up.", no_args_is_help=True)
+app = typer.Typer(help="Stripe: what it needs, how it does, events that were missed or given up.", no_args_is_help=True)
 dead_app = typer.Typer(help="Events of Stripe that could not take effect.", no_args_is_help=True)
 app.add_typer(dead_app, name="dead-events")
+app.command("setup")(setup)
+app.command("doctor")(doctor)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

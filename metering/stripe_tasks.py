@@ -1,7 +1,7 @@
 """What `metering stripe` does with events, on the store that the service uses. Every failure is an AccessError."""
 
-from collections.abc import Collection
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from metering.billing.catch_up import CatchUp, Caught
 from metering.billing.errors import GatewayError
@@ -19,16 +19,14 @@ from metering.store_access import Access, AccessError, opened
 async def catch_up(settings: Settings, clock: Clock) -> Caught:
     """Read the events that no webhook brought; the running service makes them take effect."""
     async with AsyncExitStack() as stack:
-        gateway = _gateway(settings, clock)
-        stack.push_async_callback(gateway.close)
+        gateway = await stack.enter_async_context(stripe_of(settings, clock))
         access = await stack.enter_async_context(opened(settings))
         intake = intake_of(settings, _inbox(access))
         reading = CatchUp(gateway, intake, EventCursor(access.client, access.keys), StoreTime(clock).now_ms)
         try:
             return await reading.run()
         except GatewayError as error:
-            why = error.message or type(error).__name__
-            raise AccessError(f"Stripe: {why}", "What was read is kept: run it again.") from error
+            raise failed(error, "What was read is kept: run it again.") from error
 
 
 async def dead_events(settings: Settings) -> list[Letter]:
@@ -53,11 +51,21 @@ def _inbox(access: Access) -> Inbox:
     return Inbox(access.client, access.keys, access.dataset.secret)
 
 
-def _gateway(settings: Settings, clock: Clock) -> Gateway:
+@asynccontextmanager
+async def stripe_of(settings: Settings, clock: Clock) -> AsyncIterator[Gateway]:
+    """Stripe while the block runs. Raises AccessError where its key is missing, or does not fit."""
     try:
         gateway = gateway_of(settings, clock)
     except GateRefusedError as error:
         raise AccessError(str(error), "Take one of the two back.") from error
     if gateway is None:
-        raise AccessError("there is no key for Stripe", "Set STRIPE_SECRET_KEY.")
-    return gateway
+        raise AccessError("there is no key for Stripe", "Set STRIPE_SECRET_KEY, or start with --sandbox.")
+    try:
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+def failed(error: GatewayError, cure: str) -> AccessError:
+    """What Stripe said, as a command tells it."""
+    return AccessError(f"Stripe: {error.message or type(error).__name__}", cure)

@@ -116,11 +116,11 @@ def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customer
     """What Stripe's events make us do."""
     settings, catalogue = ground.settings, ground.catalogue
     effects = Effects(ground.client, ground.keys, orgs, catalogue, ground.time, ground.codec, fake=ground.fake)
-    prices = Prices(catalogue, _variables(settings))
+    prices = Prices(catalogue, variables_of(settings))
     policy = Policy(catalogue.default_plan, settings.grace_days, settings.overdue_action == "downgrade")
     return Reactions(gateway, Payers(gateway, customers, orgs, effects, prices), effects, prices, policy)
 
 
-def _variables(settings: Settings) -> dict[str, str]:
+def variables_of(settings: Settings) -> dict[str, str]:
     """What a catalogue may name: the environment, and settings from whatever source."""
     return dict(os.environ) | {name.upper(): value for name, value in settings if isinstance(value, str)}
