@@ -40,7 +40,7 @@ class StreamGroup:
 
         Only later ones than `after`, where it names an entry.
         """
-        key, start = self.key(partition), f"({after}" if after else "0-0"
+        key, start = self.key(partition), _next(after) if after else "0-0"
 
         def claim() -> Awaitable[Any]:
             claimed: Awaitable[Any] = self._client.xautoclaim(
@@ -98,3 +98,9 @@ class StreamGroup:
     async def _made(self, key: str) -> None:
         with suppress(ResponseError):  # another worker was quicker
             await self._client.xgroup_create(key, self._group, id="0")
+
+
+def _next(name: str) -> str:
+    """The first name after another: XAUTOCLAIM does not know open bounds on every server."""
+    ms, _, number = name.partition("-")
+    return f"{ms}-{int(number) + 1}"

@@ -2,8 +2,11 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import httpx2
@@ -13,6 +16,7 @@ from metering.api.webhooks import BODY_BYTES_MAX
 from tests.service.running import Running, problem
 from tests.support.service import call as posted
 from tests.support.stripe_mail import NEXT_SECRET, SECRET, body_of, header, snapshot, thin
+from tests.support.wait import wait_until
 from webhooks.stripe_events import TYPES
 
 PATHS: Final = ("/webhooks/stripe", "/api/webhook/stripe", "/api/billing/webhook", "/billing/webhook")
@@ -235,3 +239,48 @@ def test_without_a_secret_there_is_no_such_route(path: str) -> None:
         body = body_of(snapshot())
         problem(send(service, body, path), 404, "not-found")
         assert posted(f"http://127.0.0.1:{service.port}{path}", {})[0] == 404
+
+
+# ── all of it ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Nothing(BaseHTTPRequestHandler):
+    """A Stripe that has no object and no event."""
+
+    def do_GET(self) -> None:
+        listed = self.path.startswith("/v1/events")
+        missing = {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "no such thing"}}
+        body = json.dumps({"object": "list", "data": [], "has_more": False} if listed else missing).encode()
+        self.send_response(200 if listed else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def nothing_at_stripe() -> Iterator[str]:
+    """The address of a Stripe that has nothing."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_event_takes_effect_after_its_answer_and_an_event_of_nobody_is_counted_once() -> None:
+    with (
+        nothing_at_stripe() as url,
+        Running(
+            tidies=True, stripe_webhook_secret=SECRET, stripe_secret_key="sk_test_0123", stripe_api_base=url
+        ) as running,
+    ):
+        for number in range(6):
+            body = body_of(snapshot(f"evt_{number // 2}"))
+            assert send(running, body).json()["duplicate"] == bool(number % 2)
+        wait_until(lambda: not kept(running), timeout_s=20, what="the inbox is empty")
+        totals = [running.store.hgetall(key) for key in running.store.scan_iter("*:totals")]
+        assert sum(int(one.get(b"e:customer.subscription.updated", 0)) for one in totals) == 3
