@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from metering.clock_commands import app as clock_app
 from metering.console import (
     beside_service,
     fail,
@@ -32,6 +33,7 @@ plans_app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plans_app, name="plans")
 app.add_typer(stripe_app, name="stripe")
+app.add_typer(clock_app, name="clock")
 events_app = typer.Typer(help="Raw events, and events that were given up.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
 
