@@ -171,3 +171,80 @@ WHOLE_BUGS: Final = (
     ),
 )
 """Bugs of corrections among everything else, that the model test of every verb must catch."""
+
+SEAL: Final = "metering/store/lua/seal.lua"
+OUTBOX: Final = "metering/store/outbox.py"
+WINDOW: Final = "metering/store/window.py"
+EXPORTER: Final = "metering/billing/exporter.py"
+SENDING: Final = "metering/billing/sending.py"
+
+_SUMS: Final = "call('HSET', counter, 's:' .. feature, sealed, 'z:' .. feature, netted)\n"
+_CODE: Final = '        return bool((await self._timed("seal", partition, keys, args))[0] == 1)\n'
+_SEND: Final = "        sent = await self._parts.sender.send(going, meter, attempt)\n"
+_PARTS: Final = """\
+            dataset_id, self.org_id, self.feature, self.period.start_ms, self.from_units, self.to_units, self.last_ms,
+"""
+
+OVERAGE_BUGS: Final = (
+    Bug(
+        "a window is sealed in two steps",
+        (
+            (SEAL, _SUMS, ""),
+            (
+                OUTBOX,
+                _CODE,
+                """\
+        done = (await self._timed("seal", partition, keys, args))[0] == 1
+        if done:
+            sums = {f"s:{counter.feature}": seal.sealed, f"z:{counter.feature}": seal.netted}
+            await self._client.hset(key, mapping=sums)
+        return done
+""",
+            ),
+        ),
+    ),
+    Bug(
+        "an identifier is made up for each attempt",
+        (
+            (
+                SENDING,
+                "window.stamp_ms // MS_PER_S, window.id),",
+                'window.stamp_ms // MS_PER_S, f"{window.id}{attempt}"),',
+            ),
+        ),
+    ),
+    Bug(
+        "a window is settled before it is sent",
+        ((EXPORTER, _SEND, "        await self._delivered(going, lane)\n" + _SEND),),
+    ),
+    Bug(
+        "an identifier counts windows and does not say what is in them",
+        (
+            (
+                WINDOW,
+                _PARTS,
+                "            dataset_id, self.org_id, self.feature, self.period.start_ms, self.from_units,\n",
+            ),
+        ),
+    ),
+    Bug(
+        "the units are read when they are sent",
+        (
+            (
+                EXPORTER,
+                _SEND,
+                """\
+        found = await self._outbox.counter(f"{window.cut.org_id}|{window.cut.feature}")
+        if found is not None and found.period == going.cut.period:
+            going = replace(going, cut=replace(going.cut, to_units=found.figures.accrued - found.figures.back))
+"""
+                + _SEND,
+            ),
+        ),
+    ),
+    Bug(
+        "what Stripe has forgotten is sent again",
+        ((OUTBOX, "KNOWN_MS: Final = 23 * 3_600_000", "KNOWN_MS: Final = 230 * 3_600_000"),),
+    ),
+)
+"""Bugs on the way to Stripe, that the crash-point test must catch."""
