@@ -192,7 +192,7 @@ class App:
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
-        billing = open_billing(stack, self._under(ground), orgs, customers)
+        billing = open_billing(stack, self._under(ground, queue), orgs, customers)
         loops = (
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
@@ -225,11 +225,11 @@ class App:
             customers=customers,
         ), customers
 
-    def _under(self, ground: _Ground) -> Ground:
+    def _under(self, ground: _Ground, queue: Queue) -> Ground:
         """What billing stands on."""
         return Ground(
             self._settings, self._catalogue, ground.patient, ground.keys, ground.time, ground.codec, self._clock,
-            ground.dataset.secret, ground.fake,
+            ground.dataset.secret, ground.dataset.id, queue.drained_past, ground.fake,
         )  # fmt: skip
 
     def _tidying(self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog) -> tuple[Loop, ...]:

@@ -25,6 +25,7 @@ from metering.store.batch_stats import BatchStats, QueueStats
 from metering.store.counters import Counters
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
+from metering.store.outbox_state import OutboxState, read_outbox_state
 from metering.store.queue_state import QueueState, read_inbox_state, read_state
 from metering.store.top import OrgUnits, TopOrgs
 from metering.store.totals import Client, Totals, read_totals
@@ -144,10 +145,12 @@ class Metrics:
                 totals = await read_totals(self._client, self._keys, top=self._top.kept)
                 state = await read_state(self._client, self._keys)
                 inbox = await read_inbox_state(self._client, self._keys)
+                outbox = await read_outbox_state(self._client, self._keys)
                 return [
                     *_business(totals, await self._top.units(totals.top)),
                     *_waiting("metering_queue", _QUEUE_SAYS, state),
                     *_waiting("metering_stripe_inbox", _INBOX_SAYS, inbox),
+                    *_overage(outbox),
                 ]
         except (Problem, TimeoutError) as error:
             log.warning("scrape without the store", error=repr(error))
@@ -281,6 +284,19 @@ def _waiting(name: str, says: tuple[str, str, str], state: QueueState) -> Iterat
     figures = (state.length, max(0, state.age_ms) / MS_PER_S, state.dead)
     for kind, about, figure in zip(("entries", "oldest_seconds", "dead"), says, figures, strict=True):
         yield _gauge(f"{name}_{kind}", about, [((), figure)])
+
+
+def _overage(state: OutboxState) -> Iterator[Metric]:
+    """What the store knows of overage on its way to Stripe."""
+    about = (
+        "Overage that Stripe has not been told: counters not sealed yet, windows on their way, windows refused, and "
+    )
+    about += "counters of organisations without a Stripe customer."
+    figures = {"unsealed": state.unsealed, "on_its_way": state.windows, "dead": state.dead, "unbilled": state.unbilled}
+    series = [((name,), figure) for name, figure in figures.items()]
+    yield _gauge("metering_overage_entries", about, series, "state")
+    about = "Age of the oldest overage that somebody pays for and Stripe was not told of; 0 where there is none."
+    yield _gauge("metering_overage_oldest_seconds", about, [((), state.age_ms // MS_PER_S)])
 
 
 Series = Iterable[tuple[tuple[str, ...], float]]

@@ -80,15 +80,16 @@ class Exporter:
         for partition in range(self._parts.partitions):
             await self._send_all(partition)
 
-    async def flush(self, org_id: str, start_ms: int) -> None:  # noqa: ARG002 - all its periods, that one first or last
-        """Seal and send what an organisation has, now: its invoice is a draft for an hour."""
+    async def flush(self, org_id: str, _start_ms: int) -> None:
+        """Seal what an organisation has, of whatever period, and send it now: its invoice is a draft for an hour."""
         for member in await self._outbox.dirty_of(org_id):
             await self._seal(member)
         self.woken.set()
 
     async def linked(self, org_id: str) -> None:
         """Somebody pays for an organisation now: what was put by goes out."""
-        if await self._outbox.link(org_id):
+        org = await self._parts.orgs.get(org_id)
+        if org is not None and await self._parts.orgs.link(org):
             self.woken.set()
 
     async def relink(self) -> None:
@@ -305,6 +306,17 @@ class Exporter:
     async def _finalize(self, window: Window) -> None:
         """Its period is final if this was the last that it lacked."""
         await self.finalize(window.cut.org_id, window.cut.period.start_ms, window.cut.period.end_ms)
+
+    async def finalize_closed(self) -> None:
+        """Look at the period of every organisation that closed last: whether it is final by now."""
+        cursor = None
+        while True:
+            orgs, cursor = await self._parts.orgs.page(cursor, PAGE)
+            for org in orgs:
+                if org.before is not None:
+                    await self.finalize(org.org_id, org.before.start_ms, org.before.end_ms)
+            if cursor is None:
+                return
 
     async def finalize(self, org_id: str, start_ms: int, end_ms: int) -> None:
         """Mark a closed period as final where it is invoiced and everything of it has found its place."""

@@ -5,14 +5,19 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
+from metering.billing.breaker import Breaker
 from metering.billing.catch_up import LOOK_S, CatchUp
+from metering.billing.exporter import Exporter, Parts
 from metering.billing.gateway import Gateway
 from metering.billing.inbox import TURN_S, InboxWorker
 from metering.billing.intake import Intake
+from metering.billing.late import Late
 from metering.billing.payers import Payers
 from metering.billing.prices import Prices
-from metering.billing.reactions import GRACE_S, Reactions
+from metering.billing.reactions import GRACE_S, Hooks, Reactions
+from metering.billing.sending import Sender, Till
 from metering.billing.subscriptions import Policy
 from metering.clock import Clock
 from metering.settings import Settings
@@ -24,9 +29,20 @@ from metering.store.gate import GateRefusedError
 from metering.store.inbox import Inbox
 from metering.store.keys import Keys
 from metering.store.orgs import Orgs
+from metering.store.outbox import Outbox
+from metering.store.pace import StorePace
+from metering.store.stripe_lanes import Lanes
 from metering.store.timing import StoreTime
 from metering.store.totals import Client
 from plans.catalogue import Catalogue
+
+RELINK_S: Final = 600.0
+"""Between two looks at overage of organisations without a customer, in case nobody was there to be told of one."""
+
+FINAL_S: Final = 3600.0
+"""Between two looks for periods that became final."""
+
+Drained = Callable[[str, int], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What billing stands on. `client` repeats what is safe to repeat; `secret` is the data set's."""
+    """What billing stands on. `client` repeats what is safe to repeat; `secret` is the data set's;
+    `drained(org_id, at_ms)`: all that was accepted before an instant was counted.
+    """
 
     settings: Settings
     catalogue: Catalogue
@@ -51,6 +69,8 @@ class Ground:
     codec: FieldCodec
     clock: Clock
     secret: bytes
+    dataset_id: str
+    drained: Drained
     fake: bool
 
 
@@ -75,7 +95,9 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     if gateway is None:
         return Billing(intake)
     stack.push_async_callback(gateway.close)
-    reactions = _reactions(ground, gateway, orgs, customers)
+    exporter = exporter_of(ground, gateway, orgs, customers)
+    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported)
+    reactions = _reactions(ground, gateway, orgs, customers, hooks)
     worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
     catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
     return Billing(
@@ -85,6 +107,9 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
             Job("stripe catch-up", catch_up.turn, LOOK_S),
             Job("grace", reactions.end_graces, GRACE_S),
             Job("customers", customers.sweep, INDEX_S),
+            Job("overage", exporter.turn, settings.overage_push_s, exporter.woken),
+            Job("unbilled", exporter.relink, RELINK_S),
+            Job("final periods", exporter.finalize_closed, FINAL_S),
         ),
     )
 
@@ -112,13 +137,33 @@ def gateway_of(settings: Settings, clock: Clock) -> Gateway | None:
         raise GateRefusedError(f"Stripe: {error}") from error
 
 
-def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers) -> Reactions:
+def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers) -> Exporter:
+    """Overage on its way to Stripe."""
+    settings, client, keys, fake = ground.settings, ground.client, ground.keys, ground.fake
+    return Exporter(
+        Parts(
+            orgs=orgs,
+            outbox=Outbox(client, keys, ground.time, ground.codec, ground.dataset_id, fake=fake),
+            lanes=Lanes(client, keys, customers, fake=fake),
+            sender=Sender(gateway, ground.catalogue.currency),
+            late=Late(ground.catalogue, writes_off=settings.late_usage == "write_off"),
+            pace=StorePace(client, keys, settings.stripe_rate, fake=fake),
+            breaker=Breaker(ground.clock.monotonic),
+            stripe_ms=gateway.stripe_ms,
+            drained=ground.drained,
+            partitions=keys.partitions,
+        )
+    )
+
+
+def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers, hooks: Hooks) -> Reactions:
     """What Stripe's events make us do."""
     settings, catalogue = ground.settings, ground.catalogue
     effects = Effects(ground.client, ground.keys, orgs, catalogue, ground.time, ground.codec, fake=ground.fake)
     prices = Prices(catalogue, variables_of(settings))
     policy = Policy(catalogue.default_plan, settings.grace_days, settings.overdue_action == "downgrade")
-    return Reactions(gateway, Payers(gateway, customers, orgs, effects, prices), effects, prices, policy)
+    payers = Payers(gateway, customers, orgs, effects, prices)
+    return Reactions(gateway, payers, effects, prices, policy, hooks)
 
 
 def variables_of(settings: Settings) -> dict[str, str]:

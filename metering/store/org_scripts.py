@@ -58,6 +58,7 @@ class OrgScripts:
         self._roll = client.register_script(script("roll", fake=fake).text)
         self._change = client.register_script(script("change_plan", fake=fake).text)
         self._apply = client.register_script(script("apply_event", fake=fake).text)
+        self._link = client.register_script(script("link", fake=fake).text)
 
     async def roll(self, org: Org, roll: Roll) -> None:
         """Run roll.lua. Another caller's roll in between is fine: the next turn sees it."""
@@ -88,6 +89,12 @@ class OrgScripts:
             *roll.dropped,
         ]
         self._settled(await asked(self._roll(keys=keys, args=args)))
+
+    async def link(self, org_id: str) -> int:
+        """Run link.lua; how many counters with overage were taken up."""
+        partition = self._keys.partition(org_id)
+        keys = [self._keys.profile(org_id), *self._shared(partition, "dirty", "unbilled"), *self._clock_key(partition)]
+        return max(0, self._settled(await asked(self._link(keys=keys, args=[*self._clock_args(), org_id]))))
 
     async def change(self, before: Org | None, after: Org, actor: str) -> bool:
         """Run change_plan.lua; False when the stored claim was another one."""

@@ -119,6 +119,7 @@ class Orgs:
             if before is None and not create:
                 return None, False
             if before and tried and is_written(tried[0], before):
+                await self.link(before)
                 return before, tried[1]  # by us: the reply was lost
             after = changed(before or await self.newcomer(org_id, change), change, self._catalogue)
             if only_if is not None:
@@ -129,9 +130,14 @@ class Orgs:
                 after = replace(after, claim=replace(after.claim, revision=after.claim.revision + 1))
             await self._index(before, after)
             if await self._scripts.change(before, after, actor):
+                await self.link(after)
                 return await self.present(org_id), before is None
             tried = after, before is None
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def link(self, org: Org) -> int:
+        """Take up overage that was put by for want of a customer, where there is one; how many counters."""
+        return 0 if org.profile.stripe_customer_id is None else await self._scripts.link(org.org_id)
 
     async def _index(self, before: Org | None, after: Org) -> None:
         """Note the organisation under a customer that it is about to have, first, so that none is ever missing."""

@@ -148,12 +148,6 @@ class Outbox:
         lists = self._shared(self._keys.partition(org_id), "dirty", "unbilled")
         return await self._plain("park", [self._keys.profile(org_id), *lists], [member, stored]) == 1
 
-    async def link(self, org_id: str) -> int:
-        """Take up again what was put by of an organisation that has a customer; how many counters."""
-        partition = self._keys.partition(org_id)
-        keys = [self._keys.profile(org_id), *self._shared(partition, "dirty", "unbilled")]
-        return max(0, int((await self._timed("link", partition, keys, [org_id]))[0]))
-
     async def unbilled(self, partition: int) -> list[str]:
         """Every counter that was put by."""
         return await self._names(self._client.zrange(self._keys.shared("unbilled", partition), 0, -1))
@@ -283,4 +277,4 @@ class Outbox:
         return [self._keys.shared(kind, partition) for kind in kinds]
 
 
-_SCRIPTS: Final = ("seal", "park", "link", "attempt", "defer", "settle", "finalize")
+_SCRIPTS: Final = ("seal", "park", "attempt", "defer", "settle", "finalize")

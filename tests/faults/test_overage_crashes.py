@@ -126,7 +126,7 @@ async def large(scenario: Scenario) -> dict[str, int]:
     )
     await scenario.track("acme", 4)
     await scenario.turn()
-    await customer_of(ledger, "gamma", "cus_2")
+    await ledger.client.hset(ledger.keys.profile("gamma"), "stripe_customer", "p.cus_2")
     await relink(scenario)
     await move_to(ledger, await next_year(ledger, "02-01T00:00:30"))
     await scenario.track("acme", 11)

@@ -272,7 +272,8 @@ async def test_the_journal_tells_what_was_taken_before_anybody_settled_it(store:
 # ── who pays ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_overage_of_nobody_waits_and_goes_out_when_somebody_pays(store: StoreServer) -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_overage_of_nobody_waits_and_goes_out_when_somebody_pays(store: StoreServer, told: bool) -> None:
     async with selling(store.url) as (ledger, till):
         await track(ledger, 15, "beta")
         exporter = exporter_of(ledger, till)
@@ -282,9 +283,13 @@ async def test_overage_of_nobody_waits_and_goes_out_when_somebody_pays(store: St
         await exporter.turn()
         await exporter.relink()
         assert await outbox_of(ledger).unbilled(0) == ["beta|scans"]
-        await customer_of(ledger, "beta", "cus_2")
-        await exporter.relink()
-        assert exporter.woken.is_set()
+        if told:
+            await customer_of(ledger, "beta", "cus_2")
+            assert await outbox_of(ledger).unbilled(0) == []
+        else:
+            await ledger.client.hset(ledger.keys.profile("beta"), "stripe_customer", "p.cus_2")
+            await exporter.relink()
+            assert exporter.woken.is_set()
         await exporter.turn()
         assert till.sums() == {CUSTOMER: 3, "cus_2": 7}
         await lawful(ledger)

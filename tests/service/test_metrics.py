@@ -255,6 +255,24 @@ async def test_queues_show_what_waits_since_when_and_what_was_given_up(
     assert 59 <= page[names[2]] < 65
 
 
+async def test_overage_shows_where_it_stands_and_since_when(client: Redis, tmp_path: Path) -> None:
+    with metrics(tmp_path, client, Keys(2)) as shown:
+        empty = await page_of(shown)
+        seconds, _ = await client.time()
+        await client.zadd("{p00}:dirty", {"acme|scans": (seconds - 60) * 1000, "beta|scans": seconds * 1000})
+        await client.zadd("{p01}:outbox", {"a" * 52: seconds * 1000 + 600_000})
+        await client.hset("{p01}:b:" + "a" * 52, "at", str((seconds - 120) * 1000))
+        await client.zadd("{p01}:dead_windows", {"b" * 52: 1})
+        await client.zadd("{p01}:unbilled", {"gamma|scans": 0})
+        page = await page_of(shown)
+    states = ("unsealed", "on_its_way", "dead", "unbilled")
+    names = [("metering_overage_entries", ("state", state)) for state in states]
+    assert [page[name] for name in names] == [2, 1, 1, 1]
+    assert [empty[name] for name in names] == [0, 0, 0, 0]
+    assert empty["metering_overage_oldest_seconds"] == 0
+    assert 119 <= page["metering_overage_oldest_seconds"] < 125
+
+
 async def test_without_a_folder_named_the_figures_are_kept_all_the_same(
     client: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

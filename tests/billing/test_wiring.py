@@ -1,0 +1,54 @@
+"""Billing as the service puts it together: nothing is asked of Stripe without a key, and overage goes out with one."""
+
+from contextlib import AsyncExitStack
+
+from pydantic import SecretStr
+
+from metering.billing.wiring import Ground, exporter_of, open_billing
+from metering.clock import SystemClock
+from metering.settings import Settings
+from metering.store.customers import Customers
+from metering.store.fields import FieldCodec
+from tests.lua.exporting import SOLD, always_drained, till_of
+from tests.lua.ledger import SECRET, Ledger
+from tests.lua.outboxes import CUSTOMER, customer_of
+from tests.lua.scenes import calm, event
+from tests.support.servers import StoreServer
+
+
+def ground_of(ledger: Ledger, settings: Settings) -> Ground:
+    """What billing stands on in a test."""
+    return Ground(
+        settings, ledger.catalogue, ledger.client, ledger.keys, ledger.callers[0].time, FieldCodec(), SystemClock(),
+        SECRET, "ds_1", always_drained, fake=False,
+    )  # fmt: skip
+
+
+def customers_of(ledger: Ledger) -> Customers:
+    return Customers(ledger.client, ledger.keys, FieldCodec(), SECRET)
+
+
+async def jobs_of(ledger: Ledger, settings: Settings) -> dict[str, float]:
+    """The jobs of billing, and how often each is done."""
+    async with AsyncExitStack() as stack:
+        orgs = ledger.callers[0].orgs
+        billing = open_billing(stack, ground_of(ledger, settings), orgs, customers_of(ledger))
+        return {job.name: job.every_s for job in billing.jobs}
+
+
+async def test_overage_goes_out_only_where_there_is_a_key_and_as_often_as_is_set(store: StoreServer) -> None:
+    async with calm(store.url, catalogue=SOLD) as ledger:
+        assert await jobs_of(ledger, Settings()) == {}
+        settings = Settings(stripe_secret_key=SecretStr("sk_test_wiring"), overage_push_s=7.0)
+        jobs = await jobs_of(ledger, settings)
+        assert {"overage": 7.0, "unbilled": 600.0, "final periods": 3600.0}.items() <= jobs.items()
+
+
+async def test_the_exporter_as_wired_bills_overage_once(store: StoreServer) -> None:
+    async with calm(store.url, catalogue=SOLD) as ledger:
+        await customer_of(ledger)
+        await ledger.callers[0].counters.track(event("acme", 13))
+        till = till_of(ledger)
+        for _ in range(2):
+            await exporter_of(ground_of(ledger, Settings()), till, ledger.callers[0].orgs, customers_of(ledger)).turn()
+        assert till.sums() == {CUSTOMER: 3}
