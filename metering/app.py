@@ -96,6 +96,11 @@ def secrets_of(settings: Settings) -> list[str]:
     return found
 
 
+def origins_of(settings: Settings) -> tuple[str, ...]:
+    """Where payers may be sent back to: the front end, and this service."""
+    return settings.frontend_url.rstrip("/"), settings.service_url(), f"http://localhost:{settings.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Ground:
     """The store everything stands on: `client` asks once, `patient` repeats what is safe to repeat."""
@@ -288,10 +293,8 @@ class App:
     def _wired(self, opened: _Opened) -> Front:
         """The HTTP side over what has been opened."""
         settings, clock, ulids, measures = self._settings, self._clock, self._ulids, opened.measures
-        keep, auth = settings.event_retention_ms() > 0, opened.credentials.auth
-        release = version(PACKAGE)
-        token = settings.metrics_token
-        counted = Counted(opened.counters, measures.counted)
+        keep, counted = settings.event_retention_ms() > 0, Counted(opened.counters, measures.counted)
+        auth, release, token = opened.credentials.auth, version(PACKAGE), settings.metrics_token
         services = Services(
             auth=auth,
             counts=counted,
@@ -311,6 +314,8 @@ class App:
             measures=opened.measures,
             vitals=opened.vitals,
             mail=opened.billing.intake,
+            checkout=opened.billing.checkout,
+            return_origins=origins_of(settings),
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,

@@ -217,6 +217,26 @@ class PeriodFinal(Problem):
     cure = "Correct the running period instead, or issue a credit."
 
 
+class StripeNotConfigured(Problem):
+    status, code, title = 409, "stripe-not-configured", "This service has no Stripe"
+    cure = "Operators: set STRIPE_SECRET_KEY, or start with --sandbox. Everything but billing works without."
+
+
+class PlanNotSold(Problem):
+    status, code, title = 409, "plan-not-sold", "Stripe has no price for this plan"
+    cure = "Operators: run `metering stripe setup`, or name the plan's price. Free and custom plans are not bought."
+
+
+class AlreadySubscribed(Problem):
+    status, code, title = 409, "already-subscribed", "The organisation has a subscription"
+    cure = "Change or end the subscription it has: a second one would be paid beside it."
+
+
+class CustomerUnknown(Problem):
+    status, code, title = 409, "customer-unknown", "Stripe does not know the organisation's customer"
+    cure = "Set the right stripe_customer_id with POST /billing/update."
+
+
 class PreconditionFailed(Problem):
     status, code, title = 412, "precondition-failed", "It is not in the state that the request asks for"
     cure = "Read it again, and send the change with the ETag it has now in If-Match."
@@ -271,6 +291,17 @@ class HeadersTooLarge(Problem):
 class InternalError(Problem):
     status, code, title = 500, "internal-error", "The service failed"
     cure = "Report the request_id; the service's log holds the cause."
+
+
+class StripeFailed(Problem):
+    status, code, title = 502, "stripe-error", "Stripe refused the call"
+    cure = "Operators: the log holds Stripe's words, stripe_request_id finds the call in its Dashboard."
+
+
+class StripeUnavailable(Problem):
+    status, code, title = 503, "stripe-unavailable", "Stripe did not answer in time"
+    cure = "Retry with the same Idempotency-Key: what has begun is not begun again."
+    retry_after_s = 5
 
 
 class StorageUnavailable(Problem):

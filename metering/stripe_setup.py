@@ -63,7 +63,9 @@ async def examine_stripe(settings: Settings, clock: Clock, url: str | None) -> l
         wanted = list(wishes(settings, url))
         try:
             plan = plan_of(wanted, await look(stripe, wanted))
-            checks += [clock_check(stripe.stripe_ms(), clock.now_ms()), *plan_checks(plan)]
+            # A sandbox lives by the data set's test clock, and says so in its answers.
+            checks += [] if settings.test_clock else [clock_check(stripe.stripe_ms(), clock.now_ms())]
+            checks += plan_checks(plan)
             checks += await named_prices(stripe, patient)
             checks += webhook_checks(await stripe.webhook_endpoints(), patient, url)
         except GatewayError as error:

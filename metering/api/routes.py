@@ -6,6 +6,7 @@ from metering.api.route import Route
 from metering.api.tables import (
     audit,
     check,
+    checkout,
     corrections,
     history,
     holds,
@@ -30,6 +31,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *raw_events.ROUTES,
     *corrections.ROUTES,
     *orgs.ROUTES,
+    *checkout.ROUTES,
     *audit.ROUTES,
     *keys.ROUTES,
     *webhooks.ROUTES,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metering.auth import Authenticator
+from metering.billing.checkout import Order, Session
 from metering.billing.intake import Taken
 from metering.clock import Clock
 from metering.errors import Problem
@@ -247,10 +248,19 @@ class Mail(Protocol):
         ...
 
 
+class Desk(Protocol):
+    """Where plans are bought (`metering.billing.checkout.Checkout`)."""
+
+    def begin(self, org: Org, order: Order) -> Awaitable[Session]:
+        """Begin a checkout."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
 
+    `checkout` None: no Stripe is configured; payers come back to `return_origins` alone, usually to the first.
     `raw_log` None: no raw events are kept. A request brings at most `events_max` events, which get their details where
     `keep_details`.
     """
@@ -273,6 +283,8 @@ class Services:
     measures: Measures
     vitals: Vitals
     mail: Mail
+    checkout: Desk | None
+    return_origins: Sequence[str]
     version: str
     document: bytes
     auto_create_orgs: bool

@@ -9,6 +9,7 @@ from typing import Final
 
 from metering.billing.breaker import Breaker
 from metering.billing.catch_up import LOOK_S, CatchUp
+from metering.billing.checkout import Checkout
 from metering.billing.exporter import Exporter, Parts
 from metering.billing.gateway import Gateway
 from metering.billing.inbox import TURN_S, InboxWorker
@@ -79,6 +80,7 @@ class Billing:
     """Billing, put together."""
 
     intake: Intake
+    checkout: Checkout | None = None
     jobs: tuple[Job, ...] = ()
 
 
@@ -102,6 +104,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
     return Billing(
         intake,
+        Checkout(gateway, ground.catalogue, variables_of(settings), ground.dataset_id),
         (
             Job("stripe events", worker.turn, TURN_S, inbox.woken),
             Job("stripe catch-up", catch_up.turn, LOOK_S),

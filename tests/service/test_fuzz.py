@@ -24,6 +24,7 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, token
 from tests.support.stripe_mail import SECRET, header
+from tests.support.stripe_till import till
 
 EXAMPLES: Final = 40
 """Generated for each operation, besides those that cover the schema's borders one by one."""
@@ -46,7 +47,7 @@ SEMANTIC: Final = {
     "atomic-events", "atomic-orgs", "conflict",
     "idempotency-key-reused", "feature-unknown", "metadata-size", "out-of-range", "timestamp",
     "beyond-retention", "dimension-minutes", "dimension-unknown", "dimensions", "not-kept", "one-of",
-    "below-zero", "recorded", "other-organisation", "stripe-event",
+    "below-zero", "recorded", "other-organisation", "stripe-event", "url-not-allowed",
 }  # fmt: skip
 """Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
 
@@ -76,7 +77,8 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[Running]:
     """A service in which every route has something to answer, with one organisation that the generator is told of."""
-    with Running(event_retention="24h", stripe_webhook_secret=SECRET) as service:
+    stripe: dict[str, Any] = {"stripe_webhook_secret": SECRET, "stripe_secret_key": "sk_test_1"}
+    with till() as sells, Running(event_retention="24h", stripe_api_base=sells.url, **stripe) as service:
         service.track(org_id=KNOWN, feature="scans", quantity=100)
         service.track(org_id=KNOWN, feature="scans", quantity=5, event_id=EVENT, source="svc-a")
         yield service

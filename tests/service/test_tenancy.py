@@ -13,12 +13,14 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import OWN, Running, problem, token
 from tests.support.stripe_mail import SECRET, body_of, header, snapshot
+from tests.support.stripe_till import till
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
     """A service in which every route has something to answer."""
-    with Running(event_retention="24h", stripe_webhook_secret=SECRET) as running:
+    stripe: dict[str, Any] = {"stripe_webhook_secret": SECRET, "stripe_secret_key": "sk_test_1"}
+    with till() as sells, Running(event_retention="24h", stripe_api_base=sells.url, **stripe) as running:
         yield running
 
 
@@ -86,6 +88,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/v1/usage/query"): Row(_at("/v1/usage/query", window="hour")),
     ("GET", "/v1/billing/projection"): Row(_asking("/v1/billing/projection")),
     ("POST", "/v1/plans/{plan}/preview"): Row(_at("/v1/plans/professional/preview", quantities={})),
+    ("POST", "/v1/billing/checkout"): Row(_at("/v1/billing/checkout", plan="professional"), status=201, creates=True),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),
     ("POST", "/v1/usage/adjustments"): Row(_at("/v1/usage/adjustments", feature="scans", delta=1, reason="test")),

@@ -1,0 +1,154 @@
+"""How an organisation buys a plan: a session of Stripe's Checkout, and a customer to pay for it.
+
+Nothing changes here before it is paid: the session's event links customer and subscription to the organisation. A
+customer without a subscription would have overage sent to a meter that bills nobody.
+https://docs.stripe.com/payments/checkout/build-subscriptions
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, NoReturn, Protocol
+
+import structlog
+
+from metering.billing.errors import Barred, GatewayError, Refused, Unknown
+from metering.billing.gateway import Params, StripeObject
+from metering.billing.prices import overage_key, plan_key, price_id_of
+from metering.billing.subscriptions import ORG_TAG
+from metering.clock import MS_PER_S
+from metering.errors import AlreadySubscribed, CustomerUnknown, PlanNotSold, StripeFailed, StripeUnavailable
+from metering.store.org import Org
+from plans.catalogue import Catalogue
+
+DATASET_TAG: Final = "metering_dataset"
+"""Metadata of a customer: the data set that the organisation is of."""
+
+ENDED: Final = frozenset({"canceled", "incomplete_expired"})
+"""Subscriptions that end where another one may begin."""
+
+PATIENCE_S: Final = 20.0
+"""Somebody waits in front of a page; Stripe's slowest usual answers take 3 s, and there are up to three."""
+
+log = structlog.get_logger(__name__)
+
+
+class Till(Protocol):
+    """The verbs of Stripe that a checkout takes: see `metering.billing.gateway`."""
+
+    async def prices(self, lookup_keys: Sequence[str]) -> list[StripeObject]:
+        """The active prices with these lookup keys."""
+        ...
+
+    async def create_customer(self, params: Params, *, key: str) -> StripeObject:
+        """Make a customer."""
+        ...
+
+    async def create_checkout(self, params: Params, *, key: str) -> StripeObject:
+        """Begin a checkout."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A checkout that has begun: where the payer goes, and until when (ms)."""
+
+    id: str
+    url: str
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is bought: a plan, where the payer comes back to, and a name of this order that its repeats share."""
+
+    plan: str
+    success_url: str
+    cancel_url: str
+    name: str
+
+
+class Checkout:
+    """Sells the plans of a catalogue for the data set `dataset_id`; `variables` may name prices."""
+
+    def __init__(self, till: Till, catalogue: Catalogue, variables: Mapping[str, str], dataset_id: str) -> None:
+        self._till, self._catalogue, self._variables, self._dataset_id = till, catalogue, variables, dataset_id
+
+    async def begin(self, org: Org, order: Order) -> Session:
+        """Begin a checkout. Raises AlreadySubscribed, PlanNotSold, CustomerUnknown, StripeFailed, StripeUnavailable."""
+        held = org.profile.subscription
+        if held is not None and held.status not in ENDED:
+            raise AlreadySubscribed(plan=org.plan)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                made = await self._made(org, order)
+        except GatewayError as error:
+            _tell(error)
+        except TimeoutError as error:
+            raise StripeUnavailable from error
+        return Session(made["id"], made["url"], made["expires_at"] * MS_PER_S)
+
+    async def _made(self, org: Org, order: Order) -> StripeObject:
+        items = await self._items(order.plan)
+        customer = org.profile.stripe_customer_id or await self._customer(org.org_id)
+        params = _params(org.org_id, customer, order, items)
+        return await _once(self._till.create_checkout, params, f"checkout:{order.name}")
+
+    async def _items(self, plan: str) -> list[dict[str, object]]:
+        """The plan's price, and the metered price of every feature whose overage is sold. Raises PlanNotSold."""
+        named = price_id_of(plan, self._catalogue, self._variables)
+        features = [name for name, one in self._catalogue.features.items() if one.stripe_meter_event and one.pricing]
+        keys = [overage_key(name) for name in features] + ([] if named else [plan_key(plan)])
+        ids = {price["lookup_key"]: price["id"] for price in await self._till.prices(keys)}
+        base = named or ids.get(plan_key(plan))
+        lacks = [key for key in keys if key not in ids]
+        if base is None or lacks:
+            log.warning("checkout without prices", plan=plan, missing=lacks)
+            raise PlanNotSold(f"plan '{plan}' cannot be bought: Stripe lacks {', '.join(lacks)}", plan=plan)
+        return [{"price": base, "quantity": 1}, *({"price": ids[overage_key(name)]} for name in features)]
+
+    async def _customer(self, org_id: str) -> str:
+        """The customer of an organisation that has none: made once, however often it is asked for in a day."""
+        params = {"metadata": {ORG_TAG: org_id, DATASET_TAG: self._dataset_id}, "description": org_id}
+        made = await _once(self._till.create_customer, params, f"customer:{self._dataset_id}:{org_id}")
+        return str(made["id"])
+
+
+async def _once(create: Callable[..., Awaitable[StripeObject]], params: Params, key: str) -> StripeObject:
+    """Make something under a key. Stripe keeps an answer of 500 for a day too: after one another key is tried, as two
+    customers or two sessions harm nobody, and an organisation that cannot buy for a day is harmed.
+    """
+    try:
+        return await create(params, key=key)
+    except Unknown as error:
+        if error.status is None or error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        return await create(params, key=f"{key}:again")
+
+
+def _params(org_id: str, customer: str, order: Order, items: list[dict[str, object]]) -> Params:
+    """A session for one subscription, which names its organisation."""
+    tag = {ORG_TAG: org_id}
+    return {
+        "mode": "subscription",
+        "customer": customer,
+        "client_reference_id": org_id,
+        "line_items": items,
+        "subscription_data": {"metadata": tag, "billing_mode": {"type": "flexible"}},
+        "metadata": tag,
+        "success_url": order.success_url,
+        "cancel_url": order.cancel_url,
+    }
+
+
+def _tell(error: GatewayError) -> NoReturn:
+    """Raise the problem that the caller sees; Stripe's own words go to them only where they are about the request."""
+    told: dict[str, Any] = {"stripe_code": error.code, "stripe_request_id": error.request_id}
+    if isinstance(error, Refused) and error.param == "customer":
+        raise CustomerUnknown(**told) from error
+    if isinstance(error, Refused):
+        log.error("stripe refused a checkout", message=error.message, param=error.param, **told)
+        raise StripeFailed("" if isinstance(error, Barred) else error.message, **told) from error
+    log.warning("stripe did not answer a checkout", message=error.message, **told)
+    raise StripeUnavailable from error

@@ -1,0 +1,96 @@
+"""As much of Stripe over HTTP as a checkout takes, for tests of the service's own route: prices, customers, sessions.
+
+What it is sent is held to Stripe's own schema. Everything else is asked of the sandbox.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.support.stripe_schema import check_request, decoded
+
+_STORED = {"error": {"type": "api_error", "message": "stored"}}
+
+
+class Till(ThreadingHTTPServer):
+    """`sent` holds what came in: method, path, parameters, Idempotency-Key. `refuse` answers everything instead;
+    keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.sent: list[tuple[str, str, dict[str, Any], str]] = []
+        self.made: dict[str, dict[str, Any]] = {}
+        self.lacks: set[str] = set()
+        self.broken: set[str] = set()
+        self.refuse: tuple[int, dict[str, Any]] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def posts(self, path: str) -> list[dict[str, Any]]:
+        """The parameters of what was sent to a path."""
+        return [params for method, where, params, _ in self.sent if (method, where) == ("POST", path)]
+
+    def answer(self, path: str, params: dict[str, Any], key: str) -> dict[str, Any]:
+        """The answer to a call; the same one to the same key."""
+        if path == "/v1/prices":
+            names = [name for name in params["lookup_keys"] if name not in self.lacks]
+            rows = [{"id": f"price_{name}", "object": "price", "lookup_key": name} for name in names]
+            return {"object": "list", "data": rows, "has_more": False, "url": path}
+        kind = {"/v1/customers": "customer", "/v1/checkout/sessions": "checkout.session"}[path]
+        if key not in self.made:
+            number = len(self.made) + 1
+            made = {"id": f"cus_{number}", "object": kind}
+            if kind == "checkout.session":
+                made = {"id": f"cs_{number}", "object": kind, "url": f"{self.url}/pay/cs_{number}"}
+            self.made[key] = {**made, "expires_at": 1_795_694_400}
+        return self.made[key]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Till
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        path, _, query = self.path.partition("?")
+        check_request(self.command, self.path, body, self.headers.get("Content-Type", ""))
+        params, key = decoded(body or query), self.headers.get("Idempotency-Key", "")
+        self.server.sent.append((self.command, path, params, key))
+        stored = (500, _STORED) if key in self.server.broken else None
+        status, answer = stored or self.server.refuse or (200, self.server.answer(path, params, key))
+        raw = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def till() -> Iterator[Till]:
+    """One that answers while the block runs."""
+    with Till() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
