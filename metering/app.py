@@ -316,6 +316,7 @@ class App:
             mail=opened.billing.intake,
             checkout=opened.billing.checkout,
             return_origins=origins_of(settings),
+            outbox=opened.billing.desk,
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,

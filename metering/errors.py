@@ -5,11 +5,12 @@
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
-    │       NotFound, KeyNotFound
+    │       NotFound, KeyNotFound, WindowNotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
     ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
-    │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept, TooManyKeys
+    │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept, TooManyKeys,
+    │       WindowNotDead
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
@@ -144,6 +145,11 @@ class KeyNotFound(Problem):
     cure = "Take the key_id from GET /v1/keys; it is not the key itself."
 
 
+class WindowNotFound(Problem):
+    status, code, title = 404, "window-not-found", "No such window of overage"
+    cure = "Take the window's id from GET /v1/stripe/outbox."
+
+
 class MethodNotAllowed(Problem):
     status, code, title = 405, "method-not-allowed", "The path does not take this method"
     cure = "Use a method named in the Allow header."
@@ -235,6 +241,11 @@ class AlreadySubscribed(Problem):
 class CustomerUnknown(Problem):
     status, code, title = 409, "customer-unknown", "Stripe does not know the organisation's customer"
     cure = "Set the right stripe_customer_id with POST /billing/update."
+
+
+class WindowNotDead(Problem):
+    status, code, title = 409, "window-not-dead", "The window is not dead"
+    cure = "Only windows that Stripe refused, or that nobody can decide about, are replayed or discarded."
 
 
 class PreconditionFailed(Problem):

@@ -8,11 +8,13 @@ import typer
 from metering.console import beside_service, fail, say, say_json, say_table
 from metering.stripe_setup_commands import doctor, setup
 
-app = typer.Typer(help="Stripe: what it needs, how it does, events that were missed or given up.", no_args_is_help=True)
+app = typer.Typer(help="Stripe: what it needs, how it does, missed events, overage on its way.", no_args_is_help=True)
 dead_app = typer.Typer(help="Events of Stripe that could not take effect.", no_args_is_help=True)
 app.add_typer(dead_app, name="dead-events")
 app.command("setup")(setup)
 app.command("doctor")(doctor)
+outbox_app = typer.Typer(help="Overage that Stripe does not have.", no_args_is_help=True)
+app.add_typer(outbox_app, name="outbox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -67,3 +69,62 @@ def dead_events_replay(
     except AccessError as error:
         fail(str(error), error.cure)
     say(f"{put} events wait to take effect")
+
+
+@outbox_app.command("list")
+def outbox_list(
+    org_id: Annotated[str | None, typer.Option("--org", help="Of this organisation alone.")] = None,
+    *,
+    dead: Annotated[bool, typer.Option("--dead", help="Dead windows alone.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the windows of overage that Stripe does not have, and why."""
+    from metering.moments import rfc3339
+    from metering.outbox_tasks import shown
+    from metering.store_access import AccessError
+
+    try:
+        windows = asyncio.run(shown(beside_service(), org_id, dead=dead))
+    except AccessError as error:
+        fail(str(error), error.cure)
+    head = ("window", "org", "feature", "units", "state", "since", "why")
+    rows = [
+        (one.id, one.cut.org_id, one.cut.feature, str(one.units), one.state.value, rfc3339(one.at_ms), one.error)
+        for one in windows
+    ]
+    if json:
+        say_json({"windows": [dict(zip(head, row, strict=True)) for row in rows]})
+    elif rows:
+        say_table([tuple(word.upper() for word in head), *rows])
+    else:
+        say("none")
+
+
+@outbox_app.command("replay")
+def outbox_replay(windows: Annotated[list[str], typer.Argument(help="Ids of dead windows.")]) -> None:
+    """Send dead windows again, once the cause is repaired."""
+    from metering.outbox_tasks import replay
+    from metering.store_access import AccessError
+
+    try:
+        asyncio.run(replay(beside_service(), windows))
+    except AccessError as error:
+        fail(str(error), error.cure)
+    say(f"{len(windows)} windows wait to be sent")
+
+
+@outbox_app.command("discard")
+def outbox_discard(
+    windows: Annotated[list[str], typer.Argument(help="Ids of dead windows.")],
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why. It stands in the audit trail.")],
+) -> None:
+    """Let dead windows go: their units are written off."""
+    from metering.outbox_tasks import discard
+    from metering.store_access import AccessError
+
+    try:
+        asyncio.run(discard(beside_service(), windows, reason))
+    except AccessError as error:
+        fail(str(error), error.cure)
+    say(f"{len(windows)} windows written off")

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from metering.api.document_headers import HEADERS, PARAMETERS, answer_headers, header_parameters, problem_headers
 from metering.api.models.fields import HOLD_ID_PATTERN
 from metering.api.models.problems import ProblemView
+from metering.api.models.stripe import WINDOW_PATTERN
 from metering.api.route import CHANGES, NOT_MODIFIED, OPEN, Route
 from metering.errors import (
     Forbidden,
@@ -70,6 +71,7 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "event_id": {"type": "string", "maxLength": TEXT_CHARS_MAX, "pattern": _IN_PATH, "not": {"enum": [".", ".."]}},
     "code": {"type": "string", "enum": sorted(problem.code for problem in leaves())},
     "key_id": {"type": "string", "pattern": KEY_ID_PATTERN},
+    "window": {"type": "string", "pattern": WINDOW_PATTERN},
 }
 
 

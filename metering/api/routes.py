@@ -17,6 +17,7 @@ from metering.api.tables import (
     outlook,
     raw_events,
     reference,
+    stripe,
     usage,
     webhooks,
 )
@@ -35,6 +36,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *audit.ROUTES,
     *keys.ROUTES,
     *webhooks.ROUTES,
+    *stripe.ROUTES,
     *ops.ROUTES,
     *reference.ROUTES,
 )

@@ -1,6 +1,6 @@
 """What the handlers work with, by the narrowest description that serves them; app.py brings the real ones."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,9 @@ from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.raw_log import RawEvent, Wanted
 from metering.store.trail import Entry, Place
 from metering.store.trail import Wanted as WantedEntries
+from metering.store.window import State, Window
+from metering.store.window_lists import Count, Listed
+from metering.store.window_lists import Place as WindowPlace
 from metering.ulid import Ulids
 from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
@@ -256,6 +259,32 @@ class Desk(Protocol):
         ...
 
 
+class OutboxDesk(Protocol):
+    """Windows of overage on their way to Stripe (`metering.billing.desk.Desk`)."""
+
+    def now_ms(self) -> int:
+        """The store's time."""
+        ...
+
+    def page(
+        self, states: Collection[State], org_id: str | None, limit: int, after: WindowPlace | None
+    ) -> Awaitable[tuple[list[Listed], WindowPlace | None]]:
+        """One page, and where to go on (None: done)."""
+        ...
+
+    def counts(self, org_id: str | None) -> Awaitable[Mapping[State, Count]]:
+        """How many Stripe does not have, by state."""
+        ...
+
+    def replay(self, window_id: str, *, by: str) -> Awaitable[Window]:
+        """Let a dead window be sent again. Raises WindowNotFound, WindowNotDead."""
+        ...
+
+    def discard(self, window_id: str, reason: str, *, by: str) -> Awaitable[Window]:
+        """Write a dead window off. Raises WindowNotFound, WindowNotDead."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
@@ -285,6 +314,7 @@ class Services:
     mail: Mail
     checkout: Desk | None
     return_origins: Sequence[str]
+    outbox: OutboxDesk
     version: str
     document: bytes
     auto_create_orgs: bool

@@ -23,7 +23,7 @@ from metering.store.orgs import Orgs
 from metering.store.outbox import KNOWN_MS, Begun, Outbox, Start
 from metering.store.pace import StorePace
 from metering.store.stripe_lanes import Lanes
-from metering.store.window import OPEN, Sink, State, Window
+from metering.store.window import OPEN, REPORTED, Sink, State, Window
 
 PAGE: Final = 200
 """Counters or windows of a partition that are looked at together."""
@@ -110,7 +110,7 @@ class Exporter:
             if meter and window.customer:
                 await self._lanes.strike(self._lanes.name(window.customer, meter), window)
             revoked = window.state is State.DELIVERED
-            await self._outbox.settle(window, State.DEAD, f"reported: {code}", revoked=revoked)
+            await self._outbox.settle(window, State.DEAD, f"{REPORTED}{code}", revoked=revoked)
 
     # ── sealing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -254,7 +254,7 @@ class Exporter:
         """It did not arrive, or nobody knows. `first`: no attempt before this one can have arrived."""
         if sent.fate is Fate.REFUSED:
             self._breaker.ok()
-            return await self._bury(window, lane, sent.why, attempt)
+            return await self._bury(window, lane, sent.why, attempt, nothing=first)
         if sent.fate is Fate.TOO_EARLY:
             self._breaker.ok()
         else:
@@ -265,8 +265,8 @@ class Exporter:
         await self._outbox.defer(window, attempt, wait_ms, sent.why, nothing=nothing)
         return None
 
-    async def _bury(self, window: Window, lane: str, why: str, attempt: int) -> None:
-        if await self._outbox.settle(window, State.DEAD, why, attempts=attempt):
+    async def _bury(self, window: Window, lane: str, why: str, attempt: int, *, nothing: bool = False) -> None:
+        if await self._outbox.settle(window, State.DEAD, why, attempts=attempt, nothing=nothing):
             log.error("overage not billed", org=window.cut.org_id, window=window.id, units=window.units, why=why)
         await self._lanes.leave(lane, window.id)
 

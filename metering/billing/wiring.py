@@ -10,6 +10,7 @@ from typing import Final
 from metering.billing.breaker import Breaker
 from metering.billing.catch_up import LOOK_S, CatchUp
 from metering.billing.checkout import Checkout
+from metering.billing.desk import Desk
 from metering.billing.exporter import Exporter, Parts
 from metering.billing.gateway import Gateway
 from metering.billing.inbox import TURN_S, InboxWorker
@@ -35,6 +36,7 @@ from metering.store.pace import StorePace
 from metering.store.stripe_lanes import Lanes
 from metering.store.timing import StoreTime
 from metering.store.totals import Client
+from metering.store.window_lists import WindowLists
 from plans.catalogue import Catalogue
 
 RELINK_S: Final = 600.0
@@ -80,6 +82,7 @@ class Billing:
     """Billing, put together."""
 
     intake: Intake
+    desk: Desk
     checkout: Checkout | None = None
     jobs: tuple[Job, ...] = ()
 
@@ -92,10 +95,10 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     """
     settings, client, keys = ground.settings, ground.client, ground.keys
     inbox = inbox_of(ground)
-    intake = intake_of(settings, inbox)
+    intake, desk = intake_of(settings, inbox), desk_of(ground)
     gateway = gateway_of(settings, ground.clock)
     if gateway is None:
-        return Billing(intake)
+        return Billing(intake, desk)
     stack.push_async_callback(gateway.close)
     exporter = exporter_of(ground, gateway, orgs, customers)
     hooks = Hooks(exporter.flush, exporter.linked, exporter.reported)
@@ -104,6 +107,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
     return Billing(
         intake,
+        desk,
         Checkout(gateway, ground.catalogue, variables_of(settings), ground.dataset_id),
         (
             Job("stripe events", worker.turn, TURN_S, inbox.woken),
@@ -120,6 +124,16 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
 def inbox_of(ground: Ground) -> Inbox:
     """Stripe's events of this data set."""
     return Inbox(ground.client, ground.keys, ground.secret, fake=ground.fake)
+
+
+def outbox_of(ground: Ground) -> Outbox:
+    """The outbox of this data set."""
+    return Outbox(ground.client, ground.keys, ground.time, ground.codec, ground.dataset_id, fake=ground.fake)
+
+
+def desk_of(ground: Ground) -> Desk:
+    """What operators see of the outbox and do about it."""
+    return Desk(outbox_of(ground), WindowLists(ground.client, ground.keys), ground.time.now_ms)
 
 
 def intake_of(settings: Settings, inbox: Inbox) -> Intake:
@@ -146,7 +160,7 @@ def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers)
     return Exporter(
         Parts(
             orgs=orgs,
-            outbox=Outbox(client, keys, ground.time, ground.codec, ground.dataset_id, fake=fake),
+            outbox=outbox_of(ground),
             lanes=Lanes(client, keys, customers, fake=fake),
             sender=Sender(gateway, ground.catalogue.currency),
             late=Late(ground.catalogue, writes_off=settings.late_usage == "write_off"),

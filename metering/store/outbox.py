@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from metering.errors import ClockUnsafe, OrgCorrupt
+from metering.log import request_id
 from metering.store.connect import answered, text_of, texts
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
@@ -214,11 +215,12 @@ class Outbox:
 
     async def settle(
         self, window: Window, state: State, why: str = "", *, attempts: int | None = None, by: str = "",
-        sink: Sink | None = None, revoked: bool = False,
+        sink: Sink | None = None, revoked: bool = False, nothing: bool = False,
     ) -> bool:  # fmt: skip
         """End the way of a window; False where it had ended. With `attempts` only if nobody tried since.
 
-        `revoked`: it was delivered, and Stripe could not use it. Raises OrgCorrupt where its counter is gone.
+        `revoked`: it was delivered, and Stripe could not use it; `nothing`: none of it can have arrived. Raises
+        OrgCorrupt where its counter is gone.
         """
         org_id = window.cut.org_id
         partition = self._keys.partition(org_id)
@@ -228,8 +230,33 @@ class Outbox:
         ]  # fmt: skip
         expected = "" if attempts is None else attempts
         word = "revoked" if revoked else state.value
-        args = [window.id, word, expected, why[:_ERROR_MAX], "" if sink is None else sink.value, by]
+        found = "" if sink is None else sink.value
+        args = [window.id, word, expected, why[:_ERROR_MAX], found, by, "1" if nothing else ""]
         return bool((await self._timed("settle", partition, keys, args))[0] == 1)
+
+    async def replay(self, window: Window, by: str, not_before_ms: int = 0) -> bool:
+        """Put a dead window back by somebody's word, looked at from an instant on; False where it is not dead."""
+        org_id = window.cut.org_id
+        partition = self._keys.partition(org_id)
+        lists = self._shared(partition, "outbox", "dead_windows")
+        keys = [
+            self._row(partition, window.id),
+            *lists,
+            self._keys.trail(org_id),
+            self._keys.shared("totals", partition),
+        ]
+        args = [window.id, not_before_ms, by, request_id.get()]
+        return bool((await self._timed("replay", partition, keys, args))[0] == 1)
+
+    async def discard(self, window: Window, why: str, by: str) -> bool:
+        """Write a dead window off, by somebody's word and for a reason; False where it is not dead."""
+        org_id = window.cut.org_id
+        partition = self._keys.partition(org_id)
+        lists = self._shared(partition, "dead_windows", "settled")
+        tail = [self._keys.trail(org_id), *self._shared(partition, "totals")]
+        keys = [self._row(partition, window.id), *lists, *self._counters(window), *tail]
+        args = [window.id, why[:_ERROR_MAX], by, request_id.get()]
+        return bool((await self._timed("discard", partition, keys, args))[0] == 1)
 
     async def finalize(self, org_id: str, start_ms: int, at_ms: int) -> bool:
         """Mark a closed period as final where it is invoiced and all its overage has found its place."""
@@ -277,4 +304,4 @@ class Outbox:
         return [self._keys.shared(kind, partition) for kind in kinds]
 
 
-_SCRIPTS: Final = ("seal", "park", "attempt", "defer", "settle", "finalize")
+_SCRIPTS: Final = ("seal", "park", "attempt", "defer", "settle", "replay", "discard", "finalize")

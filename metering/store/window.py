@@ -38,6 +38,9 @@ class State(StrEnum):
     WRITTEN_OFF = "written_off"
 
 
+REPORTED: Final = "reported: "
+"""How the reason of a dead window begins that Stripe had taken before it told that it cannot use it."""
+
 OPEN: Final = frozenset({State.SEALED, State.INFLIGHT})
 
 

@@ -22,6 +22,7 @@ from metering.api.document import document
 from metering.api.document_headers import PARAMETERS
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
+from tests.service.dying import one_dead
 from tests.service.running import Running, token
 from tests.support.stripe_mail import SECRET, header
 from tests.support.stripe_till import till
@@ -127,24 +128,32 @@ def signed(case: schemathesis.Case[Any], base_url: str) -> dict[str, str]:
     return header(sent.encode() if isinstance(sent, str) else sent)
 
 
+def name_what_is_there(names: dict[str, Any], fuzzed: Running) -> None:
+    """Put ids of things that exist into a path, for some of them every other time."""
+    if "org_id" in names and next(turns) % 2:
+        names["org_id"] = KNOWN
+    if "event_id" in names:
+        names["event_id"] = EVENT
+    if "plan" in names and next(turns) % 2:
+        names["plan"] = "professional"
+    if "key_id" in names and next(turns) % 2:
+        made = fuzzed.call("POST", "/v1/keys", token(KNOWN, ADMIN), json={"name": "fuzzed", "scopes": ["check"]})
+        names["key_id"] = made.json()["key_id"]
+    if "window" in names and next(turns) % 2:
+        names["window"] = one_dead(fuzzed)
+    for parameter, path, told in HOLDS:
+        if parameter in names and next(turns) % 2:
+            asked = {"feature": "scans", "quantity": 5, "ttl_s": 60}
+            made = fuzzed.call("POST", path, token(KNOWN, ADMIN), json=asked)
+            names[parameter] = made.json().get(told, "refused")
+
+
 @schema.parametrize()
 @settings(max_examples=EXAMPLES)
 def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any], fuzzed: Running, tally: Tally) -> None:
     wanted = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
-    if wanted and "org_id" in case.path_parameters and next(turns) % 2:
-        case.path_parameters["org_id"] = KNOWN
-    if wanted and "event_id" in case.path_parameters:
-        case.path_parameters["event_id"] = EVENT
-    if wanted and "plan" in case.path_parameters and next(turns) % 2:
-        case.path_parameters["plan"] = "professional"
-    if wanted and "key_id" in case.path_parameters and next(turns) % 2:
-        made = fuzzed.call("POST", "/v1/keys", token(KNOWN, ADMIN), json={"name": "fuzzed", "scopes": ["check"]})
-        case.path_parameters["key_id"] = made.json()["key_id"]
-    for parameter, path, told in HOLDS:
-        if wanted and parameter in case.path_parameters and next(turns) % 2:
-            asked = {"feature": "scans", "quantity": 5, "ttl_s": 60}
-            made = fuzzed.call("POST", path, token(KNOWN, ADMIN), json=asked)
-            case.path_parameters[parameter] = made.json().get(told, "refused")
+    if wanted:
+        name_what_is_there(case.path_parameters, fuzzed)
     if (
         case.formatted_path != case.operation.path
         and f"{case.operation.method.upper()} {case.formatted_path}" in OPERATIONS

@@ -109,6 +109,13 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         ("POST", path): Row(lambda _: ("/webhooks/stripe", snapshot()), names_org=False)
         for path in ("/webhooks/stripe", "/api/webhook/stripe", "/api/billing/webhook", "/billing/webhook")
     },
+    ("GET", "/v1/stripe/outbox"): Row(_asking("/v1/stripe/outbox")),
+    ("POST", "/v1/stripe/outbox/{window}/replay"): Row(
+        _plain(f"/v1/stripe/outbox/{'a' * 52}/replay"), status=404, names_org=False
+    ),
+    ("POST", "/v1/stripe/outbox/{window}/discard"): Row(
+        lambda _: (f"/v1/stripe/outbox/{'a' * 52}/discard", {"reason": "test"}), status=404, names_org=False
+    ),
     ("GET", "/health"): Row(_plain("/health"), names_org=False),
     ("GET", "/health/live"): Row(_plain("/health/live"), names_org=False),
     ("GET", "/health/ready"): Row(_plain("/health/ready"), names_org=False),

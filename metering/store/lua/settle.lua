@@ -5,7 +5,7 @@
 --        ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', identifier, how it ended (delivered, dead or written_off; revoked: it
 --        was delivered, and Stripe could not use it), attempts as the caller knows them ('' any), why, another sink ('' as it
---        is), who decided it ('' the service)
+--        is), who decided it ('' the service), '1' when nothing of the window can have arrived
 -- RETURNS {1, now} settled; {0, now} it was before, or somebody else tried since; {-1, now} a clock that does not fit,
 --        {-2, now} its counter is gone or no number: nothing written
 --@ clock
@@ -45,6 +45,7 @@ elseif state ~= 'dead' then
 end
 call('HSET', window, 'state', state, 'settled', now, 'error', why)
 if ARGV[7] ~= '' then call('HSET', window, 'sink', ARGV[7]) end
+if ARGV[9] == '1' then call('HDEL', window, 'first') end
 call('ZREM', outbox, id)
 call('ZREM', settled, id)
 call('ZREM', dead, id)
