@@ -326,11 +326,16 @@ class App:
             events_max=min(settings.events_max, settings.pending_max),
             keep_details=keep,
         )
-        tell_each = settings.log_level is LogLevel.DEBUG
-        track = Track(
-            auth, counted, self._catalogue, ulids, measures.observe, clock, tell_each=tell_each, keep_details=keep
-        )
+        track = self._track(opened, counted, keep=keep)
         return Front(track, router(ROUTES, services, track), ulids, measures.observe, clock)
+
+    def _track(self, opened: _Opened, counted: Counted, *, keep: bool) -> Track:
+        """The hot path; `keep`: details of events are kept."""
+        tell_each = self._settings.log_level is LogLevel.DEBUG
+        return Track(
+            opened.credentials.auth, counted, self._catalogue, self._ulids, opened.measures.observe, self._clock,
+            tell_each=tell_each, keep_details=keep,
+        )  # fmt: skip
 
 
 def _warn(report: GateReport) -> None:
