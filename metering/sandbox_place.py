@@ -1,7 +1,7 @@
 """What DATA_DIR keeps of the Stripe stand-in that `metering serve --sandbox` starts: its secrets, and where it answers.
 
 DATA_DIR/stripe-sandbox-key            the only key it takes (mode 0600)
-DATA_DIR/stripe-sandbox-webhook-secret what it signs its webhooks with (mode 0600)
+DATA_DIR/stripe-sandbox-webhook-secrets what it signs its webhooks with, as the set-up was told (mode 0600)
 DATA_DIR/stripe-sandbox.sqlite         what it knows
 DATA_DIR/stripe-sandbox.json           where it answers now, for commands that run beside the service
 """
@@ -38,24 +38,30 @@ class Place:
 
     def key(self) -> str:
         """Its key, made at the first start. Raises SettingsError when it cannot be made, read or trusted."""
-        return self._secret("STRIPE_SECRET_KEY", "stripe-sandbox-key", SANDBOX_KEY)
-
-    def webhook_secret(self) -> str:
-        """What it signs with, made at the first start. Raises SettingsError when it cannot be made, read or trusted."""
-        return self._secret("STRIPE_WEBHOOK_SECRET", "stripe-sandbox-webhook-secret", "whsec_")
-
-    def _secret(self, name: str, file: str, prefix: str) -> str:
-        secret = secret_at(self.data_dir / file, bytes_min=_SECRET_BYTES_MIN, name=name, prefix=prefix)
+        path = self.data_dir / "stripe-sandbox-key"
+        secret = secret_at(path, bytes_min=_SECRET_BYTES_MIN, name="STRIPE_SECRET_KEY", prefix=SANDBOX_KEY)
         if isinstance(secret, Fault):
             raise SettingsError((secret,))
         return secret
+
+    @property
+    def secrets(self) -> Path:
+        """Holds what it signs with, one secret a line: `metering stripe setup` adds those that it is told."""
+        return self.data_dir / "stripe-sandbox-webhook-secrets"
+
+    def webhook_secrets(self) -> str:
+        """What it signs with, commas between them; empty before the set-up."""
+        try:
+            return ",".join(self.secrets.read_text(encoding="ascii").split())
+        except FileNotFoundError:
+            return ""
 
     def settings(self, url: str) -> dict[str, str]:
         """What a service is told that is paid through the stand-in at `url`: settings by name, in lower case."""
         return {
             "stripe_secret_key": self.key(),
             "stripe_api_base": url,
-            "stripe_webhook_secret": self.webhook_secret(),
+            "stripe_webhook_secret": self.webhook_secrets(),
             "test_clock": "true",
             "overage_push_s": str(OVERAGE_PUSH_S),
         }
@@ -97,7 +103,7 @@ def beside_sandbox(settings: Settings) -> Settings:
     told = place.settings(answering.url)
     update = {
         "stripe_secret_key": SecretStr(told["stripe_secret_key"]),
-        "stripe_webhook_secret": SecretStr(told["stripe_webhook_secret"]),
+        "stripe_webhook_secret": SecretStr(told["stripe_webhook_secret"]) if told["stripe_webhook_secret"] else None,
         "stripe_api_base": answering.url,
         "test_clock": True,
     }

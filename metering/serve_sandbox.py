@@ -33,14 +33,18 @@ class SandboxError(Exception):
 
 
 class Sandbox:
-    """One stand-in. `settings` is what the service's workers are told of it, by name in lower case."""
+    """One stand-in."""
 
     def __init__(self, worker: Worker, place: Place, url: str, tell: Tell) -> None:
         self._worker = worker
         self._place = place
         self._tell = tell
         self.url = url
-        self.settings = place.settings(url)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the service's workers are told of it: settings by name, in lower case."""
+        return self._place.settings(self.url)
 
     @classmethod
     async def open(
@@ -75,7 +79,8 @@ class Sandbox:
 
     async def set_up(self, environment: Mapping[str, str], webhook_url: str) -> None:
         """Make there what the catalogue needs. What goes wrong is told: the service itself does not need it."""
-        command = (sys.executable, "-m", "metering.cli", "stripe", "setup", "--yes", "--quiet", "--url", webhook_url)
+        options = ("--yes", "--quiet", "--secrets-to", str(self._place.secrets), "--url", webhook_url)
+        command = (sys.executable, "-m", "metering.cli", "stripe", "setup", *options)
         process = await spawn(command, environment=environment)
         try:
             async with asyncio.timeout(SETUP_S):

@@ -1,6 +1,9 @@
 """`metering stripe setup` and `metering stripe doctor`. Imports wait until a command needs them."""
 
 import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,18 +26,23 @@ def setup(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what goes wrong; print no secret.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what goes wrong.")] = False,
+    secrets_to: Annotated[
+        Path | None, typer.Option("--secrets-to", help="Add webhook secrets to this file instead of printing them.")
+    ] = None,
 ) -> None:
     """Make at Stripe what the catalogue needs: products, prices, meters, portal, webhooks. Safe to repeat."""
     from metering.store_access import AccessError
 
     try:
-        asyncio.run(_setup(beside_service(), url, dry_run=dry_run, yes=yes, quiet=quiet))
+        asyncio.run(_setup(beside_service(), url, dry_run=dry_run, yes=yes, quiet=quiet, keep=_keeper(secrets_to)))
     except AccessError as error:
         fail(str(error), error.cure)
 
 
-async def _setup(settings: "Settings", url: str | None, *, dry_run: bool, yes: bool, quiet: bool) -> None:
+async def _setup(
+    settings: "Settings", url: str | None, *, dry_run: bool, yes: bool, quiet: bool, keep: Callable[[list[str]], None]
+) -> None:
     from metering.clock import SystemClock
     from metering.stripe_setup import planned, webhook_url
 
@@ -51,7 +59,7 @@ async def _setup(settings: "Settings", url: str | None, *, dry_run: bool, yes: b
             typer.confirm(
                 f"Do these {len(setting.plan.changes)} things in {settings.stripe_mode().value} mode?", abort=True
             )
-        await _carry_out(setting, quiet=quiet)
+        await _carry_out(setting, keep, quiet=quiet)
 
 
 def _show(plan: "SetupPlan", settings: "Settings") -> None:
@@ -62,16 +70,32 @@ def _show(plan: "SetupPlan", settings: "Settings") -> None:
     say(f"{len(plan.changes)} to do" if plan.changes else "nothing to do")
 
 
-async def _carry_out(setting: "Setting", *, quiet: bool) -> None:
-    secrets = []
-    async for done in setting.carry_out():
-        if done.secret:
-            secrets.append(done.secret)
-        if not quiet:
-            say(_told(done))
-    if secrets and not quiet:
-        say("Stripe tells these secrets this once. Put them into the service's settings, beside those that are there:")
-        say(f"STRIPE_WEBHOOK_SECRET={','.join(secrets)}")
+async def _carry_out(setting: "Setting", keep: Callable[[list[str]], None], *, quiet: bool) -> None:
+    """Take the steps. Secrets are kept also where a later step fails: Stripe does not tell them again."""
+    secrets: list[str] = []
+    try:
+        async for done in setting.carry_out():
+            secrets += [done.secret] if done.secret else []
+            if not quiet:
+                say(_told(done))
+    finally:
+        keep(secrets)
+
+
+def _keeper(path: Path | None) -> Callable[[list[str]], None]:
+    """What becomes of secrets: shown, or added to a file that nobody else may read."""
+
+    def show(secrets: list[str]) -> None:
+        if secrets:
+            say("Stripe tells these secrets this once. Put them into the service's settings, beside those it has:")
+            say(f"STRIPE_WEBHOOK_SECRET={','.join(secrets)}")
+
+    def add(secrets: list[str]) -> None:
+        if path is not None:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
+                file.writelines(f"{secret}\n" for secret in secrets)
+
+    return show if path is None else add
 
 
 def _told(done: "Done") -> str:
