@@ -8,7 +8,7 @@ from typing import Final
 
 from metering.serve_worker import main
 
-APP: Final = "metering.billing.sandbox.app:create_app"
+APP: Final = "metering.billing.sandbox.serving:create_app"
 
 if __name__ == "__main__":
     main(sys.argv[1:], APP)

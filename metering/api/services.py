@@ -32,6 +32,10 @@ from webhooks.stripe_events import StripeEvent
 class OrgBook(Protocol):
     """The organisations (`metering.store.orgs.Orgs`)."""
 
+    def follow(self) -> Awaitable[None]:
+        """Learn where a test clock is that somebody else may have moved."""
+        ...
+
     def get(self, org_id: str) -> Awaitable[Org | None]:
         """The organisation as it is now, or None."""
         ...

@@ -17,6 +17,7 @@ from metering.store.timing import age_minutes, move_test_clock, settled_offset, 
 from tests.service.running import Running, token
 from tests.support.fixtures import client, store, store_session
 from tests.support.servers import StoreServer
+from tests.support.stripe_mail import SECRET, body_of, header, snapshot
 from tests.support.wait import wait_until
 
 __all__ = ["client", "store", "store_session"]
@@ -117,6 +118,27 @@ def test_everything_that_the_service_tells_follows_a_clock_that_somebody_else_mo
         assert abs(parse_ms(hold["expires_at"]) - (service_now(service) + 40 * DAY_MS)) <= 120_000
         minted = service.track(org_id="acme", feature="scans", quantity=1).json()
         assert minted["current_usage"] == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "ahead_s", "status"),
+    [
+        ("sk_sandbox_1", 40 * 86_400, 200),
+        ("sk_sandbox_1", 0, 200),
+        ("sk_sandbox_1", 20 * 86_400, 400),
+        ("sk_test_1", 40 * 86_400, 400),
+        ("sk_test_1", 0, 200),
+    ],
+)
+def test_a_webhook_is_signed_in_the_time_of_the_data_set_by_the_sandbox_alone(
+    store: StoreServer, key: str, ahead_s: int, status: int
+) -> None:
+    settings: dict[str, Any] = {"stripe_secret_key": key, "stripe_webhook_secret": SECRET}
+    with Running(store, test_clock=True, **settings) as service:
+        asyncio.run(_move(service, 40 * DAY_MS))
+        body = body_of(snapshot())
+        answer = service.call("POST", "/webhooks/stripe", content=body, headers=header(body, ahead_s=ahead_s))
+        assert answer.status_code == status
 
 
 def service_now(service: Running) -> int:
