@@ -317,6 +317,7 @@ class App:
             checkout=opened.billing.checkout,
             return_origins=origins_of(settings),
             outbox=opened.billing.desk,
+            comparer=opened.billing.reconciler,
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,

@@ -297,6 +297,10 @@ def _overage(state: OutboxState) -> Iterator[Metric]:
     yield _gauge("metering_overage_entries", about, series, "state")
     about = "Age of the oldest overage that somebody pays for and Stripe was not told of; 0 where there is none."
     yield _gauge("metering_overage_oldest_seconds", about, [((), state.age_ms // MS_PER_S)])
+    about = "Units by which Stripe's sums differed from what it took by our books, at the last reconciliation."
+    yield _gauge("metering_stripe_drift_units", about, [((), state.drift.units)])
+    about = "When that was, in seconds since the epoch; 0: never."
+    yield _gauge("metering_stripe_reconciled_seconds", about, [((), state.drift.at_ms // MS_PER_S)])
 
 
 Series = Iterable[tuple[tuple[str, ...], float]]

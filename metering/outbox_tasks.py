@@ -1,19 +1,25 @@
-"""What `metering stripe outbox` does, on the store that the service uses. Every failure is an AccessError."""
+"""What `metering stripe outbox` and `reconcile` do, on the service's store. Every failure is an AccessError."""
 
 import getpass
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from metering.billing.desk import Desk
+from metering.billing.reconcile import Line
+from metering.billing.wiring import Ground, reconciler_of
 from metering.clock import SystemClock
 from metering.settings import Settings
+from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
+from metering.store.orgs import Orgs
 from metering.store.outbox import Outbox
 from metering.store.timing import StoreTime, settled_offset
 from metering.store.window import State, Window
 from metering.store.window_lists import WAITING, Place, WindowLists
-from metering.store_access import opened
+from metering.store_access import AccessError, opened
+from metering.stripe_tasks import stripe_of
+from plans.catalogue import parse
 
 _PAGE: Final = 500
 
@@ -53,6 +59,34 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
         time = StoreTime(SystemClock(), await settled_offset(client, keys, test_clock=settings.test_clock))
         outbox = Outbox(client, keys, time, FieldCodec(), access.dataset.id)
         yield Desk(outbox, WindowLists(client, keys), time.now_ms)
+
+
+async def reconciled(settings: Settings, org_id: str | None) -> list[Line]:
+    """Our books against Stripe's, of one organisation or all."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(stripe_of(settings, SystemClock()))
+        access = await stack.enter_async_context(opened(settings))
+        client, keys, codec = access.client, access.keys, FieldCodec()
+        time = StoreTime(SystemClock(), await settled_offset(client, keys, test_clock=settings.test_clock))
+        catalogue = parse(*settings.plans_text())
+        customers = Customers(client, keys, codec, access.dataset.secret)
+        orgs = Orgs(client, keys, catalogue, time, codec, fake=False, customers=customers)
+        ground = Ground(
+            settings, catalogue, client, keys, time, codec, SystemClock(), access.dataset.secret, access.dataset.id,
+            _not_asked, fake=False,
+        )  # fmt: skip
+        reconciler = reconciler_of(ground, gateway, orgs, customers)
+        if org_id is None:
+            return [line async for line in reconciler.lines()]
+        org = await orgs.get(org_id)
+        if org is None:
+            raise AccessError(f"no organisation {org_id}", "Check the id.")
+        return await reconciler.of([org])
+
+
+async def _not_asked(org_id: str, at_ms: int) -> bool:  # noqa: ARG001 - what a ground tells of queues
+    """Nothing is made final here."""
+    return False
 
 
 def _who() -> str:

@@ -128,3 +128,33 @@ def outbox_discard(
     except AccessError as error:
         fail(str(error), error.cure)
     say(f"{len(windows)} windows written off")
+
+
+@app.command("reconcile")
+def reconcile(
+    org_id: Annotated[str | None, typer.Option("--org", help="Of this organisation alone.")] = None,
+    *,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Hold our books against Stripe's, of the running periods and those before; exit status 3 where they differ."""
+    from metering.api.reconciliation import csv_of, line_view
+    from metering.outbox_tasks import reconciled
+    from metering.store_access import AccessError
+
+    try:
+        lines = asyncio.run(reconciled(beside_service(), org_id))
+    except AccessError as error:
+        fail(str(error), error.cure)
+    head = ("org_id", "feature", "journal", "stripe", "drift", "verdict")
+    views = [line_view(line) for line in lines]
+    if json:
+        say_json({"lines": views})
+    elif csv:
+        say(csv_of(lines).decode().rstrip("\r\n"))
+    elif views:
+        say_table([tuple(name.upper() for name in head), *(tuple(str(view[name]) for name in head) for view in views)])
+    else:
+        say("none")
+    if any(view["verdict"] == "drift" for view in views):
+        raise typer.Exit(3)

@@ -7,6 +7,7 @@ from typing import Protocol
 from metering.auth import Authenticator
 from metering.billing.checkout import Order, Session
 from metering.billing.intake import Taken
+from metering.billing.reconcile import Line
 from metering.clock import Clock
 from metering.errors import Problem
 from metering.setting_kinds import StripeMode
@@ -263,6 +264,18 @@ class Desk(Protocol):
         ...
 
 
+class Comparer(Protocol):
+    """Our books against Stripe's (`metering.billing.reconcile.Reconciler`)."""
+
+    def of(self, orgs: list[Org], start_ms: int | None) -> Awaitable[list[Line]]:
+        """The lines of some organisations."""
+        ...
+
+    def run(self) -> None:
+        """Look at everything soon."""
+        ...
+
+
 class OutboxDesk(Protocol):
     """Windows of overage on their way to Stripe (`metering.billing.desk.Desk`)."""
 
@@ -319,6 +332,7 @@ class Services:
     checkout: Desk | None
     return_origins: Sequence[str]
     outbox: OutboxDesk
+    comparer: Comparer | None
     version: str
     document: bytes
     auto_create_orgs: bool

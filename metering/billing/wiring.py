@@ -19,11 +19,13 @@ from metering.billing.late import Late
 from metering.billing.payers import Payers
 from metering.billing.prices import Prices
 from metering.billing.reactions import GRACE_S, Hooks, Reactions
+from metering.billing.reconcile import RECONCILE_S, Books, Reconciler
 from metering.billing.sending import Sender, Till
 from metering.billing.subscriptions import Policy
 from metering.clock import Clock
 from metering.settings import Settings
 from metering.store.customers import INDEX_S, Customers
+from metering.store.drift import DriftBook
 from metering.store.effects import Effects
 from metering.store.event_cursor import EventCursor
 from metering.store.fields import FieldCodec
@@ -84,6 +86,7 @@ class Billing:
     intake: Intake
     desk: Desk
     checkout: Checkout | None = None
+    reconciler: Reconciler | None = None
     jobs: tuple[Job, ...] = ()
 
 
@@ -101,6 +104,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
         return Billing(intake, desk)
     stack.push_async_callback(gateway.close)
     exporter = exporter_of(ground, gateway, orgs, customers)
+    reconciler = reconciler_of(ground, gateway, orgs, customers)
     hooks = Hooks(exporter.flush, exporter.linked, exporter.reported)
     reactions = _reactions(ground, gateway, orgs, customers, hooks)
     worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
@@ -109,6 +113,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
         intake,
         desk,
         Checkout(gateway, ground.catalogue, variables_of(settings), ground.dataset_id),
+        reconciler,
         (
             Job("stripe events", worker.turn, TURN_S, inbox.woken),
             Job("stripe catch-up", catch_up.turn, LOOK_S),
@@ -117,6 +122,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
             Job("overage", exporter.turn, settings.overage_push_s, exporter.woken),
             Job("unbilled", exporter.relink, RELINK_S),
             Job("final periods", exporter.finalize_closed, FINAL_S),
+            Job("reconciliation", reconciler.turn, RECONCILE_S, reconciler.woken),
         ),
     )
 
@@ -171,6 +177,21 @@ def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers)
             partitions=keys.partitions,
         )
     )
+
+
+def reconciler_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers) -> Reconciler:
+    """Our books against Stripe's."""
+    client, keys, fake = ground.client, ground.keys, ground.fake
+    books = Books(
+        orgs=orgs,
+        outbox=outbox_of(ground),
+        lanes=Lanes(client, keys, customers, fake=fake),
+        lists=WindowLists(client, keys),
+        drift=DriftBook(client, keys),
+        catalogue=ground.catalogue,
+        pace=StorePace(client, keys, ground.settings.stripe_rate, fake=fake),
+    )
+    return Reconciler(books, gateway)
 
 
 def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers, hooks: Hooks) -> Reactions:

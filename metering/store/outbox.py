@@ -111,6 +111,17 @@ class Outbox:
             raise OrgCorrupt from error
         return Counter(member, org_id, feature, Period(start_ms, end_ms), Figures(*figures), counted_ms)
 
+    async def settled_sums(self, member: str) -> tuple[int, int]:
+        """Units of a counter that Stripe took, and that were written off. Raises OrgCorrupt."""
+        org_id, feature, *start = member.split("|")
+        key = self._keys.archive(org_id, int(start[0])) if start else self._keys.record(org_id)
+        try:
+            found = await answered(self._client.hmget(key, f"d:{feature}", f"q:{feature}"))
+            delivered, let_go = (int(value or 0) for value in found)
+        except ValueError as error:
+            raise OrgCorrupt from error
+        return delivered, let_go
+
     async def seal(self, member: str) -> str | None:
         """Cut the next window out of a counter; its identifier, or None where there was nothing to send."""
         for _ in range(_TURNS):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from metering.store.drift import FIELDS, Drift, drift_of
 from metering.store.keys import Keys
 from metering.store.totals import Client, replies_of
 
@@ -15,7 +16,7 @@ _KINDS: Final = ("dirty", "outbox", "dead_windows", "unbilled")
 @dataclass(frozen=True, slots=True)
 class OutboxState:
     """Counters not sealed, windows on their way, the age of the oldest of both in ms (0: none), windows that Stripe
-    refused, counters of which nobody pays.
+    refused, counters of which nobody pays, and what the last reconciliation found.
     """
 
     unsealed: int
@@ -23,6 +24,7 @@ class OutboxState:
     age_ms: int
     dead: int
     unbilled: int
+    drift: Drift
 
 
 async def read_outbox_state(client: Client, keys: Keys) -> OutboxState:
@@ -31,19 +33,20 @@ async def read_outbox_state(client: Client, keys: Keys) -> OutboxState:
     pipe: Any = client.pipeline(transaction=False)
     pipe.time()
     pipe.get(keys.shared("clock", 0))
+    pipe.hmget(keys.shared("stripe", 0), FIELDS)
     for kind in _KINDS:
         for partition in everywhere:
             pipe.zcard(keys.shared(kind, partition))
     for partition in everywhere:
         pipe.zrange(keys.shared("dirty", partition), 0, 0, withscores=True)
         pipe.zrange(keys.shared("outbox", partition), 0, _LOOKED_AT - 1)
-    (seconds, micros), offset, *found = await replies_of(pipe, spare=True)
+    (seconds, micros), offset, drift, *found = await replies_of(pipe, spare=True)
     now_ms = int(seconds) * 1000 + int(micros) // 1000 + int(offset or 0)
     counts, firsts = found[: len(_KINDS) * keys.partitions], found[len(_KINDS) * keys.partitions :]
     sums = [sum(n or 0 for n in counts[at : at + keys.partitions]) for at in range(0, len(counts), keys.partitions)]
     since = [int(dirty[0][1]) for dirty in firsts[::2] if dirty]
     since += await _sealed(client, keys, {partition: firsts[2 * partition + 1] or [] for partition in everywhere})
-    return OutboxState(sums[0], sums[1], max(0, now_ms - min(since, default=now_ms)), sums[2], sums[3])
+    return OutboxState(sums[0], sums[1], max(0, now_ms - min(since, default=now_ms)), sums[2], sums[3], drift_of(drift))
 
 
 async def _sealed(client: Client, keys: Keys, names: dict[int, list[bytes]]) -> list[int]:

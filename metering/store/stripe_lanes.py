@@ -73,5 +73,14 @@ class Lanes:
         pairs = {name: text.split("|") for name, text in rows.items()}
         return {name: int(units) for name, (hour, units) in pairs.items() if hour == wanted}
 
+    async def span(self, lane: str, start_ms: int, end_ms: int) -> int:
+        """Units that Stripe took of the hours in [start, end), both at whole hours."""
+        total = 0
+        for day in range(start_ms // DAY_MS, -(-end_ms // DAY_MS)):
+            rows = texts(await answered(self._client.hgetall(self._day(lane, day * DAY_MS))))
+            for hour, units in (text.split("|") for text in rows.values()):
+                total += int(units) if start_ms <= day * DAY_MS + int(hour) * HOUR_MS < end_ms else 0
+        return total
+
     def _day(self, lane: str, at_ms: int) -> str:
         return self._keys.journal(lane, day_text(at_ms // DAY_MS))

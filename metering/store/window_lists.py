@@ -110,6 +110,20 @@ class WindowLists:
                     found[window.state].add(window)
         return found
 
+    async def moving(self, since_ms: int) -> set[tuple[str, str]]:
+        """Customer and feature of every window that may be at Stripe, or whose way ended since an instant."""
+        found: set[tuple[str, str]] = set()
+        for partition in range(self._keys.partitions):
+            names = await answered(self._client.zrange(self._keys.shared("outbox", partition), 0, -1))
+            for kind in ("settled", "dead_windows"):
+                names += await answered(
+                    self._client.zrangebyscore(self._keys.shared(kind, partition), since_ms, "+inf")
+                )
+            places = [Place(partition, "", 0, text_of(name)) for name in names]
+            windows = await self._rows(places) if places else []
+            found |= {(window.customer, window.cut.feature) for window in windows if window and window.customer}
+        return found
+
     async def _places(self, states: Collection[State], org_id: str | None, after: Place | None) -> AsyncIterator[Turns]:
         """The windows after a place by partition and list, with their next turn, some at a time."""
         for partition, kind in await self._lists(states, org_id):

@@ -108,3 +108,8 @@ def test_the_command_line_does_the_same(service: Running, org: str, monkeypatch:
     second = died(service, org)
     assert run("discard", second, "--reason", "a gift") == "1 windows written off\n"
     assert run("list", "--org", org, "--dead") == "none\n"
+
+
+def test_without_a_key_for_stripe_nothing_is_compared(service: Running) -> None:
+    problem(service.call("GET", "/v1/reconciliation", ROOT), 409, "stripe-not-configured")
+    problem(service.call("POST", "/v1/reconciliation/run", ROOT), 409, "stripe-not-configured")

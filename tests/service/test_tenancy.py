@@ -109,6 +109,8 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         ("POST", path): Row(lambda _: ("/webhooks/stripe", snapshot()), names_org=False)
         for path in ("/webhooks/stripe", "/api/webhook/stripe", "/api/billing/webhook", "/billing/webhook")
     },
+    ("GET", "/v1/reconciliation"): Row(_asking("/v1/reconciliation")),
+    ("POST", "/v1/reconciliation/run"): Row(_plain("/v1/reconciliation/run"), status=202, names_org=False),
     ("GET", "/v1/stripe/outbox"): Row(_asking("/v1/stripe/outbox")),
     ("POST", "/v1/stripe/outbox/{window}/replay"): Row(
         _plain(f"/v1/stripe/outbox/{'a' * 52}/replay"), status=404, names_org=False

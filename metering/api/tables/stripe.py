@@ -2,12 +2,13 @@
 
 from typing import Any, Final
 
-from metering.api import stripe
+from metering.api import reconciliation, stripe
+from metering.api.models.reconciliation import ReconciliationPage, ReconciliationQuery, RunAnswer
 from metering.api.models.stripe import DiscardRequest, OutboxPage, OutboxQuery, OverageWindow
 from metering.api.route import Route
 from metering.api.tables.shared import READS
 from metering.auth import ADMIN, BILLING_READ
-from metering.errors import Invalid, OrgNotFound, WindowNotDead, WindowNotFound
+from metering.errors import Invalid, OrgNotFound, StripeNotConfigured, WindowNotDead, WindowNotFound
 
 _WINDOW: Final[dict[str, Any]] = {
     "window": "mfrggzdfmztwq2lknnwg23tpobyxe43uov3ho6dzpiydcmrtgq2t",
@@ -30,6 +31,21 @@ _WINDOW: Final[dict[str, Any]] = {
 }
 _NONE: Final = {"windows": 0, "units": 0, "oldest_seconds": 0}
 _DEAD: Final = {"windows": 1, "units": 12, "oldest_seconds": 3600}
+
+_LINE: Final[dict[str, Any]] = {
+    "org_id": "org-123",
+    "feature": "scans",
+    "period": {"start": "2024-01-01T00:00:00Z", "end": "2024-02-01T00:00:00Z"},
+    "customer": "cus_123",
+    "overage": 52,
+    "sealed": 52,
+    "delivered": 40,
+    "written_off": 0,
+    "journal": 40,
+    "stripe": 40,
+    "drift": 0,
+    "verdict": "even",
+}
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -55,5 +71,19 @@ ROUTES: Final[tuple[Route, ...]] = (
         example={"reason": "credited by hand, ticket 4711"},
         shows=_WINDOW | {"state": "written_off", "error": "credited by hand, ticket 4711"},
         about="Its units are written off, for a reason that stands in the audit.",
+    ),
+    Route(
+        "GET", "/v1/reconciliation", "Our books and Stripe's, side by side", ADMIN, "stripe",
+        reconciliation.get_reconciliation, {200: ReconciliationPage},
+        query=ReconciliationQuery, problems=(Invalid, OrgNotFound, StripeNotConfigured, *READS),
+        shows={"data": [_LINE], "next_cursor": None}, media=("text/csv",),
+        about="Stripe is asked for each line. `journal` and `stripe` are of a customer and a meter, in whole hours; two"
+        " organisations of one customer share them.",
+    ),
+    Route(
+        "POST", "/v1/reconciliation/run", "Reconcile everything now", ADMIN, "stripe",
+        reconciliation.run_reconciliation, {202: RunAnswer},
+        problems=(StripeNotConfigured,), shows_at={202: {"started": True}},
+        about="It happens every hour anyway. What differs is in the log and in `metering_stripe_drift_units`.",
     ),
 )  # fmt: skip
