@@ -1,4 +1,4 @@
-"""As much of Stripe over HTTP as a checkout takes, for tests of the service's own route: prices, customers, sessions.
+"""As much of Stripe over HTTP as tests of the service's own routes take: prices, customers, sessions, sums.
 
 What it is sent is held to Stripe's own schema. Everything else is asked of the sandbox.
 """
@@ -17,7 +17,8 @@ _STORED = {"error": {"type": "api_error", "message": "stored"}}
 
 class Till(ThreadingHTTPServer):
     """`sent` holds what came in: method, path, parameters, Idempotency-Key. `refuse` answers everything instead;
-    keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price."""
+    keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price; `usage` is what
+    the meter of scans has of everybody."""
 
     daemon_threads = True
 
@@ -27,6 +28,7 @@ class Till(ThreadingHTTPServer):
         self.made: dict[str, dict[str, Any]] = {}
         self.lacks: set[str] = set()
         self.broken: set[str] = set()
+        self.usage = 0
         self.refuse: tuple[int, dict[str, Any]] | None = None
 
     @property
@@ -43,6 +45,11 @@ class Till(ThreadingHTTPServer):
         if path == "/v1/prices":
             names = [name for name in params["lookup_keys"] if name not in self.lacks]
             rows = [{"id": f"price_{name}", "object": "price", "lookup_key": name} for name in names]
+            return {"object": "list", "data": rows, "has_more": False, "url": path}
+        if path.startswith("/v1/billing/meters"):
+            meter = {"id": "mtr_1", "object": "billing.meter", "event_name": "scorpius_scans_overage"}
+            summary = {"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": float(self.usage)}
+            rows = [summary if path.endswith("/event_summaries") else meter]
             return {"object": "list", "data": rows, "has_more": False, "url": path}
         kind = {"/v1/customers": "customer", "/v1/checkout/sessions": "checkout.session"}[path]
         if key not in self.made:
