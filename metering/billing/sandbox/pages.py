@@ -1,0 +1,74 @@
+"""Answers what browsers ask for: /, /c/pay/{id} and /p/session/{id}."""
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from metering.billing.sandbox import checkouts, hosted, portals
+from metering.billing.sandbox.answers import Answer
+from metering.billing.sandbox.audit_page import audit_page
+from metering.billing.sandbox.db import Obj
+from metering.billing.sandbox.errors import ApiError
+from metering.billing.sandbox.markup import headers, page, tag
+
+if TYPE_CHECKING:
+    from metering.billing.sandbox.app import Sandbox
+
+_HTML = "text/html; charset=utf-8"
+
+
+def answer(sandbox: "Sandbox", method: str, path: str, body: bytes) -> Answer | None:
+    """The page at `path`, or where a button leads; None where there is no page."""
+    pressed = {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    if path == "/" and method == "GET":
+        return _page(audit_page(sandbox.db, sandbox.now_s()))
+    for prefix, kind, show in (
+        (hosted.CHECKOUT, checkouts.KIND, _checkout),
+        (hosted.PORTAL, portals.KIND, _portal),
+    ):
+        if path.startswith(prefix) and method in {"GET", "POST"}:
+            session = sandbox.db.get(kind, path.removeprefix(prefix))
+            return show(sandbox, session, pressed if method == "POST" else None) if session else _nothing()
+    return None
+
+
+def _checkout(sandbox: "Sandbox", session: Obj, pressed: dict[str, str] | None) -> Answer:
+    leads_to = (session["success_url"], session["cancel_url"])
+    if pressed is None:
+        return _page(hosted.checkout_page(session), *leads_to)
+    if pressed.get("choice") not in {"pay", "decline", "3ds", "cancel"}:
+        return _page(
+            hosted.checkout_page(session, "There is no such button."), *leads_to, status=HTTPStatus.BAD_REQUEST
+        )
+    try:
+        with sandbox.db.transaction():
+            next_page = hosted.decide(sandbox.context(), dict(session), pressed["choice"])
+    except ApiError as error:
+        told = str(error.error["message"])
+        return _page(hosted.checkout_page(session, told), *leads_to, status=HTTPStatus.PAYMENT_REQUIRED)
+    return _redirect(next_page or hosted.CHECKOUT + session["id"])
+
+
+def _portal(sandbox: "Sandbox", session: Obj, pressed: dict[str, str] | None) -> Answer:
+    if pressed is None:
+        return _page(hosted.portal_page(sandbox.context(), session))
+    try:
+        with sandbox.db.transaction():
+            hosted.act(sandbox.context(), session, pressed.get("verb", ""), pressed.get("value", ""))
+    except (ApiError, ValueError) as error:
+        return _page(hosted.portal_page(sandbox.context(), session, str(error)), status=HTTPStatus.BAD_REQUEST)
+    return _redirect(hosted.PORTAL + session["id"])
+
+
+def _page(body: bytes, *leads_to: str | None, status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    return Answer(status, body, headers(*leads_to), _HTML)
+
+
+def _nothing() -> Answer:
+    return _page(
+        page("Nothing here", tag("p", "This page is of no session that there is.")), status=HTTPStatus.NOT_FOUND
+    )
+
+
+def _redirect(address: str) -> Answer:
+    return Answer(HTTPStatus.SEE_OTHER, b"", {"Location": address, **headers()}, _HTML)
