@@ -318,6 +318,7 @@ class App:
             return_origins=origins_of(settings),
             outbox=opened.billing.desk,
             comparer=opened.billing.reconciler,
+            repairer=opened.billing.repairer,
             version=release,
             document=orjson.dumps(document(ROUTES, release)),
             auto_create_orgs=settings.auto_create_orgs,

@@ -3,12 +3,13 @@
 from typing import Any, Final
 
 from metering.api.guard import visible
-from metering.api.models.reconciliation import ReconciliationQuery
+from metering.api.models.reconciliation import ReconciliationQuery, RepairQuery
 from metering.api.route import Call, Reply, json_reply
 from metering.api.services import Comparer
 from metering.api.sheets import sheet
 from metering.api.usage import span
 from metering.billing.reconcile import Line
+from metering.billing.repair import Step
 from metering.errors import OrgNotFound, StripeNotConfigured
 from metering.moments import parse_ms, rfc3339
 from metering.store.org import Org
@@ -36,6 +37,23 @@ async def run_reconciliation(call: Call) -> Reply:
     """Look at everything soon."""
     _comparer(call).run()
     return json_reply({"started": True}, 202)
+
+
+async def repair(call: Call) -> Reply:
+    """Repair what Stripe's sums prove, or show what would be done."""
+    dry_run, repairer = call.asked(RepairQuery).dry_run == "true", call.services.repairer
+    if repairer is None:
+        raise StripeNotConfigured
+    steps = await (repairer.plan() if dry_run else repairer.apply(by=call.caller.subject))
+    return json_reply({"dry_run": dry_run, "data": [_step_view(step) for step in steps]})
+
+
+def _step_view(step: Step) -> dict[str, Any]:
+    cut = step.window.cut
+    return {
+        "window": step.window.id, "org_id": cut.org_id, "feature": cut.feature, "units": cut.units,
+        "proof": step.proof.value,
+    }  # fmt: skip
 
 
 async def _orgs(call: Call, query: ReconciliationQuery) -> tuple[list[Org], str | None]:

@@ -8,6 +8,7 @@ from metering.auth import Authenticator
 from metering.billing.checkout import Order, Session
 from metering.billing.intake import Taken
 from metering.billing.reconcile import Line
+from metering.billing.repair import Repairer
 from metering.clock import Clock
 from metering.errors import Problem
 from metering.setting_kinds import StripeMode
@@ -333,6 +334,7 @@ class Services:
     return_origins: Sequence[str]
     outbox: OutboxDesk
     comparer: Comparer | None
+    repairer: Repairer | None
     version: str
     document: bytes
     auto_create_orgs: bool

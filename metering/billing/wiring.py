@@ -20,6 +20,7 @@ from metering.billing.payers import Payers
 from metering.billing.prices import Prices
 from metering.billing.reactions import GRACE_S, Hooks, Reactions
 from metering.billing.reconcile import RECONCILE_S, Books, Reconciler
+from metering.billing.repair import Repairer
 from metering.billing.sending import Sender, Till
 from metering.billing.subscriptions import Policy
 from metering.clock import Clock
@@ -87,6 +88,7 @@ class Billing:
     desk: Desk
     checkout: Checkout | None = None
     reconciler: Reconciler | None = None
+    repairer: Repairer | None = None
     jobs: tuple[Job, ...] = ()
 
 
@@ -114,6 +116,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
         desk,
         Checkout(gateway, ground.catalogue, variables_of(settings), ground.dataset_id),
         reconciler,
+        repairer_of(ground, gateway, desk, customers),
         (
             Job("stripe events", worker.turn, TURN_S, inbox.woken),
             Job("stripe catch-up", catch_up.turn, LOOK_S),
@@ -192,6 +195,13 @@ def reconciler_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customer
         pace=StorePace(client, keys, ground.settings.stripe_rate, fake=fake),
     )
     return Reconciler(books, gateway)
+
+
+def repairer_of(ground: Ground, gateway: Till, desk: Desk, customers: Customers) -> Repairer:
+    """What Stripe's sums prove of dead windows."""
+    lanes = Lanes(ground.client, ground.keys, customers, fake=ground.fake)
+    meters = {name: feature.stripe_meter_event for name, feature in ground.catalogue.features.items()}
+    return Repairer(desk, lanes, Sender(gateway, ground.catalogue.currency), meters)
 
 
 def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers, hooks: Hooks) -> Reactions:

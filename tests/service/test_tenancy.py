@@ -110,6 +110,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         for path in ("/webhooks/stripe", "/api/webhook/stripe", "/api/billing/webhook", "/billing/webhook")
     },
     ("GET", "/v1/reconciliation"): Row(_asking("/v1/reconciliation")),
+    ("POST", "/v1/reconciliation/repair"): Row(_plain("/v1/reconciliation/repair"), names_org=False),
     ("POST", "/v1/reconciliation/run"): Row(_plain("/v1/reconciliation/run"), status=202, names_org=False),
     ("GET", "/v1/stripe/outbox"): Row(_asking("/v1/stripe/outbox")),
     ("POST", "/v1/stripe/outbox/{window}/replay"): Row(

@@ -46,6 +46,31 @@ class ReconciliationPage(Answer):
     next_cursor: str | None
 
 
+class RepairQuery(Request):
+    """Whether to repair, or only to show what would be done."""
+
+    model_config = ConfigDict(strict=False)
+
+    dry_run: Literal["true", "false"] = Field("true", description="false: do it.")
+
+
+class RepairStep(Answer):
+    """A dead window that may have arrived, and what Stripe's sum of its hour proves."""
+
+    window: str
+    org_id: str
+    feature: str
+    units: int
+    proof: Literal["lacks", "has", "neither"] = Field(description="`neither` is left for people.")
+
+
+class RepairAnswer(Answer):
+    """The plan."""
+
+    dry_run: bool
+    data: list[RepairStep]
+
+
 class RunAnswer(Answer):
     """A look at everything begins."""
 

@@ -3,7 +3,13 @@
 from typing import Any, Final
 
 from metering.api import reconciliation, stripe
-from metering.api.models.reconciliation import ReconciliationPage, ReconciliationQuery, RunAnswer
+from metering.api.models.reconciliation import (
+    ReconciliationPage,
+    ReconciliationQuery,
+    RepairAnswer,
+    RepairQuery,
+    RunAnswer,
+)
 from metering.api.models.stripe import DiscardRequest, OutboxPage, OutboxQuery, OverageWindow
 from metering.api.route import Route
 from metering.api.tables.shared import READS
@@ -79,6 +85,15 @@ ROUTES: Final[tuple[Route, ...]] = (
         shows={"data": [_LINE], "next_cursor": None}, media=("text/csv",),
         about="Stripe is asked for each line. `journal` and `stripe` are of a customer and a meter, in whole hours; two"
         " organisations of one customer share them.",
+    ),
+    Route(
+        "POST", "/v1/reconciliation/repair", "Repair what Stripe's sums prove", ADMIN, "stripe",
+        reconciliation.repair, {200: RepairAnswer},
+        query=RepairQuery, problems=(Invalid, StripeNotConfigured, WindowNotDead, *READS),
+        shows={"dry_run": True, "data": [
+            {"window": _WINDOW["window"], "org_id": "org-123", "feature": "scans", "units": 12, "proof": "lacks"}]},
+        about="Dead windows that may have arrived are replayed where Stripe's sum of the hour has all of them, or none."
+        " A dry run, unless `dry_run=false`.",
     ),
     Route(
         "POST", "/v1/reconciliation/run", "Reconcile everything now", ADMIN, "stripe",
