@@ -1,6 +1,7 @@
 """Idempotency-Key on every change of the table, over HTTP: a route that is added is held to it as well."""
 
 import secrets
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, problem, token
 from tests.service.test_tenancy import ROWS, TABLE, made
+from tests.support.stripe_till import till
 
 KEYED = sorted(key for key, route in TABLE.items() if route.keyed and key in ROWS)
 
@@ -17,6 +19,13 @@ KEYED = sorted(key for key, route in TABLE.items() if route.keyed and key in ROW
 def fresh() -> str:
     """A key nobody used before."""
     return secrets.token_hex(16)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Running]:
+    """A service in which every change can be made, those at Stripe too."""
+    with till() as sells, Running(stripe_secret_key="sk_test_1", stripe_api_base=sells.url) as running:
+        yield running
 
 
 @pytest.fixture
