@@ -40,8 +40,8 @@ setup: $(READY) ## make ./.venv with the `metering` command and all it needs
 setup-dev: $(READY_DEV) ## setup, and the tools of the tests and checks
 	@:
 
-run: setup ## start the service on 127.0.0.1:8005 with an embedded durable store
-	@exec $(BIN)/metering serve $(ARGS)
+run: setup ## start the service on 127.0.0.1:8005 with a durable store and a sandbox Stripe
+	@exec $(BIN)/metering serve --sandbox $(ARGS)
 
 test: setup-dev ## every test (starts and ends its own servers)
 	@$(PY) -m pytest $(SPREAD) $(ARGS)

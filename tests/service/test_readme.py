@@ -69,14 +69,15 @@ class Newcomer:
             return False
 
     def type(self, command: str) -> str:
-        """Run one command as it stands; what it printed. An `export` is kept for the next ones."""
-        script = "set -e\n" + "\n".join([*self.exports, command])
+        """Run one command as it stands; what it printed. What an `export` sets is kept for the next ones."""
+        name = command.removeprefix("export ").partition("=")[0] if command.startswith("export ") else ""
+        script = "\n".join(["set -e", *self.exports, command, f'printf %s "${name}"' if name else ""])
         done = subprocess.run(
             ["bash", "-c", script], cwd=self.place, env=self.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        if command.startswith("export "):
-            self.exports.append(command)
+        if name:
+            self.exports.append(f"export {name}={shlex.quote(done.stdout)}")
         return done.stdout
 
     def end(self) -> int:
@@ -113,7 +114,11 @@ def shown_answer() -> dict[str, Any]:
 def test_readme_commands_are_those_this_test_knows_how_to_run() -> None:
     """A new command in the README needs its check here, or it would be claimed and not run."""
     kinds = [shlex.split(command)[0] for command in commands()]
-    assert kinds == ["make", "export", *["curl"] * 9, "make", *[".venv/bin/metering"] * 3]
+    assert kinds == [
+        "make", "export", *["curl"] * 9,
+        "export", "curl", "curl", "curl", "export", "curl", ".venv/bin/metering", "curl", "curl",
+        "make", *[".venv/bin/metering"] * 3,
+    ]  # fmt: skip
 
 
 def test_make_run_serves_a_fresh_copy_and_the_first_answer_is_the_one_shown(newcomer: Newcomer) -> None:
@@ -145,7 +150,7 @@ def test_what_the_readme_shows_besides_works_on_the_same_figures(newcomer: Newco
     assert sum(row["value"] for row in history["data"] if row["feature"] == "scans") == 24
 
 
-@pytest.mark.parametrize("number", range(12, 15))
+@pytest.mark.parametrize("number", range(21, 24))
 def test_every_other_command_of_the_readme_works(newcomer: Newcomer, number: int) -> None:
     """The command exits 0 and prints something."""
     assert newcomer.type(commands()[number]).strip()
@@ -157,6 +162,39 @@ def test_the_three_lines_that_a_start_prints_work_as_they_are(newcomer: Newcomer
     assert len(lines) == 3
     for line in lines:
         assert "error" not in newcomer.type(line.replace("curl ", "curl -sf ", 1)).lower()
+
+
+def billed(audit: dict[str, Any]) -> list[tuple[str, int]]:
+    """The usage that Stripe's side took: customer and units of each event."""
+    return [(one["payload"]["stripe_customer_id"], int(one["payload"]["value"])) for one in audit["accepted"]]
+
+
+def test_the_walk_ends_with_an_invoice_of_ten_scans_and_a_counter_that_begins_again(newcomer: Newcomer) -> None:
+    """Bought, paid, used above the limit, told to Stripe once, and invoiced when the month has passed."""
+    checkout, pay, view, track, sandbox, audit, advance, audit_again, view_again = commands()[11:20]
+    newcomer.type(checkout)
+    newcomer.type(pay)
+
+    def seen() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(newcomer.type(view))
+        return found
+
+    wait_until(lambda: seen()["plan"] == "professional", timeout_s=20, what="acme has the plan it paid for")
+    assert json.loads(newcomer.type(track))["overage"] == 10
+    newcomer.type(sandbox)
+    wait_until(lambda: billed(json.loads(newcomer.type(audit))), timeout_s=30, what="Stripe's side was told of overage")
+    customer = seen()["stripe_customer_id"]
+    assert newcomer.type(advance).strip()
+    told = json.loads(newcomer.type(audit_again))
+    assert billed(told) == [(customer, 10)]
+    assert told["rejected"] == []
+    (renewal,) = [one for one in told["invoices"] if one["billing_reason"] == "subscription_cycle"]
+    assert (renewal["status"], renewal["customer"], renewal["total"]) == ("paid", customer, 9900 + 250)
+    assert [(line["quantity"], line["amount"]) for line in renewal["lines"]["data"] if line["quantity"] == 10] == [
+        (10, 250)
+    ]
+    again = json.loads(newcomer.type(view_again))["features"]["scans"]
+    assert (again["current"], again["overage"], again["limit"]) == (0, 0, 1000)
 
 
 def test_settings_table_names_every_setting_with_its_default() -> None:

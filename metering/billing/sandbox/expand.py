@@ -29,6 +29,8 @@ def _expand(db: Db, node: Any, keys: list[str], place: str) -> None:
             _expand(db, row, keys, place)
         return
     head, rest = keys[0], keys[1:]
+    if isinstance(node, dict) and head not in node and head in LEFT_OUT.get(str(node.get("object")), set()):
+        return  # this one has none: a price by the unit has no tiers
     if not isinstance(node, dict) or head not in node:
         raise ApiError(f"This property cannot be expanded ({place}).", param="expand")
     if isinstance(node[head], str):
