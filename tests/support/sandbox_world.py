@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,9 +14,10 @@ import stripe
 import uvicorn
 
 from metering.billing.sandbox.app import Sandbox
+from metering.billing.sandbox.context import Options
 from metering.billing.sandbox.db import Db, Obj
 from tests.support.scripted import Scripted
-from tests.support.stripe_schema import check_object, check_response
+from tests.support.stripe_schema import check_object, check_request, check_response
 
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
@@ -28,13 +29,16 @@ def utc(*moment: int) -> int:
 
 
 class Checked(stripe.AIOHTTPClient):
-    """The client's HTTP; every answer is held to what the client itself says of Stripe's answers."""
+    """The client's HTTP; calls that were taken, and all answers, are held to what the client itself says of Stripe."""
 
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
         body, status, told = await super().request_async(method, url, headers, post_data)
-        check_response(method, "/" + url.split("/", 3)[3], status, body)
+        path = "/" + url.split("/", 3)[3]
+        if status < 300:  # what the sandbox takes has to be something that Stripe would take
+            check_request(method, path, post_data or b"", headers.get("Content-Type", ""))
+        check_response(method, path, status, body)
         return body, status, told
 
 
@@ -62,7 +66,7 @@ class World:
         self.now[0] = moment_s
         await self.say("POST", "/sandbox/run")
 
-    async def say(self, method: str, path: str, **body: Any) -> Any:
+    async def say(self, method: str, path: str, /, **body: Any) -> Any:
         """One of the sandbox's own calls."""
         async with self.http.request(method, self.url + path, json=body or None) as answer:
             assert answer.status == 200, await answer.text()
@@ -142,10 +146,12 @@ def sums(invoice: Any) -> list[tuple[int, int]]:
 
 
 @asynccontextmanager
-async def a_world(now_s: int) -> AsyncIterator[World]:
+async def a_world(
+    now_s: int, *, options: Options | None = None, stopwatch: Callable[[], float] | None = None
+) -> AsyncIterator[World]:
     """A new sandbox on a free port of loopback."""
     now = [now_s]
-    sandbox = Sandbox(Db(), lambda: now[0])
+    sandbox = Sandbox(Db(), lambda: now[0], options, stopwatch=stopwatch)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)

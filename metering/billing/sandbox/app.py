@@ -140,24 +140,28 @@ class Sandbox:
 
     def _worked(self, request: Request, fault: Fault | None) -> Answer:
         """The handler in one transaction, together with what is kept under its key."""
+        ctx = self._context_of(request)
         try:
             with self.db.transaction():
-                answer = Answer.right(self._handled(request), request)
+                shown = rendered(self.db, request.route.handler(ctx, request.params), request.expand)
+                answer = Answer.right(shown, request)
                 if fault is not None and fault.kind == "error_after":
                     answer = Answer.of_fault(fault, request)
                 self._keep(request, answer)
                 return answer
         except ApiError as error:
             answer = failed(error, request)
-            self._keep(request, answer)
+            with self.db.transaction():
+                if request.route.refused is not None:
+                    request.route.refused(ctx, request.params, error)
+                self._keep(request, answer)
             return answer
 
-    def _handled(self, request: Request) -> Obj:
+    def _context_of(self, request: Request) -> Context:
         told = {"id": request.id, "idempotency_key": request.key or None}
         base = f"http://{request.headers.get('host', '127.0.0.1')}"
         known = {"path": request.path, "ids": request.ids, "expand": request.expand, "base": base}
-        ctx = self.context(request.now_s, told, **known)
-        return rendered(self.db, request.route.handler(ctx, request.params), request.expand)
+        return self.context(request.now_s, told, **known)
 
     def _keep(self, request: Request, answer: Answer) -> None:
         """Of /v1 every answer is kept; /v2 keeps what worked and tries again what did not."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from metering.billing.sandbox.db import Db, Obj
-from metering.billing.sandbox.errors import missing
+from metering.billing.sandbox.errors import ApiError, missing
 from metering.billing.sandbox.faults import Faults
 from metering.billing.sandbox.fields import Fields
 
@@ -82,9 +82,10 @@ class Route:
         fields: Fields | None = None,
         *,
         lane: Callable[[Context, dict[str, Any]], str | None] | None = None,
+        refused: Callable[[Context, dict[str, Any], ApiError], None] | None = None,
     ) -> None:
-        """`lane` names what may have one call at a time; a second one is 429."""
-        self.method, self.path, self.handler, self.lane = method, path, handler, lane
+        """`lane` names what may have one call at a time: a second one is 429. `refused` notes what was refused."""
+        self.method, self.path, self.handler, self.lane, self.refused = method, path, handler, lane, refused
         self.fields = fields or Fields()
 
     @property

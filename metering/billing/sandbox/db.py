@@ -94,9 +94,9 @@ class Db:
             self._connection.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, object_id))
 
     def forget(self, kind: str, *, before: int) -> None:
-        """Forget all of a kind that were put with an `at` below `before`."""
+        """Forget all of a kind that were put without a parent and with an `at` below `before`."""
         with self._lock:
-            self._connection.execute("DELETE FROM objects WHERE kind = ? AND at < ?", (kind, before))
+            self._connection.execute("DELETE FROM objects WHERE kind = ? AND parent = '' AND at < ?", (kind, before))
 
     def close(self) -> None:
         """Let go of the file."""

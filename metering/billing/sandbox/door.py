@@ -15,7 +15,7 @@ from metering.billing.sandbox.forms import decoded
 from metering.billing.sandbox.idempotency import fingerprint
 from metering.billing.sandbox.table import Table
 
-TEST_KEYS: Final = ("sk_sandbox_", "sk_test_", "rk_test_")
+TEST_KEYS: Final = ("sk_sandbox_", "sk_test_", "rk_sandbox_", "rk_test_")
 
 _EXPAND: Final = Many(TEXT, 20)
 

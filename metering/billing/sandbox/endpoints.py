@@ -137,6 +137,7 @@ def _shown(destination: Obj, include: list[str], secret: str = "") -> Obj:
 
 
 _INCLUDE: Final = Many(OneOf(_TELL_SECRET, _TELL_URL))
+_SHOW: Final = Many(OneOf(_TELL_URL))
 _ENDPOINT: Final[dict[str, Field]] = {"description": TEXT, "metadata": METADATA}
 
 ROUTES: Final = (
@@ -178,7 +179,7 @@ ROUTES: Final = (
             **unbuilt("amazon_eventbridge azure_event_grid events_from"),
         ),
     ),
-    Route("GET", "/v2/core/event_destinations", list_destinations, Fields(include=_INCLUDE, limit=COUNT)),
-    Route("GET", "/v2/core/event_destinations/{id}", retrieve_destination, Fields(include=_INCLUDE)),
+    Route("GET", "/v2/core/event_destinations", list_destinations, Fields(include=_SHOW, limit=COUNT)),
+    Route("GET", "/v2/core/event_destinations/{id}", retrieve_destination, Fields(include=_SHOW)),
     Route("DELETE", "/v2/core/event_destinations/{id}", delete_destination),
 )

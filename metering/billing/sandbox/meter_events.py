@@ -55,7 +55,7 @@ def create(ctx: Context, params: dict[str, Any]) -> Obj:
     _check_identifier(ctx, identifier)
     _check_time(ctx.now_s, timestamp)
     customer, value = _payload(params["payload"], meter)
-    ctx.db.put(_IDENTIFIER, {"id": identifier}, at=ctx.now_s)
+    ctx.db.put(_IDENTIFIER, {"id": identifier, "at": ctx.now_s}, at=ctx.now_s)
     ctx.db.forget(_IDENTIFIER, before=ctx.now_s - KNOWN_S)
     code = _fault(ctx.db, meter, customer)
     if code:
@@ -81,11 +81,9 @@ def lane(ctx: Context, params: dict[str, Any]) -> str | None:
 
 def _check_identifier(ctx: Context, identifier: str) -> None:
     known = ctx.db.get(_IDENTIFIER, identifier)
-    if known is not None and ctx.db.of(_IDENTIFIER, "", start=ctx.now_s - KNOWN_S):
-        rows = {row["id"] for row in ctx.db.of(_IDENTIFIER, "", start=ctx.now_s - KNOWN_S)}
-        if identifier in rows:
-            told = f"An event already exists with identifier {identifier}."
-            raise ApiError(told, code="duplicate_meter_event", param="identifier")
+    if known is not None and known["at"] > ctx.now_s - KNOWN_S:
+        told = f"An event already exists with identifier {identifier}."
+        raise ApiError(told, code="duplicate_meter_event", param="identifier")
 
 
 def _check_time(now_s: int, timestamp: int) -> None:
@@ -131,6 +129,12 @@ def _fault(db: Db, meter: Obj | None, customer: str) -> str:
         return "archived_meter"
     known = db.get("customer", customer)
     return "" if known and not known.get("deleted") else "meter_event_customer_not_found"
+
+
+def refused(ctx: Context, params: dict[str, Any], error: ApiError) -> None:
+    """Note for the audit what was refused at once."""
+    row = {"event_name": params["event_name"], "identifier": params.get("identifier"), "code": error.error.get("code")}
+    ctx.db.put(REFUSED, {"id": ctx.db.new_id("no"), **row, "late": False, "message": str(error)})
 
 
 def _refuse_later(ctx: Context, meter: Obj | None, event: Obj, code: str) -> None:
@@ -199,5 +203,6 @@ ROUTES: Final = (
         create,
         Fields(event_name=Need(Text(100)), identifier=Text(100), payload=Need(METADATA), timestamp=COUNT),
         lane=lane,
+        refused=refused,
     ),
 )

@@ -8,6 +8,7 @@ from typing import Final
 
 from metering.billing.sandbox import (
     account,
+    adjustments,
     checkouts,
     customers,
     endpoints,
@@ -24,6 +25,7 @@ from metering.billing.sandbox.context import Route
 
 _NOUNS: Final = (
     account,
+    adjustments,
     checkouts,
     customers,
     endpoints,
