@@ -52,6 +52,13 @@ async def test_a_key_may_come_as_the_name_of_a_user(world: World) -> None:
     assert (await asked(world, "GET", "/v1/account", headers=headers))[0] == 200
 
 
+async def test_a_sandbox_of_one_service_takes_its_key_alone() -> None:
+    async with a_world(NOW_S, options=Options(key="sk_sandbox_ours")) as world:
+        for key, status in (("sk_sandbox_ours", 200), ("sk_sandbox_other", 401), ("sk_test_1", 401)):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert (await asked(world, "GET", "/v1/account", headers=headers))[0] == status
+
+
 async def test_livemode_is_false_wherever_it_is_told(world: World) -> None:
     customer = await world.v1.customers.create_async({"email": "ada@example.org"})
     events = (await world.v1.events.list_async()).data

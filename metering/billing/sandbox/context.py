@@ -19,6 +19,9 @@ ACCOUNT_ID: Final = "acct_sandbox"
 class Options:
     """How strict and how slow this Stripe is."""
 
+    key: str | None = field(default=None, repr=False)
+    """The only key that is taken; None takes every test key."""
+
     rate_per_s: int | None = None
     """Requests a second, above it 429 (a test account has 25: https://docs.stripe.com/rate-limits). None: no limit."""
 

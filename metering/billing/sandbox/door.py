@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -57,7 +58,7 @@ class Door:
 
     def admit(self, request: Request) -> None:
         """Fill in what the request means. Raises ApiError for one that Stripe would not look at."""
-        _check_key(request.headers.get("authorization", ""))
+        _check_key(request.headers.get("authorization", ""), self._options.key)
         _check_version(request.headers.get("stripe-version", API_VERSION))
         found = self._table.find(request.method, request.path)
         if found is None:
@@ -91,11 +92,11 @@ def _is_v1(request: Request) -> bool:
     return request.route.version == 1
 
 
-def _check_key(authorization: str) -> None:
+def _check_key(authorization: str, only: str | None) -> None:
     scheme, _, key = authorization.partition(" ")
     if scheme.lower() == "basic":
         key = _basic(key)
-    if key.startswith(TEST_KEYS):
+    if key.startswith(TEST_KEYS) and (only is None or hmac.compare_digest(key.encode(), only.encode())):
         return
     if not key:
         raise ApiError("You did not provide an API key.", status=401)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from metering.billing.sandbox.app import Sandbox
+from metering.billing.sandbox.context import Options
 from metering.billing.sandbox.db import Db
 from metering.clock import MS_PER_S, Clock, SystemClock
 from metering.settings import Settings
@@ -56,13 +57,21 @@ def create_app() -> Callable[..., Awaitable[None]]:
     async def offset_ms() -> int:
         return await stored_offset(client, keys) or 0
 
-    return serving(settings.data_dir.absolute() / FILE, SystemClock(), offset_ms, client.aclose)
+    secret = settings.stripe_secret_key
+    options = Options(key=None if secret is None else secret.get_secret_value())
+    return serving(settings.data_dir.absolute() / FILE, SystemClock(), offset_ms, client.aclose, options)
 
 
-def serving(file: Path | None, clock: Clock, offset: Offset, close: Callable[[], Awaitable[Any]]) -> Callable[..., Any]:
+def serving(
+    file: Path | None,
+    clock: Clock,
+    offset: Offset,
+    close: Callable[[], Awaitable[Any]],
+    options: Options | None = None,
+) -> Callable[..., Any]:
     """The app over `file` (None: memory). Time is read before each request, so that nobody is answered in the past."""
     followed = FollowedClock(clock, offset)
-    sandbox = Sandbox(Db(file), followed.now_s)
+    sandbox = Sandbox(Db(file), followed.now_s, options)
 
     async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
