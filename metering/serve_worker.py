@@ -45,8 +45,8 @@ _PULSE_TICKS: Final = 10
 _FILES_WANTED: Final = 65_536
 
 
-def main(arguments: list[str], app: str = APP) -> None:
-    """Serve until SIGTERM. Exits with 3 when the app refuses to start."""
+def main(arguments: list[str], app: str = APP, *, dated: bool = True) -> None:
+    """Serve until SIGTERM. Exits with 3 when the app refuses to start. `dated` False: the app tells its own `Date`."""
     parent, listen_fd, pulse_fd = (int(argument) for argument in arguments)
     die_with_parent(parent)
     _raise_file_limit()
@@ -54,12 +54,12 @@ def main(arguments: list[str], app: str = APP) -> None:
         os.set_inheritable(fd, False)
     listener = socket.socket(fileno=listen_fd)
     try:
-        PulsingServer(config(app), pulse_fd).run(sockets=[listener])
+        PulsingServer(config(app, dated=dated), pulse_fd).run(sockets=[listener])
     except (SettingsError, CatalogueError):
         sys.exit(REFUSED)  # the parent, which runs the same checks, tells every fault with its cure
 
 
-def config(app: str = APP) -> uvicorn.Config:
+def config(app: str = APP, *, dated: bool = True) -> uvicorn.Config:
     """How the app is served; nothing is left to what happens to be installed, but uvloop."""
     return uvicorn.Config(
         app,
@@ -71,6 +71,7 @@ def config(app: str = APP) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=dated,
         # Whoever may set X-Forwarded-For may forge an address: a proxy in front is not assumed.
         proxy_headers=False,
         backlog=BACKLOG,

@@ -54,6 +54,8 @@ def check_response(method: str, path: str, status: int, body: bytes | str | Mapp
     call = find_call(method, address)
     assert call is not None, f"Stripe has no {method} {address}"
     _hold(_answer_validator(call), answer, where)
+    if call.answer == "DeletedObject":
+        return  # /v2 leaves the id and what it was of
     for place, found in _objects(answer):
         check_object(found, version=call.version, where=f"{where} {place}")
 

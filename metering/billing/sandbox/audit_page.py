@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from metering.billing.sandbox.amounts import written
-from metering.billing.sandbox.bills import subscription_of
+from metering.billing.sandbox.bills import subscription_of, title
 from metering.billing.sandbox.cards import card_of
 from metering.billing.sandbox.contracts import items_of
 from metering.billing.sandbox.db import Db, Obj
@@ -72,7 +72,7 @@ def _subscriptions(db: Db) -> Iterator[tuple[object, ...]]:
         for item in items_of(row):
             price = item["price"]
             period = f"{moment(item['current_period_start'])} - {moment(item['current_period_end'])}"
-            yield row["id"], row["customer"], _status(row), item["id"], price.get("lookup_key") or price["id"], period
+            yield row["id"], row["customer"], _status(row), item["id"], title(db, price), period
 
 
 def _status(row: Obj) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from metering.billing.sandbox.amounts import Piece
 from metering.billing.sandbox.context import Context
-from metering.billing.sandbox.db import Obj
+from metering.billing.sandbox.db import Db, Obj
 from metering.billing.sandbox.lists import as_list
 
 _NOTHING: Final[Obj] = {
@@ -120,7 +120,7 @@ def charge_lines(ctx: Context, invoice: str, item: Obj, pieces: Iterable[Piece],
     }
     lines = []
     for piece in pieces:
-        words = f"{piece.quantity} x {item['price'].get('nickname') or item['price']['id']}"
+        words = f"{piece.quantity} x {title(ctx.db, item['price'])}"
         words += f" ({piece.words})" if piece.words else ""
         line = _line(ctx, invoice, item["price"]["currency"], piece.amount, words, period)
         line |= {"parent": parent, "pricing": pricing(item["price"], piece.unit_amount_decimal)}
@@ -128,6 +128,12 @@ def charge_lines(ctx: Context, invoice: str, item: Obj, pieces: Iterable[Piece],
         line |= {"subscription": item["subscription"], "metadata": dict(item["metadata"])}
         lines.append(line)
     return lines
+
+
+def title(db: Db, price: Obj) -> str:
+    """What a price sells, as people call it."""
+    product = db.get("product", price["product"])
+    return str(price.get("nickname") or (product or price).get("name") or price["id"])
 
 
 def item_line(ctx: Context, invoice: str, item: Obj) -> Obj:
@@ -152,9 +158,8 @@ def item_line(ctx: Context, invoice: str, item: Obj) -> Obj:
 
 def pricing(price: Obj, unit_amount_decimal: str | None) -> Obj:
     """How a line says which price it is by."""
-    product = price["product"] if isinstance(price["product"], str) else price["product"]["id"]
     return {
-        "price_details": {"price": price["id"], "product": product},
+        "price_details": {"price": price["id"], "product": price["product"]},
         "type": "price_details",
         "unit_amount_decimal": unit_amount_decimal,
     }

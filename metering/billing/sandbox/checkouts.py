@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from metering.billing.sandbox import customers
 from metering.billing.sandbox.amounts import pieces
+from metering.billing.sandbox.bills import title
 from metering.billing.sandbox.cards import Card, Payment, give_card
 from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.contracts import Wish, check_prices, wished_price
@@ -232,7 +233,7 @@ def _shown(ctx: Context, price: Obj, units: int | None) -> Obj:
         "amount_tax": 0,
         "amount_total": total,
         "currency": price["currency"],
-        "description": price.get("nickname") or price["id"],
+        "description": title(ctx.db, price),
         "metadata": {},
         "price": {name: value for name, value in price.items() if name != "tiers"},
         "quantity": units,

@@ -78,9 +78,15 @@ def _clear_faults(sandbox: "Sandbox", body: bytes) -> tuple[int, object]:
 
 
 def _due(sandbox: "Sandbox", body: bytes) -> tuple[int, object]:
+    """`next_due` is when the next thing falls due; `deliveries` how many webhooks are to be sent by now."""
     del body
     moments = [moment for moment in (jobs.next_due(sandbox.db), mail.next_due(sandbox.db)) if moment is not None]
-    return _OK, {"now": sandbox.now_s(), "next_due": min(moments, default=None)}
+    now_s = sandbox.now_s()
+    return _OK, {
+        "now": now_s,
+        "next_due": min(moments, default=None),
+        "deliveries": sum(not row["held"] for row in mail.waiting(sandbox.db, now_s)),
+    }
 
 
 def _run(sandbox: "Sandbox", body: bytes) -> tuple[int, object]:

@@ -140,7 +140,7 @@ def refused(ctx: Context, params: dict[str, Any], error: ApiError) -> None:
 def _refuse_later(ctx: Context, meter: Obj | None, event: Obj, code: str) -> None:
     """Note it, and let it be reported at the end of the window that it came in."""
     row = {"event_name": event["event_name"], "identifier": event["identifier"], "code": code, "late": True}
-    ctx.db.put(REFUSED, {"id": event["identifier"], **row, "message": _WORDS[code]})
+    ctx.db.put(REFUSED, {"id": ctx.db.new_id("refused"), **row, "message": _WORDS[code]})
     name = meter["id"] if meter else ""
     window = ctx.options.report_window_s
     start = ctx.now_s // window * window

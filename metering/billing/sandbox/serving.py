@@ -71,6 +71,8 @@ def serving(
 ) -> Callable[..., Any]:
     """The app over `file` (None: memory). Time is read before each request, so that nobody is answered in the past."""
     followed = FollowedClock(clock, offset)
+    if file is not None:
+        file.touch(0o600)  # it holds what webhooks are signed with
     sandbox = Sandbox(Db(file), followed.now_s, options)
 
     async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
