@@ -15,8 +15,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 UNIT := tests/plans tests/webhooks tests/house
-# Most tests wait for a server of their own, so there are more of them than cores.
-SPREAD := -n 3 --dist worksteal
+# Most tests wait for a server of their own, so there are more of them than cores. The tests of a file share one.
+SPREAD := -n 3 --dist loadfile
 
 # The environment is good for the folder written in it, as long as its interpreter is there. A repository that
 # was moved, or a Python that was replaced, makes it anew.
