@@ -276,3 +276,13 @@ async def test_a_metered_item_has_no_quantity(world: World) -> None:
     params = {"customer": customer, "items": [{"price": world.prices["over"], "quantity": 1}]}
     with pytest.raises(stripe.InvalidRequestError, match="quantity"):
         await world.v1.subscriptions.create_async(params)
+
+
+async def test_a_deleted_customer_has_no_subscription_and_no_invoice_any_more(world: World) -> None:
+    customer = await world.customer()
+    subscription = await world.subscribe(customer, "base", "over")
+    await world.use(customer, 1000)
+    await world.v1.customers.delete_async(customer)
+    assert (await world.subscription(subscription.id)).status == "canceled"
+    await world.at(utc(2026, 6, 1))
+    assert [row["total"] for row in world.rows("invoice")] == [2900]

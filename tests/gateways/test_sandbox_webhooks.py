@@ -219,3 +219,55 @@ async def test_switches_are_shown_and_taken_back(world: World) -> None:
     assert await world.say("GET", "/sandbox/deliveries") == []
     status, _, text = await world.page("POST", f"{world.url}/sandbox/deliveries")
     assert (status, "no switch" in text) == (400, True)
+
+
+async def test_an_endpoint_that_is_off_is_told_nothing(world: World, receiver: Scripted) -> None:
+    await world.endpoint(receiver, CREATED)
+    (made,) = (await world.v1.webhook_endpoints.list_async()).data
+    await world.v1.webhook_endpoints.update_async(made.id, {"disabled": True})
+    await world.customer(card=None)
+    assert world.rows("sandbox.delivery") == []
+
+
+async def test_what_is_on_its_way_is_told(world: World, receiver: Scripted) -> None:
+    await world.endpoint(receiver, CREATED)
+    await world.customer(card=None)
+    due = await world.say("GET", "/sandbox/due")
+    assert (due["deliveries"], due["next_due"]) == (1, START_S)
+    await run(world)
+    assert (await world.say("GET", "/sandbox/due"))["deliveries"] == 0
+
+
+async def destination(world: World, receiver: Scripted, payload: str, *types: str) -> None:
+    """A destination of /v2 for events of these types."""
+    params = {
+        "name": payload,
+        "type": "webhook_endpoint",
+        "event_payload": payload,
+        "enabled_events": list(types),
+        "webhook_endpoint": {"url": receiver.url},
+    }
+    await world.client.v2.core.event_destinations.create_async(params)
+
+
+async def test_a_destination_may_take_snapshots(world: World, receiver: Scripted) -> None:
+    await destination(world, receiver, "snapshot", CREATED)
+    await world.customer(card=None)
+    await run(world)
+    assert [event["object"] for event in told(receiver)] == ["event"]
+
+
+async def test_usage_of_nobody_is_told_to_the_thin_destination_at_the_end_of_its_window(
+    world: World, receiver: Scripted
+) -> None:
+    kind = "v1.billing.meter.error_report_triggered"
+    await destination(world, receiver, "thin", kind)
+    await world.plan()
+    await world.use("cus_nobody", 7)
+    due = (await world.say("GET", "/sandbox/due"))["next_due"]
+    assert due == START_S + 10
+    await world.at(due)
+    (event,) = told(receiver)
+    assert (event["type"], event["related_object"]["type"], "data" in event) == (kind, "billing.meter", False)
+    whole = await world.client.v2.core.events.retrieve_async(event["id"])
+    assert whole.data.reason.error_types[0].code == "meter_event_customer_not_found"
