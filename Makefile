@@ -16,7 +16,7 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 UNIT := tests/plans tests/webhooks tests/house
 # Most tests wait for a server of their own, so there are more of them than cores. The tests of a file share one.
-SPREAD := -n 3 --dist loadfile
+SPREAD := -n 3 --dist loadfile --max-worker-restart 0
 
 # The environment is good for the folder written in it, as long as its interpreter is there. A repository that
 # was moved, or a Python that was replaced, makes it anew.

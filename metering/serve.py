@@ -5,6 +5,7 @@ SIGKILL included, ends its children as well (on Linux; see `store.launch`).
 """
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
@@ -40,6 +41,11 @@ _STRIPE: Final = {
 }
 """How the service is paid, in words."""
 
+PORT_PAUSE_S: Final = 0.1
+PORT_TURNS: Final = 50
+"""A child that was starting when its parent was killed holds the port until it has looked for its parent: the time that
+a Python process takes to begin, a second or so on a busy machine."""
+
 _SIGNAL_CODE: Final = 128
 """A shell's exit code for a death by signal starts here."""
 
@@ -50,6 +56,10 @@ class ServeError(Exception):
     def __init__(self, reason: str, cure: str) -> None:
         super().__init__(reason)
         self.cure = cure
+
+
+class PortTakenError(ServeError):
+    """Somebody listens on the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ class Service:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises what keeps the service from starting."""
         with cancelled_by_signals(), suppress(asyncio.CancelledError):
             async with AsyncExitStack() as stack:
-                listener = stack.enter_context(bound(self._settings.host, self._settings.port))
+                listener = await self._listener(stack)
                 store = await self._open_store(stack)
                 environment = self._environment(stack, store, listener)
                 sandbox = await self._open_sandbox(stack, environment, listener)
@@ -98,6 +108,18 @@ class Service:
                 workers = self._workers(listener, environment)
                 stack.push_async_callback(self._stop, workers, listener)
                 await self._serve(store, sandbox, workers, listener)
+
+    async def _listener(self, stack: AsyncExitStack) -> socket.socket:
+        """The socket to serve on. A service that was killed while a child of it started lets go of its port late."""
+        host, port = self._settings.host, self._settings.port
+        for turn in range(PORT_TURNS):
+            try:
+                return stack.enter_context(bound(host, port))
+            except PortTakenError:
+                if turn == 0:
+                    self._tell(f"{host}:{port} is taken; waiting up to {PORT_TURNS * PORT_PAUSE_S:.0f} s for it ...")
+                await asyncio.sleep(PORT_PAUSE_S)
+        return stack.enter_context(bound(host, port))
 
     async def _open_store(self, stack: AsyncExitStack) -> OpenStore:
         """The store that was asked for: in memory, the one at REDIS_URL, or our own."""
@@ -257,7 +279,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind(address)
         except OSError as error:
             cure = "Stop what listens there, or choose another port: --port 9000 (0 takes any free one)."
-            raise ServeError(f"cannot listen on {host}:{port} ({error.strerror})", cure) from error
+            kind_of = PortTakenError if error.errno == errno.EADDRINUSE else ServeError
+            raise kind_of(f"cannot listen on {host}:{port} ({error.strerror})", cure) from error
         yield listener
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from metering.store.folder import Folder, Running
-from tests.support.servers import speak
+from tests.support.servers import free_port, speak
 from tests.support.service import END_S, START_S, TINY, ServiceProcess, gone
 from tests.support.wait import wait_until
 
@@ -231,6 +231,16 @@ def test_an_address_in_use_is_said_in_one_sentence(tmp_path: Path) -> None:
         assert f"cannot listen on 127.0.0.1:{port}" in other.output()
         assert "Traceback" not in other.output()
         other.close()
+
+
+def test_a_port_that_is_let_go_of_soon_is_waited_for(tmp_path: Path) -> None:
+    """As a child holds it for a moment that was starting when its parent was killed."""
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        service = ServiceProcess(data_dir=tmp_path, port=port, entry=TINY, ready="/pid").start(healthy=False)
+        wait_until(lambda: "is taken; waiting" in service.output(), timeout_s=START_S, what="the service waits")
+    wait_until(service.answers, timeout_s=START_S, what="the service answers on the port")
+    service.close()
 
 
 def test_a_worker_that_does_not_start_ends_the_service(tmp_path: Path) -> None:

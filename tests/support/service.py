@@ -141,10 +141,11 @@ class ServiceProcess:
                 start_new_session=True,
             )
         if healthy:
-            wait_until(self._answers, timeout_s=START_S, what=f"the service at {self.url} answers")
+            wait_until(self.answers, timeout_s=START_S, what=f"the service at {self.url} answers")
         return self
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it answers; fails where it ended."""
         assert self.running(), f"the service ended: {self.output()}"
         try:
             return call(f"{self.url}{self._ready}")[0] == 200
