@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
@@ -25,6 +26,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(secrets.randbelow(2**32))
     os.environ.setdefault("MODEL_SEED", str(secrets.randbelow(10**6)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test an id of its own. Where several processes share the work, of tests with one id only one runs;
+    the tests that Schemathesis makes differ by their names alone.
+    """
+    for item in items:
+        _, bracket, params = item.name.partition("[")
+        if bracket and item.id.params is None:
+            item._id = item.id.with_params(params.removesuffix("]"))  # noqa: SLF001 - there is no other way
+    twice = [name for name, times in Counter(item.nodeid for item in items).items() if times > 1]
+    if twice:
+        raise pytest.UsageError(f"tests with the same id, of which only one would run: {twice}")
 
 
 @pytest.hookimpl(wrapper=True)
