@@ -81,6 +81,11 @@ class Payers:
             found = []
         return Reading(ticket, customer, found, alone=not set(known) - {org_id}, links=links)
 
+    async def free_for(self, org_id: str, customer: str) -> bool:
+        """Whether no other customer pays for the organisation."""
+        org = await self._orgs.present(org_id)
+        return org is None or org.profile.stripe_customer_id in {None, customer}
+
     async def forget(self, org_id: str, customer: str) -> None:
         """The organisation has this customer no more."""
         await self._customers.remove(customer, org_id)

@@ -102,16 +102,24 @@ class Reactions:
     # ── by noun ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _checkout(self, event: StripeEvent) -> bool:
-        """Link the payer of a subscription to the organisation that asked for it, once it is paid."""
+        """Link the payer of a subscription to the organisation that asked for it, once it is paid.
+
+        Whoever pays by a link may write any `client_reference_id` into its address, metadata is written by us alone
+        (https://docs.stripe.com/payment-links/url-parameters): a reference gives a payer to who has none, no more.
+        """
         session = await self._source.checkout(event.object_id)
-        org_id, customer = session.get("client_reference_id") or org_named(session), id_of(session.get("customer"))
-        if not is_org_id(org_id):
+        customer, named = id_of(session.get("customer")), org_named(session)
+        org_id = session.get("client_reference_id") or named
+        if not is_org_id(org_id) or named not in {"", org_id}:
+            return self._ignored(event)
+        if session.get("mode") == "subscription" and _is_paid(session):
+            if not named and not await self._payers.free_for(org_id, customer):
+                log.error("stripe checkout for an organisation that another customer pays for", **_named(event))
+                return False
+            return await self._take(event, org_id, customer, bought=True, links=bool(named))
+        if not named:
             return self._ignored(event)
         paid, mode = session.get("payment_status"), session.get("mode") or ""
-        if mode == "subscription" and _is_paid(session):
-            return await self._take(event, org_id, customer, links=True)
-        if org_named(session) != org_id:
-            return self._ignored(event)
         return await self._note(event, org_id, "mode", mode, "payment_status", str(paid))
 
     async def _subscription(self, event: StripeEvent) -> bool:
@@ -162,13 +170,20 @@ class Reactions:
     # ── what they share ──────────────────────────────────────────────────────────────────────────────────
 
     async def _take(
-        self, event: StripeEvent, org_id: str, customer: str, *, links: bool = False, invoice: Billed | None = None
+        self,
+        event: StripeEvent,
+        org_id: str,
+        customer: str,
+        *,
+        bought: bool = False,
+        links: bool = False,
+        invoice: Billed | None = None,
     ) -> bool:
         """Bring an organisation to what its customer bought, and note the event with what it says of an invoice."""
         if await self._effects.done(org_id, event.dedupe_id):
             return True
         reading = await self._payers.read(org_id, customer, links=links)
-        if reading is None or (links and not any(is_ours(one, self._prices) for one in reading.subscriptions)):
+        if reading is None or (bought and not any(is_ours(one, self._prices) for one in reading.subscriptions)):
             return self._ignored(event)
         if invoice is not None:
             await self._periods(org_id, reading, invoice)

@@ -430,6 +430,32 @@ async def test_a_checkout_of_another_product_links_nobody(store: StoreServer) ->
         assert not (await rig.trail())["checkout.session.completed"]
 
 
+@pytest.mark.parametrize("metadata", [{}, {"org_id": "other"}], ids=["named by the payer alone", "named two ways"])
+async def test_a_payer_cannot_take_an_organisation_from_who_pays_for_it(
+    store: StoreServer, metadata: dict[str, str]
+) -> None:
+    """A payer may write any `client_reference_id` into the address of a payment link."""
+    async with rigged(store.url) as rig:
+        await subscribed(rig)
+        rig.account.put(subscription(await january(rig), name="sub_2", plan="team", customer="cus_2", org=""))
+        rig.account.put(checkout(customer="cus_2", metadata=metadata))
+        before = await rig.state()
+        await rig.reactions.react(event("checkout.session.completed", "cs_1"))
+        assert await rig.state() == before
+        assert not (await rig.trail())["checkout.session.completed"]
+
+
+async def test_a_checkout_that_names_its_organisation_by_the_reference_alone_gives_it_its_first_payer(
+    store: StoreServer,
+) -> None:
+    async with rigged(store.url) as rig:
+        await rig.track(1)
+        rig.account.put(checkout(metadata={}))
+        rig.account.put(subscription(await january(rig), org=""))
+        await rig.reactions.react(event("checkout.session.completed", "cs_1"))
+        assert (await rig.org()).profile.stripe_customer_id == "cus_1"
+
+
 async def test_a_new_customer_of_a_checkout_takes_the_place_of_the_old_one(store: StoreServer) -> None:
     async with rigged(store.url) as rig:
         await subscribed(rig)
