@@ -145,8 +145,8 @@ async def _gather(
         return
     shape, parts = found
     kind, ttl_ms = (await client.type(key)).decode(), await client.pttl(key)
-    if kind == "none" and shape.expiry is Expiry.TTL:
-        return  # its time was over between the scan and now
+    if kind == "none":
+        return  # gone between the scan and now: its time was over, or its last member was taken out
     report.claim(kind == shape.kind, key, f"is a {shape.kind}", kind)
     report.claim((ttl_ms >= 0) == (shape.expiry is Expiry.TTL), key, f"expires by {shape.expiry}", f"{ttl_ms} ms left")
     home = _home(parts, keys) in (None, int(parts.get("p", "0"), 16))
