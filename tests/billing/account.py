@@ -1,4 +1,7 @@
-"""An account at Stripe as a test sets it up: objects that are read as they are now, and events that name them."""
+"""An account at Stripe as a test sets it up: objects that are read as they are now, and events that name them.
+
+Each object is held to what Stripe's own client says of it, as it is put there and whenever it changes.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,6 +13,8 @@ from metering.billing.errors import NotThere
 from metering.billing.gateway import StripeObject
 from metering.billing.prices import FEATURE_TAG, PLAN_TAG, plan_key
 from plans.periods import Period
+from tests.support.stripe_objects import rows, whole
+from tests.support.stripe_schema import check_all
 from webhooks.stripe_events import StripeEvent
 
 _numbers = count(1)
@@ -33,12 +38,13 @@ class Account:
 
     def put(self, thing: StripeObject) -> StripeObject:
         """Keep an object, in the place of an older one."""
+        check_all(thing, version=2 if thing["object"].startswith("v2.") else 1)
         self.objects[thing["id"]] = thing
         return thing
 
     def change(self, name: str, **fields: Any) -> None:
         """Give an object other fields."""
-        self.objects[name] = self.objects[name] | fields
+        self.put(self.objects[name] | fields)
 
     async def customer(self, customer_id: str) -> StripeObject:
         return await self._read(customer_id)
@@ -82,18 +88,19 @@ def event(kind: str, object_id: str, *, at_ms: int = 0, customer: str = "", name
 def base_price(plan: str, *, tagged: bool = True) -> StripeObject:
     """The price of a plan, known by its metadata or by its lookup key."""
     metadata = {PLAN_TAG: plan} if tagged else {}
-    return {"id": f"price_{plan}", "object": "price", "metadata": metadata, "lookup_key": plan_key(plan)}
+    return whole("price", id=f"price_{plan}", metadata=metadata, lookup_key=plan_key(plan))
 
 
 def overage_price(feature: str = "scans") -> StripeObject:
     """The price of overage, shared by all plans."""
-    return {"id": f"price_{feature}", "object": "price", "metadata": {FEATURE_TAG: feature}, "lookup_key": None}
+    return whole("price", id=f"price_{feature}", metadata={FEATURE_TAG: feature}, lookup_key=None)
 
 
 def item(price: StripeObject, period: Period) -> StripeObject:
     """A subscription's item: periods stand on items alone."""
     start_s, end_s = period.start_ms // 1000, period.end_ms // 1000
-    return {"id": f"si_{price['id']}", "price": price, "current_period_start": start_s, "current_period_end": end_s}
+    times = {"current_period_start": start_s, "current_period_end": end_s}
+    return whole("subscription_item", id=f"si_{price['id']}", price=price, **times)
 
 
 def subscription(
@@ -101,9 +108,8 @@ def subscription(
 ) -> StripeObject:
     """A subscription with a base item and one for overage."""
     start_s = period.start_ms // 1000
-    return {
+    said = {
         "id": name,
-        "object": "subscription",
         "customer": "cus_1",
         "status": status,
         "created": start_s,
@@ -111,15 +117,15 @@ def subscription(
         "billing_cycle_anchor": start_s,
         "cancel_at_period_end": False,
         "metadata": {"org_id": org} if org else {},
-        "items": {"data": [item(base_price(plan), period), item(overage_price(), period)]},
-    } | other
+        "items": rows(item(base_price(plan), period), item(overage_price(), period)),
+    }
+    return whole("subscription", **said | other)
 
 
 def invoice(name: str, period: Period, *, status: str = "open", sold: str = "sub_1", **other: Any) -> StripeObject:
     """An invoice of a renewal: it bills the usage of `period`."""
-    return {
+    said = {
         "id": name,
-        "object": "invoice",
         "customer": "cus_1",
         "status": status,
         "billing_reason": "subscription_cycle",
@@ -127,14 +133,14 @@ def invoice(name: str, period: Period, *, status: str = "open", sold: str = "sub
         "period_end": period.end_ms // 1000,
         "parent": {"type": "subscription_details", "subscription_details": {"subscription": sold, "metadata": {}}},
         "status_transitions": {"finalized_at": None if status == "draft" else period.end_ms // 1000 + 3600},
-    } | other
+    }
+    return whole("invoice", **said | other)
 
 
 def checkout(*, org: str = "acme", paid: str = "paid", status: str = "complete", **other: Any) -> StripeObject:
     """A checkout of a subscription."""
-    return {
+    said = {
         "id": "cs_1",
-        "object": "checkout.session",
         "mode": "subscription",
         "status": status,
         "payment_status": paid,
@@ -142,4 +148,5 @@ def checkout(*, org: str = "acme", paid: str = "paid", status: str = "complete",
         "customer": "cus_1",
         "subscription": "sub_1",
         "metadata": {"org_id": org},
-    } | other
+    }
+    return whole("checkout.session", **said | other)

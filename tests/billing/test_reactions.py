@@ -13,8 +13,9 @@ from tests.billing.account import Account, base_price, checkout, event, invoice,
 from tests.billing.rig import GRACE_DAYS, Rig, rigged
 from tests.lua.scenes import DAY_MS, HOUR_MS, lawful, move_to, next_year
 from tests.support.servers import StoreServer
+from tests.support.stripe_objects import rows, whole
 
-FOREIGN: Final[dict[str, Any]] = {"id": "price_x", "metadata": {}, "lookup_key": None}
+FOREIGN: Final = whole("price", id="price_x", lookup_key=None)
 """The price of another product."""
 
 
@@ -92,7 +93,7 @@ async def test_objects_of_others_are_ignored(store: StoreServer, case: str) -> N
         period = await january(rig)
         before = await rig.ledger.dump()
         org = {"no organisation": "", "an unknown organisation": "nobody", "no valid name": "{p00}:x"}.get(case, "acme")
-        other: dict[str, Any] = {"items": {"data": [item(FOREIGN, period)]}} if case == "no price of ours" else {}
+        other: dict[str, Any] = {"items": rows(item(FOREIGN, period))} if case == "no price of ours" else {}
         rig.account.put(subscription(period, org=org, **other))
         rig.account.put(invoice("in_1", period, status="paid"))
         rig.account.put(invoice("in_2", period, status="open", parent=None))
@@ -128,7 +129,7 @@ async def test_a_subscription_that_is_not_the_current_one_downgrades_nobody(stor
 async def test_a_price_that_is_not_known_any_more_takes_no_plan_away(store: StoreServer) -> None:
     async with rigged(store.url) as rig:
         period = await subscribed(rig)
-        rig.account.change("sub_1", items={"data": [item(FOREIGN, period)]})
+        rig.account.change("sub_1", items=rows(item(FOREIGN, period)))
         for status, plan in (("past_due", "pro"), ("canceled", "free")):
             rig.account.change("sub_1", status=status)
             await rig.reactions.react(event("customer.subscription.updated", "sub_1"))
@@ -220,7 +221,7 @@ async def test_row_9_of_mixed_intervals_the_one_of_the_metered_item_counts(store
         await rig.track(1)
         month = await january(rig)
         year = Period(month.start_ms, month.start_ms + 365 * DAY_MS)
-        items = {"data": [item(base_price("pro"), year), item(overage_price(), month)]}
+        items = rows(item(base_price("pro"), year), item(overage_price(), month))
         rig.account.put(subscription(month, items=items))
         await rig.reactions.react(event("customer.subscription.created", "sub_1"))
         assert (await rig.org()).period.end_ms == month.end_ms
@@ -424,7 +425,7 @@ async def test_a_checkout_of_another_product_links_nobody(store: StoreServer) ->
         await rig.track(1)
         before = await rig.state()
         rig.account.put(checkout(metadata={}))
-        rig.account.put(subscription(await january(rig), items={"data": [item(FOREIGN, await january(rig))]}))
+        rig.account.put(subscription(await january(rig), items=rows(item(FOREIGN, await january(rig)))))
         await rig.reactions.react(event("checkout.session.completed", "cs_1"))
         assert await rig.state() == before
         assert not (await rig.trail())["checkout.session.completed"]
@@ -621,7 +622,7 @@ async def test_a_deleted_customer_is_unlinked_and_an_old_word_of_it_links_nothin
 async def test_a_customer_that_is_still_there_is_not_unlinked(store: StoreServer) -> None:
     async with rigged(store.url) as rig:
         await subscribed(rig)
-        rig.account.put({"id": "cus_1", "object": "customer"})
+        rig.account.put(whole("customer", id="cus_1"))
         before = await rig.ledger.dump()
         await rig.reactions.react(event("customer.deleted", "cus_1"))
         assert await rig.ledger.dump() == before
@@ -651,22 +652,19 @@ async def test_the_trail_names_the_event_as_stripes_ids_are_kept(store: StoreSer
 
 async def test_usage_that_stripe_could_not_bill_is_told_with_its_samples(store: StoreServer) -> None:
     async with rigged(store.url) as rig:
+        samples = [{"error_message": "none", "request": {"identifier": name}} for name in ("w1", "w2")]
         kinds = [
-            {"code": "meter_event_customer_not_found", "error_count": 3,
-             "sample_errors": [{"request": {"identifier": "w1"}}, {"request": {"identifier": "w2"}}]},
+            {"code": "meter_event_customer_not_found", "error_count": 3, "sample_errors": samples},
             {"code": "timestamp_in_future", "error_count": 1, "sample_errors": []},
-        ]  # fmt: skip
-        rig.account.put(
-            {
-                "id": "evt_meter",
-                "related_object": {"id": "mtr_1", "type": "billing.meter"},
-                "data": {
-                    "validation_start": "2031-01-17T10:00:00.000Z",
-                    "validation_end": "2031-01-17T10:00:10.000Z",
-                    "reason": {"error_types": kinds},
-                },
-            }
-        )
+        ]
+        data = {
+            "validation_start": "2031-01-17T10:00:00.000Z",
+            "validation_end": "2031-01-17T10:00:10.000Z",
+            "reason": {"error_count": 4, "error_types": kinds},
+        }
+        related = {"id": "mtr_1", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1"}
+        kind = "v1.billing.meter.error_report_triggered"
+        rig.account.put(whole("v2.core.event", type=kind, id="evt_meter", related_object=related, data=data))
         thin = replace(event("billing.meter.error_report_triggered", "mtr_1", name="evt_meter"), thin=True)
         await rig.reactions.react(thin)
         [report] = rig.told.reports

@@ -38,8 +38,8 @@ def _of_row(rule: str, sources: str, tests: str, ran: str) -> Iterator[str]:
     if not all(_SOURCE.fullmatch(source) for source in sources.split("; ")):
         yield "a source is a page of docs.stripe.com or a file of the client"
     yield from (f"the client has no {file}" for file in _SOURCE.findall(sources) if file and not _is_there(file))
-    if not _TEST.fullmatch(tests):
-        yield "the test is named `file::test`"
+    if not all(_TEST.fullmatch(test) for test in tests.split("; ")):
+        yield "a test is named `file::test`"
     yield from (f"there is no {file}::{test}" for file, test in _TEST.findall(tests) if not _holds(file, test))
     if not _RAN.fullmatch(ran):
         yield "a run against a real account is `never` or its day"
@@ -109,7 +109,9 @@ GOOD: Final = "| M1 | Rule | `stripe/_error.py` | `tests/house/test_contract.py:
         ("`stripe/_error.py`", "<https://docs.stripe.com/api/errors>, memory", "a source is"),
         ("test_a_fault_is_seen", "test_a_fault", "there is no"),
         ("test_contract.py::", "test_contracts.py::", "there is no"),
-        ("`tests/house/test_contract.py::test_a_fault_is_seen`", "by review", "the test is named"),
+        ("a_fault_is_seen`", "a_fault_is_seen`; by review", "a test is named"),
+        ("a_fault_is_seen`", "a_fault_is_seen`; `tests/house/test_contract.py::test_a_fault`", "there is no"),
+        ("`tests/house/test_contract.py::test_a_fault_is_seen`", "by review", "a test is named"),
         ("never", "once", "its day"),
     ],
 )
@@ -118,5 +120,7 @@ def test_a_fault_is_seen(old: str, new: str, fault: str) -> None:
 
 
 def test_a_good_row_is_left_alone_and_two_of_a_name_are_not() -> None:
+    two = "`tests/house/test_contract.py::test_a_fault_is_seen`; `tests/house/test_contract.py::test_a_mistake"
     assert list(faults(GOOD)) == []
+    assert list(faults(GOOD.replace("`tests/", f"{two}_that_can_be_made_is_left_alone`; `tests/"))) == []
     assert list(faults(f"{GOOD}\n{GOOD}")) == ["M1: stands there twice"]

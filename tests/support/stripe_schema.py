@@ -1,6 +1,6 @@
 """Holds requests to Stripe, and answers of the sandbox, to what Stripe's own client says of them.
 
-`check_request` and `check_response` raise AssertionError with every fault they see. Nothing is kept in step by hand:
+What begins with `check_` raises AssertionError with every fault it sees. Nothing is kept in step by hand:
 the schemas are made from the client that is installed.
 """
 
@@ -18,12 +18,14 @@ from stripe._object_classes import OBJECT_CLASSES, V2_OBJECT_CLASSES
 from tests.support.stripe_calls import Call, find_call
 from tests.support.stripe_types import FORM, JSON, Answers, Params, Schema, Scope, module
 
-__all__ = ["check_object", "check_request", "check_response", "decoded", "find_call"]
+__all__ = ["check_all", "check_object", "check_request", "check_response", "decoded", "find_call", "object_schema"]
 
 _MAPS: Final = {"metadata", "payload"}
 """Maps of the user's own names: a number among them is no index, and what looks like an object is none."""
 
 _FREE: Final = {*_MAPS, "previous_attributes"}
+
+_THIN: Final = "v2.core.event"
 
 _ERROR_TYPES: Final = ["api_error", "card_error", "idempotency_error", "invalid_request_error"]
 """https://docs.stripe.com/api/errors"""
@@ -56,18 +58,24 @@ def check_response(method: str, path: str, status: int, body: bytes | str | Mapp
     _hold(_answer_validator(call), answer, where)
     if call.answer == "DeletedObject":
         return  # /v2 leaves the id and what it was of
+    check_all(answer, version=call.version, where=where)
+
+
+def check_all(answer: Any, *, version: int = 1, where: str = "") -> None:
+    """Whether every object in an answer is as Stripe has it."""
     for place, found in _objects(answer):
-        check_object(found, version=call.version, where=f"{where} {place}")
+        check_object(found, version=version, where=f"{where} {place}")
 
 
 def check_object(found: Mapping[str, Any], *, version: int = 1, where: str = "") -> None:
     """Whether one object, told by its `object`, is as Stripe has it; objects inside it are not looked at."""
-    validator = _object_validator(found["object"], version, str(found.get("type", "")))
-    assert validator is not None, f"{where}: Stripe has no object {found['object']!r}"
+    kind = str(found.get("type", "")) if found["object"] == _THIN else ""
+    known = V2_OBJECT_CLASSES if version > 1 else OBJECT_CLASSES
+    assert found["object"] in known, f"{where}: Stripe has no object {found['object']!r}"
     if found.get("deleted") is True:
         assert set(found) == {"id", "object", "deleted"}, f"{where}: more is left of it than of a deleted object"
         return
-    _hold(validator, found, f"{where} ({found['object']})".strip())
+    _hold(_object_validator(found["object"], version, kind), found, f"{where} ({found['object']})".strip())
 
 
 def decoded(form: str) -> dict[str, Any]:
@@ -132,16 +140,18 @@ def _answer_validator(call: Call) -> Any:
     return jsonschema_rs.validator_for(Answers().of(ast.Constant(call.answer), Scope(module(call.place))))
 
 
-@cache
-def _object_validator(tag: str, version: int, kind: str) -> Any:
-    known = V2_OBJECT_CLASSES if version > 1 else OBJECT_CLASSES
-    if tag not in known:
-        return None
-    place, name = known[tag]
-    if tag == "v2.core.event":
+def object_schema(tag: str, version: int = 1, kind: str = "") -> Schema:
+    """The schema of what says that it is `tag`; `kind` is the type of a thin event, whose data depends on it."""
+    place, name = (V2_OBJECT_CLASSES if version > 1 else OBJECT_CLASSES)[tag]
+    if tag == _THIN:
         place, name = _event_class(kind) or (place, name)
     scope = Scope(module(place))
-    return jsonschema_rs.validator_for(Answers().whole(scope.module.classes[name], scope))
+    return Answers().whole(scope.module.classes[name], scope)
+
+
+@cache
+def _object_validator(tag: str, version: int, kind: str) -> Any:
+    return jsonschema_rs.validator_for(object_schema(tag, version, kind))
 
 
 def _event_class(kind: str) -> tuple[str, str] | None:
