@@ -215,8 +215,7 @@ class Exporter:
         return self._lanes.name(customer, self._meters.get(window.cut.feature) or "")
 
     async def _attempt(self, window: Window, lane: str, meter: str, start: Start) -> None:
-        while wait_s := await self._parts.pace.wait_s():
-            await self._parts.pause(wait_s)
+        await self._paced()
         start = replace(start, stamp_ms=self._stamp(window))
         begun, attempt = await self._outbox.attempt(window, start)
         if begun is Begun.GONE:
@@ -235,6 +234,11 @@ class Exporter:
             await self._delivered(going, lane)
         else:
             await self._failed(going, lane, attempt, sent, first=window.fresh)
+
+    async def _paced(self) -> None:
+        """Wait until a call to Stripe has its place among those of all workers."""
+        while wait_s := await self._parts.pace.wait_s():
+            await self._parts.pause(wait_s)
 
     def _stamp(self, window: Window) -> int:
         """The window's time at Stripe: that of its last unit, which Stripe's clock may not have reached."""
@@ -285,8 +289,7 @@ class Exporter:
         quiet_ms = (window.tried_ms or 0) + QUIET_MS
         if now_ms < quiet_ms:
             return await self._outbox.postpone(window, quiet_ms)
-        while wait_s := await self._parts.pace.wait_s():
-            await self._parts.pause(wait_s)
+        await self._paced()
         try:
             found = await self._parts.sender.hour_usage(window, meter)
         except GatewayError as error:

@@ -14,7 +14,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "stripe-contract.md").read_text(encoding="utf-8")
 MISTAKES: Final = [
     (number, *re.findall(r"`([^`]+)`", cells)[-4:])
-    for number, cells in re.findall(r"^\| (N\d+) \|(.*)\|$", PAGE, re.MULTILINE)
+    for number, cells in re.findall(r"^\| (N\d+[a-z]?) \|(.*)\|$", PAGE, re.MULTILINE)
 ]
 
 

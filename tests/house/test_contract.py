@@ -14,7 +14,7 @@ from tests.house.repo import ROOT
 PAGE: Final = (ROOT / "docs" / "stripe-contract.md").read_text(encoding="utf-8")
 
 _ROW: Final = re.compile(r"^\| ([A-MO-Z]\d+) \|(.*)\|$", re.MULTILINE)
-_MISTAKE: Final = re.compile(r"^\| (N\d+) \|(.*)\|$", re.MULTILINE)
+_MISTAKE: Final = re.compile(r"^\| (N\d+[a-z]?) \|(.*)\|$", re.MULTILINE)
 _TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 _SOURCE: Final = re.compile(r"<https://docs\.stripe\.com/[^>]+>|`(stripe/[\w/]+\.py)`")
 _RAN: Final = re.compile(r"never|\d{4}-\d\d-\d\d")

@@ -83,7 +83,7 @@ async def test_windows_of_many_organisations_and_features_all_arrive(store: Stor
         await lawful(ledger)
 
 
-async def test_a_customer_and_meter_have_one_call_at_a_time_on_two_workers(store: StoreServer) -> None:
+async def test_row_30_a_customer_and_meter_have_one_call_at_a_time_on_three_workers(store: StoreServer) -> None:
     async with selling(store.url) as (ledger, till):
         for name in ("beta", "gamma"):
             await customer_of(ledger, name)
@@ -376,6 +376,37 @@ async def test_a_clock_ahead_of_stripe_s_costs_nothing(store: StoreServer) -> No
         [sent] = till.taken
         assert sent.timestamp_s == till.clock_ms // 1000
         assert await states(ledger) == [State.DELIVERED]
+
+
+async def test_row_30_every_call_waits_for_its_place_in_the_row_of_all_workers(store: StoreServer) -> None:
+    """Where too many are due at once, as at the end of a period."""
+
+    class Row:
+        """Lets a call go after every wait; `places` counts those that were given."""
+
+        places, waits = 0, 0
+
+        async def wait_s(self) -> float:
+            if self.waits == self.places:
+                return 1.5
+            self.places += 1
+            return 0.0
+
+        async def pause(self, seconds: float) -> None:
+            self.waits += 1
+
+    async with selling(store.url) as (ledger, till):
+        row = Row()
+        for number in range(5):
+            await customer_of(ledger, f"org-{number}", f"cus_{number}x")
+            await track(ledger, 12, f"org-{number}")
+
+        async def on_call(sent: MeterEvent) -> None:
+            assert len(till.calls) <= row.places, "a call that asked for no place"
+
+        till.on_call = on_call
+        await asyncio.gather(*(exporter_of(ledger, till, pace=row, pause=row.pause).turn() for _ in range(2)))
+        assert (len(till.calls), sum(till.sums().values())) == (6, 13)
 
 
 async def test_a_flush_seals_at_once_and_wakes_the_exporter(store: StoreServer) -> None:

@@ -1,5 +1,6 @@
 """Overage found after its invoice was finalised: on the next invoice or let go, never sent where nobody bills it."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -94,6 +95,19 @@ async def test_usage_of_an_invoiced_period_becomes_an_item_of_the_next_invoice_a
         archive = ledger.keys.archive("acme", window.cut.period.start_ms)
         assert await ledger.client.hexists(archive, "final")
         await lawful(ledger)
+
+
+@pytest.mark.parametrize("invoiced", [False, True])
+async def test_row_29_what_stripe_is_told_of_a_window_names_its_customer_and_no_organisation(
+    store: StoreServer, invoiced: bool
+) -> None:
+    """It outlives the organisation there: what stays may be a digest, and Stripe's own id of who pays."""
+    async with closed(store.url, invoiced=invoiced) as (ledger, till):
+        await exporter_of(ledger, till).turn()
+        told = till.items if invoiced else till.taken
+        [name] = [one["metadata"][WINDOW_TAG] for one in till.items] or [one.identifier for one in till.taken]
+        assert re.fullmatch(r"[a-z2-7]{52}", name)
+        assert "acme" not in repr(told)
 
 
 FAULTS: dict[str, list[Fault | None]] = {

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from metering.api.webhooks import BODY_BYTES_MAX
 from tests.service.running import Running, problem
@@ -129,10 +130,17 @@ def test_row_18_no_event_is_lost_while_a_secret_is_rolled(service: Running, secr
 @pytest.mark.parametrize(
     ("ahead_s", "why"), [(-3600, "300 s ago"), (-310, "300 s ago"), (310, "ahead of our clock"), (3600, "ahead")]
 )
-def test_row_18_another_time_is_not_believed(service: Running, ahead_s: int, why: str) -> None:
-    """Red when only the past is looked at, as Stripe's own library does."""
+def test_rows_18_25_another_time_is_not_believed_and_an_operator_hears_of_it(
+    service: Running, ahead_s: int, why: str
+) -> None:
+    """Red when only the past is looked at, as Stripe's own library does, or when a wrong clock alarms nobody."""
     body = body_of(snapshot())
-    assert why in refused(service, body, **header(body, ahead_s=ahead_s))
+    with capture_logs() as told:
+        assert why in refused(service, body, **header(body, ahead_s=ahead_s))
+    verdict = "stale" if ahead_s < 0 else "early"
+    assert [(line["event"], line["verdict"]) for line in told if line["log_level"] == "error"] == [
+        ("webhook refused", verdict)
+    ]
 
 
 @pytest.mark.parametrize("ahead_s", [-290, 290])
