@@ -12,6 +12,7 @@ from metering.billing.setup import Found, SetupPlan, Verb, carry_out, content_ke
 from metering.billing.wanted import Passed, Ref, Wanted, destination, endpoint, portal, wanted_of
 from plans.catalogue import Catalogue, parse
 from plans.tiers import PriceModel, Pricing, Tier
+from tests.support.stripe_schema import check_params
 
 VERSION = "2026-10-28.endive"
 URL = "https://metering.example/webhooks/stripe"
@@ -68,6 +69,16 @@ def wishes(variables: Mapping[str, str] | None = None, text: str = CATALOGUE) ->
     return [*wanted_of(catalogue(text), variables or {}), portal(), endpoint(URL, VERSION), destination(URL)]
 
 
+PLACES = {
+    "meters": "/v1/billing/meters",
+    "products": "/v1/products",
+    "prices": "/v1/prices",
+    "portal_configurations": "/v1/billing_portal/configurations",
+    "webhook_endpoints": "/v1/webhook_endpoints",
+    "event_destinations": "/v2/core/event_destinations",
+}
+
+
 class Shelf:
     """Stripe as far as a set-up goes: it keeps what it is given, and notes the keys."""
 
@@ -86,6 +97,7 @@ class Shelf:
 
     async def _create(self, kind: str, params: Mapping[str, Any], key: str) -> StripeObject:
         assert key not in self.keys
+        check_params("POST", PLACES[kind], params)
         self.keys.append(key)
         made = {"id": f"{kind}_{next(self._ids)}", "active": True, "metadata": {}, **params}
         made["status"] = "active" if kind == "meters" else "enabled"
@@ -96,6 +108,7 @@ class Shelf:
         return made | ({"secret": "whsec_1"} if kind == "webhook_endpoints" else {})
 
     async def _update(self, kind: str, an_id: str, params: Mapping[str, Any]) -> StripeObject:
+        check_params("POST", f"{PLACES[kind]}/{an_id}", params)
         made = next(one for one in self.kept[kind] if one["id"] == an_id)
         made.update(params)
         return made

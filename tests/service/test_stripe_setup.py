@@ -11,6 +11,7 @@ import pytest
 
 from metering.sandbox_place import Answering, Place
 from tests.support.service import ServiceProcess, clean_environment
+from tests.support.witnessed_sandbox import NAME, faults
 
 CATALOGUE: Final = """
 version = 2
@@ -40,8 +41,9 @@ features = { scans = { limit = 100 } }
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess("--sandbox", data_dir=tmp_path_factory.mktemp("served")) as running:
+    with ServiceProcess("--sandbox", data_dir=tmp_path_factory.mktemp("served"), entry=NAME) as running:
         yield running
+        assert faults(running.data_dir) == ""
 
 
 def stripe(service: ServiceProcess, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:

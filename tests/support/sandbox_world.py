@@ -16,8 +16,9 @@ import uvicorn
 from metering.billing.sandbox.app import Sandbox
 from metering.billing.sandbox.context import Options
 from metering.billing.sandbox.db import Db, Obj
+from metering.billing.sandbox.expand import rendered
 from tests.support.scripted import Scripted
-from tests.support.stripe_schema import check_object
+from tests.support.stripe_schema import check_all, check_object
 from tests.support.stripe_witness import Witness
 
 HOUR_S: Final = 3600
@@ -140,7 +141,7 @@ async def a_world(
     stopwatch: Callable[[], float] | None = None,
     passed_s: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[World]:
-    """A new sandbox on a free port of loopback. At its end everything that was said has to be Stripe's language.
+    """A new sandbox on a free port of loopback. At its end all that was said, events too, has to be Stripe's language.
 
     Its clock stands where the test puts it, plus `passed_s`.
     """
@@ -162,6 +163,8 @@ async def a_world(
         async with aiohttp.ClientSession() as session:
             try:
                 yield World(sandbox, url, client, session, now)
+                for kind, version in (("event", 1), ("v2.core.event", 2)):
+                    check_all([rendered(sandbox.db, row, ()) for row in sandbox.db.all(kind)], version=version)
             finally:
                 await http.close_async()
                 await session.close()

@@ -10,15 +10,25 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import jsonschema_rs
+from stripe._encode import _api_encode
 from stripe._object_classes import OBJECT_CLASSES, V2_OBJECT_CLASSES
 
 from tests.support.stripe_calls import Call, find_call
 from tests.support.stripe_types import FORM, JSON, Answers, Params, Schema, Scope, module
 
-__all__ = ["check_all", "check_object", "check_request", "check_response", "decoded", "find_call", "object_schema"]
+__all__ = [
+    "check_all",
+    "check_object",
+    "check_params",
+    "check_request",
+    "check_response",
+    "decoded",
+    "find_call",
+    "object_schema",
+]
 
 _MAPS: Final = {"metadata", "payload"}
 """Maps of the user's own names: a number among them is no index, and what looks like an object is none."""
@@ -43,6 +53,14 @@ def check_request(method: str, path: str, body: bytes | str = b"", content_type:
     params = json.loads(text) if as_json else decoded(text or query)
     assert isinstance(params, dict), f"{method} {address}: the parameters are no object"
     _hold(_request_validator(call, as_json), params, f"{method} {address}")
+
+
+def check_params(method: str, path: str, params: Mapping[str, Any]) -> None:
+    """The same of a call that a test takes before the client has written it as a form or as JSON."""
+    if path.startswith("/v2/"):
+        check_request(method, path, json.dumps(params), "application/json")
+    else:
+        check_request(method, path, urlencode(list(_api_encode(params))), "application/x-www-form-urlencoded")
 
 
 def check_response(method: str, path: str, status: int, body: bytes | str | Mapping[str, Any]) -> None:

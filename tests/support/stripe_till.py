@@ -1,6 +1,6 @@
 """As much of Stripe over HTTP as tests of the service's own routes take: prices, customers, sessions, sums.
 
-What it is sent is held to Stripe's own schema. Everything else is asked of the sandbox.
+What it is sent, and what it answers, is held to Stripe's own schema. Everything else is asked of the sandbox.
 """
 
 import json
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.support.stripe_schema import check_request, decoded
+from tests.support.stripe_objects import rows, whole
+from tests.support.stripe_schema import check_request, check_response, decoded
 
 _STORED = {"error": {"type": "api_error", "message": "stored"}}
 
@@ -44,20 +45,23 @@ class Till(ThreadingHTTPServer):
         """The answer to a call; the same one to the same key."""
         if path == "/v1/prices":
             names = [name for name in params["lookup_keys"] if name not in self.lacks]
-            rows = [{"id": f"price_{name}", "object": "price", "lookup_key": name} for name in names]
-            return {"object": "list", "data": rows, "has_more": False, "url": path}
-        if path.startswith("/v1/billing/meters"):
-            meter = {"id": "mtr_1", "object": "billing.meter", "event_name": "scorpius_scans_overage"}
-            summary = {"id": "mtrusg_1", "object": "billing.meter_event_summary", "aggregated_value": float(self.usage)}
-            rows = [summary if path.endswith("/event_summaries") else meter]
-            return {"object": "list", "data": rows, "has_more": False, "url": path}
-        kind = {"/v1/customers": "customer", "/v1/checkout/sessions": "checkout.session"}[path]
+            return rows(*(whole("price", id=f"price_{name}", lookup_key=name) for name in names), url=path)
+        if path.endswith("/event_summaries"):
+            return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
+        if path == "/v1/billing/meters":
+            return rows(whole("billing.meter", id="mtr_1", event_name="scorpius_scans_overage"), url=path)
         if key not in self.made:
             number = len(self.made) + 1
-            made = {"id": f"cus_{number}", "object": kind}
-            if kind == "checkout.session":
-                made = {"id": f"cs_{number}", "object": kind, "url": f"{self.url}/pay/cs_{number}"}
-            self.made[key] = {**made, "expires_at": 1_795_694_400}
+            self.made[key] = (
+                whole("customer", id=f"cus_{number}")
+                if path == "/v1/customers"
+                else whole(
+                    "checkout.session",
+                    id=f"cs_{number}",
+                    url=f"{self.url}/pay/cs_{number}",
+                    expires_at=1_795_694_400,
+                )
+            )
         return self.made[key]
 
 
@@ -80,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.sent.append((self.command, path, params, key))
         stored = (500, _STORED) if key in self.server.broken else None
         status, answer = stored or self.server.refuse or (200, self.server.answer(path, params, key))
+        check_response(self.command, path, status, answer)
         raw = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(raw)))

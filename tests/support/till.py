@@ -6,10 +6,12 @@ lost after the effect. The sandbox speaks Stripe's HTTP; this speaks the verbs, 
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from metering.billing.errors import Duplicate, GatewayError, Refused, TooMany, Unknown
 from metering.billing.gateway import MeterEvent, Params, StripeObject
+from tests.support.stripe_objects import whole
+from tests.support.stripe_schema import check_params
 
 DAY_MS: Final = 86_400_000
 
@@ -84,7 +86,7 @@ class Till:
 
     async def meters(self) -> list[StripeObject]:
         """The meters of the tests' catalogue."""
-        return [{"id": f"mtr_{name}", "event_name": name} for name in ("scans_over", "open_over")]
+        return [whole("billing.meter", id=f"mtr_{name}", event_name=name) for name in ("scans_over", "open_over")]
 
     async def create_meter(self, params: Params, *, key: str) -> StripeObject:
         """None is made."""
@@ -104,9 +106,10 @@ class Till:
 
     async def create_invoice_item(self, params: Params, *, key: str) -> StripeObject:
         """Put one on the next invoice, once a key."""
+        check_params("POST", "/v1/invoiceitems", params)
         late = self._struck()
         if key not in self.keys:
-            item: dict[str, Any] = {"id": f"ii_{len(self.items)}", **params}
+            item = whole("invoiceitem", id=f"ii_{len(self.items)}", **params)
             self.keys[key] = item
             self.items.append(item)
         if late is not None:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from typing import Any
 
 from metering.clock import SystemClock
 from metering.serve import Service
@@ -14,7 +15,8 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
+def main(**modules: Any) -> None:
+    """Serve as the command line would, with other modules for the processes it starts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
     parser.add_argument("--port", type=int)
@@ -23,12 +25,9 @@ if __name__ == "__main__":
     options = vars(parser.parse_args())
     options.pop("command")
     sandbox = options.pop("sandbox")
-    service = Service(
-        Settings.load(options=options),
-        SystemClock(),
-        _say,
-        worker_module="tests.support.tiny_worker",
-        sandbox=sandbox,
-        sandbox_module="tests.support.tiny_worker",
-    )
+    service = Service(Settings.load(options=options), SystemClock(), _say, sandbox=sandbox, **modules)
     sys.exit(asyncio.run(service.run()))
+
+
+if __name__ == "__main__":
+    main(worker_module="tests.support.tiny_worker", sandbox_module="tests.support.tiny_worker")

@@ -22,11 +22,13 @@ KEPT_S: Final = 30 * 86_400
 _PLACES: Final = {
     "billing.meter": "billing/meters",
     "billing_portal.configuration": "billing_portal/configurations",
-    "billing_portal.session": "billing_portal/sessions",
     "checkout.session": "checkout/sessions",
     "invoiceitem": "invoiceitems",
     "test_helpers.test_clock": "test_helpers/test_clocks",
 }
+
+_WRITE_ONLY: Final = "billing_portal.session"
+"""Nobody can read one again, so a thin event about one names no object."""
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Recorder:
             "type": kind,
             "created": iso(self.now_s),
             "livemode": False,
-            "related_object": None if related is None else related_object(related),
+            "related_object": related_object(related) if related and related["object"] != _WRITE_ONLY else None,
             "data": data,
             "snapshot_event": snapshot,
         }
