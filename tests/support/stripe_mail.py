@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any, Final
 
+from tests.support.stripe_objects import whole
 from webhooks.signature import sign
 
 SECRET: Final = "whsec_tests_first_0123456789"
@@ -12,7 +13,7 @@ NEXT_SECRET: Final = "whsec_tests_next_0123456789"
 
 def snapshot(event_id: str = "evt_1", kind: str = "customer.subscription.updated", **fields: Any) -> dict[str, Any]:
     """An event with its object; `fields` replace those of the event."""
-    subject = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "active"}
+    subject = whole("subscription", id="sub_1", customer="cus_1", status="active")
     made = {
         "id": event_id,
         "object": "event",
