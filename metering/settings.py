@@ -203,6 +203,13 @@ class Settings(BaseSettings):
         ge=0.1,
         le=3600,
     )
+    overage_window_days: int = _setting(
+        90,
+        "days a window of overage is kept after its way ended, where its period is final",
+        "a number, 40 to 3660",
+        ge=40,
+        le=3660,
+    )
     late_usage: Literal["invoice_item", "write_off"] = _setting(
         "invoice_item",
         "overage found after its invoice was finalised: on the next one, or let go",

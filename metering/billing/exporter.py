@@ -105,6 +105,7 @@ class Exporter:
         for name, code in report.samples.items():
             window = await self._outbox.find(name)
             if window is None:
+                log.warning("report of a window that is not kept", window=name, code=code)
                 continue
             meter = self._meters.get(window.cut.feature)
             if meter and window.customer:

@@ -18,6 +18,7 @@ from metering.billing.intake import Intake
 from metering.billing.late import Late
 from metering.billing.payers import Payers
 from metering.billing.prices import Prices
+from metering.billing.pruning import PRUNE_S, READ, Pruner
 from metering.billing.reactions import GRACE_S, Hooks, Reactions
 from metering.billing.reconcile import RECONCILE_S, Books, Reconciler
 from metering.billing.repair import Repairer
@@ -30,6 +31,7 @@ from metering.store.drift import DriftBook
 from metering.store.effects import Effects
 from metering.store.event_cursor import EventCursor
 from metering.store.fields import FieldCodec
+from metering.store.frames import DAY_MS
 from metering.store.gate import GateRefusedError
 from metering.store.inbox import Inbox
 from metering.store.keys import Keys
@@ -125,6 +127,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
             Job("overage", exporter.turn, settings.overage_push_s, exporter.woken),
             Job("unbilled", exporter.relink, RELINK_S),
             Job("final periods", exporter.finalize_closed, FINAL_S),
+            Job("pruning", pruner_of(ground, exporter).turn, PRUNE_S),
             Job("reconciliation", reconciler.turn, RECONCILE_S, reconciler.woken),
         ),
     )
@@ -180,6 +183,16 @@ def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers)
             partitions=keys.partitions,
         )
     )
+
+
+def pruner_of(ground: Ground, exporter: Exporter) -> Pruner:
+    """The end of windows that nobody asks for any more."""
+    lists = WindowLists(ground.client, ground.keys, read=READ)
+    keep_ms = ground.settings.overage_window_days * DAY_MS
+    return Pruner(
+        outbox_of(ground), lists, exporter.finalize, ground.time.now_ms,
+        partitions=ground.keys.partitions, keep_ms=keep_ms,
+    )  # fmt: skip
 
 
 def reconciler_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers) -> Reconciler:

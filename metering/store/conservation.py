@@ -324,7 +324,7 @@ def _check_overage(name: str, org: _Org, members: Mapping[str, Any], keys: Keys,
         f"|{start_ms}": (keys.archive(name, start_ms), archive) for start_ms, archive in org.archives.items()
     }
     for suffix, (key, record) in periods.items():
-        features = {feature for kind in "xsyzdq" for feature in _fields(record, kind)}
+        features = {feature for kind in "xsyzdqg" for feature in _fields(record, kind)}
         counters |= {f"{name}|{feature}{suffix}": (record, feature) for feature in features}
         for feature in features:
             own = windows.pop((feature, int(record["ps"])), [])

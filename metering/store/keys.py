@@ -93,7 +93,7 @@ SHAPES: Final = (
     Shape("values", "{p<p>}:v:<org>:<dim>:<month>", Kind.SET, Expiry.TTL, "values a dimension had in a month"),
     Shape("api_key", "{p<p>}:c:<key_id>", Kind.HASH, Expiry.CALL, "an API key: its digest, whose it is, its scopes"),
     Shape("ended_key", "{p<p>}:x:<key_id>", Kind.STRING, Expiry.TTL, "whose a deleted API key was"),
-    Shape("window", "{p<p>}:b:<window>", Kind.HASH, Expiry.JOB, "overage on its way to Stripe; kept a year after it"),
+    Shape("window", "{p<p>}:b:<window>", Kind.HASH, Expiry.JOB, "overage on its way to Stripe, and some time after it"),
     Shape("lane", "{p<p>}:l:<digest>", Kind.HASH, Expiry.CALL, "the window of a customer and meter that is on its way"),
     Shape(
         "journal", "{p<p>}:q:<digest>:<day>", Kind.HASH, Expiry.TTL, "windows that Stripe took of a customer and meter"

@@ -4,7 +4,7 @@ Every step is one script that may be repeated: asked twice it writes once. Whoev
 (`attempt`) before the first byte goes out, and how it ended afterwards; what happens in between is found out later.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -273,6 +273,20 @@ class Outbox:
         """Mark a closed period as final where it is invoiced and all its overage has found its place."""
         return await self._plain("finalize", [self._keys.archive(org_id, start_ms)], [at_ms]) == 1
 
+    async def prune(self, windows: Sequence[Window], keep_ms: int) -> int | None:
+        """Remove windows of one counter, given as they follow each other, whose way ended `keep_ms` ago or earlier.
+
+        How many of the first went: up to one that is not next after what went before, dead, on its way or younger. None
+        where their period is not final. The counter keeps how far. Raises OrgCorrupt.
+        """
+        cut = windows[0].cut
+        org_id, start_ms, partition = cut.org_id, cut.period.start_ms, self._keys.partition(cut.org_id)
+        names = [window.id for window in windows]
+        rows = [self._row(partition, name) for name in names]
+        keys = [self._keys.archive(org_id, start_ms), *self._shared(partition, "settled"), *rows]
+        final, gone, _ = await self._timed("prune", partition, keys, [org_id, cut.feature, start_ms, keep_ms, *names])
+        return int(gone) if final else None
+
     # ── the store ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _timed(self, name: str, partition: int, keys: list[str], args: list[Any]) -> list[Any]:
@@ -315,4 +329,4 @@ class Outbox:
         return [self._keys.shared(kind, partition) for kind in kinds]
 
 
-_SCRIPTS: Final = ("seal", "park", "attempt", "defer", "settle", "replay", "discard", "finalize")
+_SCRIPTS: Final = ("seal", "park", "attempt", "defer", "settle", "replay", "discard", "finalize", "prune")

@@ -11,8 +11,8 @@ NAMES: Final = (
     "track", "admit", "roll", "change_plan", "adjust", "release", "expire", "enqueue", "begin", "finish",
     "create_key", "delete_key", "touch_keys", "deny", "apply_event", "ticket", "freeze",
     "receive", "dismiss", "set_aside",
-    "seal", "park", "link", "attempt", "defer", "settle", "replay", "discard", "finalize", "pass_lane", "journal",
-    "pace",
+    "seal", "park", "link", "attempt", "defer", "settle", "replay", "discard", "finalize", "prune",
+    "pass_lane", "journal", "pace",
 )  # fmt: skip
 
 _SHEBANG: Final = "#!lua\n"

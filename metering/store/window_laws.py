@@ -1,7 +1,8 @@
 """The laws of overage on its way out: every unit of it that was sealed is in one window, every window in one place.
 
-Of each counter: sealed less netted = units of its windows, which follow each other without a gap; delivered and
-written off are the sums of those that are. Overage that is not sealed stands among the dirty or the unbilled.
+Of each counter: sealed less netted = units of its windows, which follow each other without a gap, from the mark up to
+which windows of a final period were pruned; delivered and written off are the sums of those that are, and of what was
+pruned. Overage that is not sealed stands among the dirty or the unbilled.
 """
 
 from collections import defaultdict
@@ -15,23 +16,32 @@ Hash = Mapping[str, str]
 Breach = tuple[str, object]
 """Which law is broken, and what was found."""
 
-WINDOW_FIELDS: Final = ("s", "z", "y", "d", "q")
+WINDOW_FIELDS: Final = ("s", "z", "y", "d", "q", "g")
 
 
 def counter_laws(record: Hash, feature: str, windows: list[Window]) -> Iterator[Breach]:
     """What is wrong with one counter and its windows."""
-    sealed, netted, back, delivered, let_go = (int(record.get(f"{kind}:{feature}", 0)) for kind in WINDOW_FIELDS)
+    sealed, netted, back, delivered, let_go, gone = (int(record.get(f"{kind}:{feature}", 0)) for kind in WINDOW_FIELDS)
     if not 0 <= netted <= min(sealed, back):
         yield "0 <= netted <= sealed and given back", (netted, sealed, back)
-    ends = [(window.cut.from_units, window.cut.to_units) for window in windows]
-    starts = [0, *(to for _, to in sorted(ends))]
-    if [start for start, _ in sorted(ends)] != starts[:-1] or starts[-1] != sealed - netted:
-        yield "windows follow each other, up to what is sealed", (sorted(ends), sealed - netted)
-    sums = {state: sum(w.units for w in windows if w.state is state) for state in State}
-    if delivered != sums[State.DELIVERED]:
-        yield "delivered = windows that are", (delivered, sums[State.DELIVERED])
-    if let_go != sums[State.WRITTEN_OFF]:
-        yield "written off = windows that are", (let_go, sums[State.WRITTEN_OFF])
+    if gone and "final" not in record:
+        yield "windows of final periods alone are pruned", gone
+    ends = sorted((window.cut.from_units, window.cut.to_units) for window in windows)
+    starts = [gone, *(to for _, to in ends)]
+    if [start for start, _ in ends] != starts[:-1] or starts[-1] != sealed - netted:
+        yield "windows follow each other, from what is pruned up to what is sealed", (gone, ends, sealed - netted)
+    yield from _sum_laws(delivered, let_go, gone, windows)
+
+
+def _sum_laws(delivered: int, let_go: int, gone: int, windows: list[Window]) -> Iterator[Breach]:
+    """Where nothing is pruned these say that either sum is that of its windows."""
+    kept = {state: sum(w.units for w in windows if w.state is state) for state in State}
+    if delivered < kept[State.DELIVERED]:
+        yield "delivered >= windows that are", (delivered, kept[State.DELIVERED])
+    if let_go < kept[State.WRITTEN_OFF]:
+        yield "written off >= windows that are", (let_go, kept[State.WRITTEN_OFF])
+    if delivered + let_go != gone + kept[State.DELIVERED] + kept[State.WRITTEN_OFF]:
+        yield "delivered and written off = pruned and windows that are", (delivered, let_go, gone, kept)
 
 
 def list_laws(lists: Mapping[str, Any], orgs: set[str]) -> Iterator[Breach]:

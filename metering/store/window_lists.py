@@ -4,6 +4,7 @@ A list of a partition is walked in an order that stays while windows come and go
 turn moves, the others by when their way ended.
 """
 
+import math
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +47,8 @@ class Place:
     score: int
     name: str
 
+
+Windows = list[Window]
 
 Turns = Mapping[Place, int | None]
 """Windows, and when the next turn of each is."""
@@ -124,6 +127,14 @@ class WindowLists:
             found |= {(window.customer, window.cut.feature) for window in windows if window and window.customer}
         return found
 
+    async def ended(self, partition: int, until_ms: int, after: Place | None) -> AsyncIterator[tuple[Place, Windows]]:
+        """Windows of a partition whose way was over by an instant, the longest over first, some at a time.
+
+        Each time with how far the walk came, to go on after. What goes meanwhile makes it miss nothing.
+        """
+        async for places in self._by_end(partition, "settled", after, until_ms):
+            yield list(places)[-1], [window for window in await self._rows(places) if window]
+
     async def _places(self, states: Collection[State], org_id: str | None, after: Place | None) -> AsyncIterator[Turns]:
         """The windows after a place by partition and list, with their next turn, some at a time."""
         for partition, kind in await self._lists(states, org_id):
@@ -150,16 +161,22 @@ class WindowLists:
         for at in range(0, len(names), self._read):
             yield {Place(partition, kind, 0, name): due[name] for name in names[at : at + self._read]}
 
-    async def _by_end(self, partition: int, kind: str, start: Place | None) -> AsyncIterator[Turns]:
+    async def _by_end(
+        self, partition: int, kind: str, start: Place | None, until_ms: float = math.inf
+    ) -> AsyncIterator[Turns]:
+        """From a score on and not by how many came before: windows that go meanwhile must not hide others."""
         key, low, offset, more = self._keys.shared(kind, partition), 0 if start is None else start.score, 0, True
         while more:
             found = await answered(
-                self._client.zrangebyscore(key, low, "+inf", start=offset, num=self._read, withscores=True)
+                self._client.zrangebyscore(key, low, until_ms, start=offset, num=self._read, withscores=True)
             )
             places = [Place(partition, kind, int(score), text_of(name)) for name, score in found]
             if fresh := {place: None for place in places if start is None or place > start}:
                 yield fresh
-            offset, more = offset + self._read, len(found) == self._read
+                start = places[-1]
+            more = len(found) == self._read
+            last = places[-1].score if places else low
+            low, offset = last, offset + self._read if last == low else 0
 
     async def _rows(self, places: Collection[Place]) -> list[Window | None]:
         pipe: Any = self._client.pipeline(transaction=False)

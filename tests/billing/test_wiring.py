@@ -2,9 +2,10 @@
 
 from contextlib import AsyncExitStack
 
+import pytest
 from pydantic import SecretStr
 
-from metering.billing.wiring import Ground, exporter_of, open_billing
+from metering.billing.wiring import Ground, exporter_of, open_billing, pruner_of
 from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.store.customers import Customers
@@ -12,7 +13,7 @@ from metering.store.fields import FieldCodec
 from tests.lua.exporting import SOLD, always_drained, till_of
 from tests.lua.ledger import SECRET, Ledger
 from tests.lua.outboxes import CUSTOMER, customer_of
-from tests.lua.scenes import calm, event
+from tests.lua.scenes import DAY_MS, calm, event, lawful, move_to
 from tests.support.servers import StoreServer
 
 
@@ -41,7 +42,7 @@ async def test_overage_goes_out_only_where_there_is_a_key_and_as_often_as_is_set
         assert await jobs_of(ledger, Settings()) == {}
         settings = Settings(stripe_secret_key=SecretStr("sk_test_wiring"), overage_push_s=7.0)
         jobs = await jobs_of(ledger, settings)
-        assert {"overage": 7.0, "unbilled": 600.0, "final periods": 3600.0}.items() <= jobs.items()
+        assert {"overage": 7.0, "unbilled": 600.0, "final periods": 3600.0, "pruning": 600.0}.items() <= jobs.items()
 
 
 async def test_the_exporter_as_wired_bills_overage_once(store: StoreServer) -> None:
@@ -52,3 +53,22 @@ async def test_the_exporter_as_wired_bills_overage_once(store: StoreServer) -> N
         for _ in range(2):
             await exporter_of(ground_of(ledger, Settings()), till, ledger.callers[0].orgs, customers_of(ledger)).turn()
         assert till.sums() == {CUSTOMER: 3}
+
+
+@pytest.mark.parametrize(("days", "kept"), [(89, 1), (90, 0)])
+async def test_windows_go_after_the_days_that_are_set_once_their_period_is_final(
+    store: StoreServer, days: int, kept: int
+) -> None:
+    async with calm(store.url, catalogue=SOLD, partitions=1) as ledger:
+        ground = ground_of(ledger, Settings(overage_window_days=90))
+        await customer_of(ledger)
+        outcome = await ledger.callers[0].counters.track(event("acme", 13))
+        exporter = exporter_of(ground, till_of(ledger), ledger.callers[0].orgs, customers_of(ledger))
+        await exporter.turn()
+        settled_ms = await ledger.now_ms()
+        await move_to(ledger, settled_ms + days * DAY_MS + 1)
+        await ledger.callers[0].orgs.get("acme")
+        await ledger.client.hset(ledger.keys.archive("acme", outcome.period.start_ms), "iv", 7)
+        await pruner_of(ground, exporter).turn()
+        assert len([key async for key in ledger.client.scan_iter(match="*:b:*")]) == kept
+        await lawful(ledger)

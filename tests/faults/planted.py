@@ -177,6 +177,7 @@ OUTBOX: Final = "metering/store/outbox.py"
 WINDOW: Final = "metering/store/window.py"
 EXPORTER: Final = "metering/billing/exporter.py"
 SENDING: Final = "metering/billing/sending.py"
+PRUNING: Final = "metering/billing/pruning.py"
 
 _SUMS: Final = "call('HSET', counter, 's:' .. feature, sealed, 'z:' .. feature, netted)\n"
 _CODE: Final = '        return bool((await self._timed("seal", partition, keys, args))[0] == 1)\n'
@@ -248,3 +249,32 @@ OVERAGE_BUGS: Final = (
     ),
 )
 """Bugs on the way to Stripe, that the crash-point test must catch."""
+
+PRUNE: Final = "metering/store/lua/prune.lua"
+
+_UNLINK: Final = "call('UNLINK', unpack(rows))\n"
+_PRUNED: Final = "        return int(gone) if final else None\n"
+
+PRUNE_BUGS: Final = (
+    Bug(
+        "windows are pruned out of order",
+        ((PRUNE, "from ~= mark or ended > oldest_kept", "ended > oldest_kept"),),
+    ),
+    Bug("a dead window is pruned", ((PRUNE, "written_off = true}", "written_off = true, dead = true}"),)),
+    Bug("the mark is not raised", ((PRUNE, "call('HSET', archive, 'g:' .. feature, mark)\n", ""),)),
+    Bug("windows of a period that is not final are pruned", ((PRUNE, " or not r[2] then", " then"),)),
+    Bug("windows are pruned whatever their age", ((PRUNE, " or ended > oldest_kept then", " then"),)),
+    Bug("the job stops at what must stay", ((PRUNING, "                self._after = place\n", ""),)),
+)
+"""Bugs of pruning that its model test must catch."""
+
+PRUNE_CRASH_BUGS: Final = (
+    Bug(
+        "windows are taken from the list, and then removed",
+        (
+            (PRUNE, _UNLINK, ""),
+            (OUTBOX, _PRUNED, "        if gone:\n            await self._client.unlink(*rows[:gone])\n" + _PRUNED),
+        ),
+    ),
+)
+"""Bugs of pruning that show where a worker dies."""

@@ -1,20 +1,34 @@
-"""Bugs planted on the way to Stripe: the crash-point test, unchanged, catches each."""
+"""Bugs planted on the way to Stripe and after it: the crash-point and model tests, unchanged, catch each."""
 
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.faults.planted import OVERAGE_BUGS, Bug
+from tests.faults.planted import OVERAGE_BUGS, PRUNE_BUGS, PRUNE_CRASH_BUGS, Bug
 from tests.faults.test_planted_bugs import caught, copy
 from tests.support.servers import StoreServer
 
 __all__ = ["copy"]
 
 CRASH_TEST: Final = "tests/faults/test_overage_crashes.py"
+PRUNE_CRASH_TEST: Final = "tests/faults/test_prune_crashes.py"
+PRUNE_MODEL_TEST: Final = "tests/lua/test_prune_model.py"
 
 
 @pytest.mark.parametrize("bug", OVERAGE_BUGS, ids=lambda bug: bug.name)
 def test_crash_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted some crash costs or doubles units, or some window stays for ever."""
     caught(copy, bug, store, CRASH_TEST)
+
+
+@pytest.mark.parametrize("bug", PRUNE_BUGS, ids=lambda bug: bug.name)
+def test_model_test_of_pruning_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+    """With the bug planted a window goes that must stay, or stays that must go, or a law breaks."""
+    caught(copy, bug, store, PRUNE_MODEL_TEST)
+
+
+@pytest.mark.parametrize("bug", PRUNE_CRASH_BUGS, ids=lambda bug: bug.name)
+def test_crash_test_of_pruning_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+    """With the bug planted a worker that dies leaves half a window."""
+    caught(copy, bug, store, PRUNE_CRASH_TEST)

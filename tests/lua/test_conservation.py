@@ -14,24 +14,28 @@ from metering.store import conservation, window_laws
 from metering.store.conservation import check_org, walk
 from metering.store.orgs import OrgChange
 from tests.lua.ledger import Ledger
-from tests.lua.outboxes import delivered, sealed
+from tests.lua.outboxes import delivered, outbox_of, sealed, window_of
 from tests.lua.scenes import calm, event, lawful, move_to, next_year
 from tests.support.servers import StoreServer
 
 UNSEALED: Final = "dirty and unbilled = overage not sealed"
-WINDOWS: Final = "windows follow each other, up to what is sealed"
+WINDOWS: Final = "windows follow each other, from what is pruned up to what is sealed"
+SUMS: Final = "delivered and written off = pruned and windows that are"
 MINUTES: Final = "minutes hold no more than their hour"
 RECORD: Final = "{p00}:o:acme"
 
 
 @dataclass(slots=True)
 class DataSet:
-    """A lawful data set: acme with a closed January and overage in both months, beta on another plan with a hold."""
+    """A lawful data set: acme with a closed January and overage in both months, beta on another plan with a hold,
+    gamma with windows, delta with one of two that is left.
+    """
 
     ledger: Ledger
     january_ms: int
     february_ms: int
     delivered: str
+    kept: str
 
     @property
     def archive(self) -> str:
@@ -42,6 +46,11 @@ class DataSet:
     def window(self) -> str:
         """The key of the window of gamma that was delivered."""
         return f"{{p00}}:b:{self.delivered}"
+
+    @property
+    def pruned(self) -> str:
+        """The key of delta's January, whose first window of two is gone."""
+        return f"{{p00}}:u:delta:{self.january_ms}"
 
     @property
     def day(self) -> str:
@@ -63,6 +72,7 @@ async def data_set(url: str) -> AsyncIterator[DataSet]:
             await caller.counters.track(event("acme", quantity, f"e{quantity}", feature))
         org = await caller.orgs.get("acme")
         assert org is not None
+        pruned, kept = [await overage(ledger, "delta", units) for units in (12, 3)]
         await move_to(ledger, await next_year(ledger, "02-01T10:00:00"))
         await caller.counters.track(event("acme", 12, "e12"))
         await caller.counters.track(event("beta", 1))
@@ -73,8 +83,26 @@ async def data_set(url: str) -> AsyncIterator[DataSet]:
         await delivered(ledger, window)
         await caller.counters.track(event("gamma", 3, "e15"))
         await sealed(ledger, "gamma|scans")
+        await prune(ledger, pruned, org.period.start_ms)
         await lawful(ledger)
-        yield DataSet(ledger, org.period.start_ms, org.period.end_ms, window)
+        yield DataSet(ledger, org.period.start_ms, org.period.end_ms, window, kept)
+
+
+async def overage(ledger: Ledger, org_id: str, units: int) -> str:
+    """A window of what these units are too many, delivered."""
+    await ledger.callers[0].counters.track(event(org_id, units, f"d{units}"))
+    name = await sealed(ledger, f"{org_id}|scans")
+    await delivered(ledger, name)
+    return name
+
+
+async def prune(ledger: Ledger, name: str, start_ms: int) -> None:
+    """Let a window of delta's January go, which is invoiced and final."""
+    outbox, window = outbox_of(ledger), await window_of(ledger, name, "delta")
+    await ledger.callers[0].orgs.get("delta")
+    await ledger.client.hset(ledger.keys.archive("delta", start_ms), "iv", 7)
+    assert await outbox.finalize("delta", start_ms, 9)
+    assert await outbox.prune([window], 0) == 1
 
 
 SPOILT: Final = (
@@ -122,8 +150,20 @@ SPOILT: Final = (
     ("HSET <archive> s:scans 3", UNSEALED, RECORD),
     ("HSET {p00}:o:acme z:scans 1", "0 <= netted <= sealed and given back", f"{RECORD}#scans"),
     ("HSET {p00}:o:gamma s:scans 6", WINDOWS, "{p00}:o:gamma#scans"),
-    ("HSET {p00}:o:gamma d:scans 3", "delivered = windows that are", "{p00}:o:gamma#scans"),
-    ("HSET {p00}:o:gamma q:scans 3", "written off = windows that are", "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma d:scans 3", "delivered >= windows that are", "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma d:scans 5", SUMS, "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma q:scans 3", SUMS, "{p00}:o:gamma#scans"),
+    ("HSET <window> state written_off", "written off >= windows that are", "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma g:scans 4", "windows of final periods alone are pruned", "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma g:scans 3", WINDOWS, "{p00}:o:gamma#scans"),
+    ("HSET {p00}:o:gamma g:scans 2", SUMS, "{p00}:o:gamma#scans"),
+    ("HINCRBY <pruned> g:scans 1", WINDOWS, "<pruned>#scans"),
+    ("HINCRBY <pruned> g:scans -1", WINDOWS, "<pruned>#scans"),
+    ("HDEL <pruned> g:scans", SUMS, "<pruned>#scans"),
+    ("HINCRBY <pruned> q:scans 1", SUMS, "<pruned>#scans"),
+    ("HINCRBY <pruned> d:scans -1", SUMS, "<pruned>#scans"),
+    ("HDEL <pruned> final", "windows of final periods alone are pruned", "<pruned>#scans"),
+    ("HSET <kept> from 1", WINDOWS, "<pruned>#scans"),
     ("DEL <window>", WINDOWS, "{p00}:o:gamma#scans"),
     ("HSET <window> to 8", WINDOWS, "{p00}:o:gamma#scans"),
     ("HSET <window> from 3", WINDOWS, "{p00}:o:gamma#scans"),
@@ -168,7 +208,7 @@ async def test_a_spoilt_figure_breaks_its_law_at_its_place(
 ) -> None:
     async with data_set(store.url) as data:
         names = {"<archive>": data.archive, "<day>": data.day, "<february>": str(data.february_ms)}
-        names["<window>"] = data.window
+        names |= {"<window>": data.window, "<pruned>": data.pruned, "<kept>": f"{{p00}}:b:{data.kept}"}
         for name, value in names.items():
             command, place = command.replace(name, value), place.replace(name, value)
         await data.ledger.client.execute_command(*command.split(" "))
@@ -196,7 +236,7 @@ def _laws_told(tree: ast.Module) -> list[ast.expr]:
 async def test_a_walk_tells_keys_organisations_and_units(store: StoreServer) -> None:
     async with data_set(store.url) as data:
         report = await data.ledger.walk()
-        assert (report.orgs, report.units) == (3, 13 + 2 + 12 + 1 + 14 + 3)
+        assert (report.orgs, report.units) == (4, 13 + 2 + 12 + 3 + 12 + 1 + 14 + 3)
         assert report.keys == await data.ledger.client.dbsize()
 
 

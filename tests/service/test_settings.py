@@ -123,6 +123,7 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("EVENT_RETENTION", "-1d", "a number and a unit"),
         ("EVENT_RETENTION", "401d", "more than 400d"),
         ("HISTORY_DAYS", "61", "greater than or equal to 62"),
+        ("OVERAGE_WINDOW_DAYS", "39", "greater than or equal to 40"),
         ("METRICS_TOP_ORGS", "1001", "less than or equal to 1000"),
         ("JWT_JWKS_URL", "http://id.example/keys", "on loopback only"),
         ("JWT_JWKS_URL", "http://127.0.0.1.id.example/keys", "on loopback only"),
