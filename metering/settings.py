@@ -184,11 +184,7 @@ class Settings(BaseSettings):
         None, "where Stripe is reached; unset: Stripe itself. `metering serve --sandbox` names its own", "an http URL"
     )
     stripe_sandbox_port: int = _setting(
-        0,
-        "port of the Stripe that `metering serve --sandbox` starts; 0 takes any",
-        "a port, 0 to 65535",
-        ge=0,
-        le=65535,
+        0, "port of the Stripe that `metering serve --sandbox` starts; 0: any", "a port, 0 to 65535", ge=0, le=65535
     )
     stripe_shadow_key: Annotated[SecretStr, starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
         None, "a second, test key that everything billed is told to as well", "a test key of Stripe"
@@ -204,11 +200,7 @@ class Settings(BaseSettings):
         le=3600,
     )
     overage_window_days: int = _setting(
-        90,
-        "days a window of overage is kept after its way ended, where its period is final",
-        "a number, 40 to 3660",
-        ge=40,
-        le=3660,
+        90, "days a settled window of overage of a final period is kept", "a number, 40 to 3660", ge=40, le=3660
     )
     late_usage: Literal["invoice_item", "write_off"] = _setting(
         "invoice_item",
