@@ -178,6 +178,8 @@ class Exporter:
             raise
         except Problem as problem:
             log.warning("window not sent", org=window.cut.org_id, window=window.id, code=problem.code)
+        except Exception:  # a fault of ours must not stop the other windows
+            log.exception("window not sent", org=window.cut.org_id, window=window.id)
 
     async def _go(self, window: Window) -> None:
         org_id, meter = window.cut.org_id, self._meters.get(window.cut.feature)

@@ -115,7 +115,8 @@ def test_no_verb_is_left_out() -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 async def test_a_verb_is_a_call_that_stripe_has(stripe_says: Scripted, gateway: LiveGateway, name: str) -> None:
-    stripe_says.answer({"id": "x_1", "object": "list", "url": "/v1", "has_more": False, "data": []})
+    kind = {"send_meter_event": "billing.meter_event", "create_invoice_item": "invoiceitem"}.get(name, "list")
+    stripe_says.answer({"id": "x_1", "object": kind, "url": "/v1", "has_more": False, "data": []})
     await VERBS[name](gateway)
     for request in stripe_says.requests:
         check_request(request.method, request.target, request.body, request.headers.get("content-type", ""))

@@ -1,6 +1,7 @@
 """Every error of Stripe's client, and every answer that is none, becomes one of ours."""
 
 import asyncio
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from metering.billing.errors import (
     Unknown,
 )
 from metering.billing.gateway import MeterEvent
-from metering.billing.gateways.live import ERRORS, LiveGateway, Timeouts, gateway_error
+from metering.billing.gateways.live import BODY_BYTES_MAX, ERRORS, LiveGateway, Timeouts, gateway_error
 from tests.gateways.conftest import Build
 from tests.support.scripted import Scripted, reset, silent, torn
 from tests.support.wait import await_until
@@ -105,6 +106,9 @@ async def test_an_error_of_the_second_api_is_told_by_what_it_means(
         (b"null", 200),
         (b'"yes"', 200),
         (b"\xff", 200),
+        (b"{}", 200),
+        (b'{"status": "maintenance"}', 200),
+        (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", 200),
     ],
 )
 async def test_an_answer_of_somebody_else_leaves_it_open(
@@ -121,6 +125,31 @@ async def test_a_redirect_is_not_followed(stripe_says: Scripted, gateway: LiveGa
     with pytest.raises(Unknown):
         await gateway.send_meter_event(EVENT, attempt=1)
     assert len(stripe_says.requests) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+async def test_an_endless_answer_is_not_read_to_its_end(
+    stripe_says: Scripted, gateway: LiveGateway, packed: bool
+) -> None:
+    body = b'{"object": "billing.meter_event", "a": "' + b"x" * BODY_BYTES_MAX + b'"}'
+    stripe_says.answer(gzip.compress(body) if packed else body, headers={"Content-Encoding": "gzip"} if packed else {})
+    with pytest.raises(Unknown):
+        await gateway.send_meter_event(EVENT, attempt=1)
+
+
+async def test_an_invoice_item_is_there_when_stripe_says_so(stripe_says: Scripted, gateway: LiveGateway) -> None:
+    stripe_says.answer({"status": "maintenance"})
+    with pytest.raises(Unknown):
+        await gateway.create_invoice_item({"customer": "cus_1"}, key="k")
+
+
+@pytest.mark.parametrize("rows", [[None], [1], {"a": 1}], ids=str)
+async def test_a_list_of_something_else_leaves_it_open(
+    stripe_says: Scripted, gateway: LiveGateway, rows: object
+) -> None:
+    stripe_says.answer({"data": rows, "has_more": True})
+    with pytest.raises(Unknown):
+        await gateway.subscriptions("cus_1")
 
 
 async def test_a_proxy_that_says_too_many_is_heard(stripe_says: Scripted, gateway: LiveGateway) -> None:
@@ -177,6 +206,9 @@ async def test_a_cancelled_call_is_cancelled(stripe_says: Scripted, gateway: Liv
         ("-1", None),
         ("nan", None),
         ("inf", None),
+        ("1e300", 3600.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
     ],
 )
 async def test_retry_after_is_read(

@@ -91,8 +91,9 @@ def test_it_is_a_gateway(gateway: LiveGateway) -> None:
 async def test_a_verb_is_one_call(
     stripe_says: Scripted, gateway: LiveGateway, verb: Verb, call: str, form: dict[str, str]
 ) -> None:
-    stripe_says.answer({"id": "x_1", "unit_amount_decimal": "0.50", "metadata": {"a": "b"}, "created": 5})
-    assert await verb(gateway) == {"id": "x_1", "unit_amount_decimal": "0.50", "metadata": {"a": "b"}, "created": 5}
+    told = {"id": "x_1", "object": "invoiceitem", "unit_amount_decimal": "0.50", "metadata": {"a": "b"}, "created": 5}
+    stripe_says.answer(told)
+    assert await verb(gateway) == told
     (request,) = stripe_says.requests
     assert f"{request.method} {request.path}" == call
     assert dict(request.form) == form

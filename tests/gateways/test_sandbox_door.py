@@ -100,6 +100,13 @@ async def test_a_wrong_parameter_is_400_and_named(world: World, form: str, code:
     assert headers["Stripe-Should-Retry"] == "false"
 
 
+@pytest.mark.parametrize("steps", [21, 20_000])
+async def test_a_name_of_too_many_steps_is_400(world: World, steps: int) -> None:
+    form = f"{METER}&metadata{'[a]' * steps}=1"
+    status, error, _ = await asked(world, "POST", "/v1/billing/meters", data=form, headers=KEY | FORM)
+    assert (status, "steps" in error["message"]) == (400, True)
+
+
 async def test_another_version_of_the_api_is_400(world: World) -> None:
     headers = KEY | {"Stripe-Version": "2025-03-31.basil"}
     status, error, _ = await asked(world, "GET", "/v1/account", headers=headers)

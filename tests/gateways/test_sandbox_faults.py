@@ -113,6 +113,29 @@ async def test_a_switch_that_there_is_not_is_refused_by_name(world: World, body:
         assert all(kind in told["error"]["message"] for kind in (KINDS if "kind" in body else ("kind", "path")))
 
 
+@pytest.mark.parametrize(
+    ("where", "body"),
+    [
+        ("faults", {"kind": "timeout_after", "count": "x"}),
+        ("faults", {"kind": "timeout_after", "seconds": "x"}),
+        ("faults", {"kind": "html", "headers": {"A\r\nB": "c"}}),
+        ("faults", {"kind": "html", "headers": 5}),
+        ("faults", {"kind": "html", "path": 5}),
+        ("deliveries", {"kind": "delay", "count": "x"}),
+        ("deliveries", {"kind": "delay", "seconds": "x"}),
+        ("deliveries", {"kind": "outage", "seconds": "x"}),
+        ("deliveries", {"kind": "drop", "type": 5}),
+    ],
+    ids=str,
+)
+async def test_a_switch_that_would_break_every_request_is_refused(
+    world: World, where: str, body: dict[str, Any]
+) -> None:
+    async with world.http.post(f"{world.url}/sandbox/{where}", json=body) as answer:
+        assert answer.status == 400
+    await make(world)
+
+
 async def test_requests_of_others_go_on_while_one_hangs(world: World) -> None:
     await fault(world, "timeout_after", path="/v1/products")
     hanging = asyncio.create_task(make(world))

@@ -424,3 +424,22 @@ async def test_a_corrupt_organisation_does_not_hold_up_the_others(store: StoreSe
         await ledger.client.hset(ledger.keys.record("acme"), "y:scans", "junk")
         await exporter_of(ledger, till).turn()
         assert till.sums() == {"cus_2": 2}
+
+
+async def test_a_fault_of_ours_with_one_window_does_not_hold_up_the_others(store: StoreServer) -> None:
+    async with selling(store.url) as (ledger, till):
+        await customer_of(ledger, "beta", "cus_2")
+        await track(ledger, 12, "beta")
+
+        async def odd(sent: MeterEvent) -> None:
+            if sent.customer == CUSTOMER:
+                raise TypeError("an answer that nobody thought of")
+
+        till.on_call = odd
+        await exporter_of(ledger, till, at_once=1).turn()
+        assert till.sums() == {"cus_2": 2}
+        till.on_call = None
+        await after(ledger, LONG_MS)
+        await exporter_of(ledger, till).turn()
+        assert till.sums() == {CUSTOMER: 3, "cus_2": 2}
+        await lawful(ledger)

@@ -14,6 +14,9 @@ from metering.clock import MS_PER_S, Clock
 _MESSAGE_MAX: Final = 300
 """Enough for every text of Stripe's that names a parameter and an id; a page of HTML is cut."""
 
+RETRY_AFTER_MAX_S: Final = 3600.0
+"""Stripe's limits count by the second; who asks for more than an hour made a slip, and would stop billing for years."""
+
 _SECRET: Final = re.compile(r"\b(?:[srp]k|whsec)_[\w*]+")
 
 
@@ -43,25 +46,27 @@ class StripeClock:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `Retry-After` asks to wait (RFC 9110 10.2.3: a number, or a date); None where it says nothing."""
+    """Seconds that `Retry-After` asks to wait (RFC 9110 10.2.3: a number, or a date), RETRY_AFTER_MAX_S at most; None
+    where it says nothing.
+    """
     text = headers.get("Retry-After", "").strip()
     try:
         seconds = float(text)
     except ValueError:
         return _until(text, headers)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return min(seconds, RETRY_AFTER_MAX_S) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _until(text: str, headers: Mapping[str, str]) -> float | None:
     """Seconds from the answer's own `Date` to the date in `text`: no clock of ours is asked."""
     end, start = _moment(text), _moment(headers.get("Date", ""))
-    return max(0.0, (end - start).total_seconds()) if end and start else None
+    return min(max(0.0, (end - start).total_seconds()), RETRY_AFTER_MAX_S) if end and start else None
 
 
 def _moment(text: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: a year beyond all integers of C
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 

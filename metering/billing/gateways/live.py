@@ -42,6 +42,9 @@ RETRIES: Final = 2
 Never after 429, which it hands on. Pushes are repeated by the outbox alone: it keeps what was tried over restarts.
 """
 
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A page of 100 events has half a MB, and the largest subscriptions and invoices are smaller."""
+
 _ID: Final = re.compile(r"\w[\w-]{0,254}", re.ASCII)
 """An id of Stripe's. An empty one would turn a read of one object into the list of all."""
 
@@ -141,7 +144,7 @@ class Transport(stripe.AIOHTTPClient):
             # A redirect would turn a push into a read of something else, and its answer into a success.
             async with self._session.request(*args, **settings, allow_redirects=False) as answer:
                 self._stripe_clock.note(answer.headers)
-                body = await answer.read()
+                body = await _whole(answer)
         except Exception as error:  # noqa: BLE001 - whatever breaks, nobody knows what became of the request
             self._handle_request_error(error)
         told = answer.headers.copy()
@@ -239,6 +242,17 @@ def _hush() -> None:
     logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, unpacked. Raises ValueError for more than BODY_BYTES_MAX of it: a worker must not die of an answer."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > BODY_BYTES_MAX:
+            raise ValueError(f"an answer of more than {BODY_BYTES_MAX} bytes")
+    return b"".join(pieces)
+
+
 def _somebody_else(status: int, headers: Mapping[str, str]) -> stripe.StripeError:
     """What to raise for an answer of somebody on the way: HTML, or JSON of another shape."""
     made: Any = stripe.APIConnectionError  # its constructor has no types
@@ -266,6 +280,8 @@ def _mapped() -> Iterator[None]:
         raise gateway_error(error) from None
     except TimeoutError:
         raise Unknown("Stripe took too long") from None
+    except RecursionError:
+        raise Unknown("the answer is nested more deeply than any of Stripe's") from None
 
 
 def gateway_error(error: stripe.StripeError) -> GatewayError:

@@ -53,11 +53,12 @@ class Verbs(abc.ABC):
         }
         key = f"{event.identifier}-{attempt}"
         try:
-            await self._ask(self._v1.billing.meter_events.create_async, params=params, key=key, repeats=False)
+            made = await self._ask(self._v1.billing.meter_events.create_async, params=params, key=key, repeats=False)
         except Refused as error:
             if tells_of(error, event.identifier):
                 raise as_duplicate(error) from None
             raise
+        _check_kind(made, "billing.meter_event")
 
     async def meter_usage(self, meter_id: str, customer: str, start_s: int, end_s: int) -> int:
         """The sum over the whole time. Stripe tells it as a float, exact up to 15 digits."""
@@ -206,7 +207,9 @@ class Verbs(abc.ABC):
 
     async def create_invoice_item(self, params: Params, *, key: str) -> StripeObject:
         """One attempt to put an amount on the next invoice."""
-        return await self._ask(self._v1.invoice_items.create_async, params=params, key=key, repeats=False)
+        made = await self._ask(self._v1.invoice_items.create_async, params=params, key=key, repeats=False)
+        _check_kind(made, "invoiceitem")
+        return made
 
     # What happened
 
@@ -258,9 +261,15 @@ class Verbs(abc.ABC):
 def _page(answer: StripeObject) -> tuple[list[StripeObject], bool]:
     """The rows of a page, and whether another one follows it."""
     rows = answer.get("data")
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Unknown("a list of Stripe has no data")
     return rows, bool(rows and answer.get("has_more"))
+
+
+def _check_kind(made: StripeObject, kind: str) -> None:
+    """Raises Unknown for a yes that is none of Stripe's: somebody on the way may answer 200 and JSON to everything."""
+    if made.get("object") != kind:
+        raise Unknown(f"the answer is no {kind}")
 
 
 def endless() -> Refused:

@@ -34,6 +34,15 @@ class Fault:
     seconds: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises TypeError for what would break each request that meets it."""
+        texts = [self.kind, self.path, self.method]
+        if isinstance(self.headers, dict):
+            texts += [*self.headers, *self.headers.values()]
+        fits = all(isinstance(text, str) and text.isprintable() for text in texts) and isinstance(self.count, int)
+        if not fits or not isinstance(self.seconds, int | float | None) or not isinstance(self.headers, dict):
+            raise TypeError("`count` and `seconds` are numbers, `headers` are names and texts")
+
     def shown(self) -> dict[str, Any]:
         """As JSON."""
         return {name: getattr(self, name) for name in self.__slots__}

@@ -33,6 +33,11 @@ class Switch:
     count: int = 1
     seconds: int = 60
 
+    def __post_init__(self) -> None:
+        """Raises TypeError for what would break each delivery that meets it."""
+        if not (isinstance(self.type, str) and isinstance(self.count, int) and isinstance(self.seconds, int)):
+            raise TypeError("`type` is a text, `count` and `seconds` are whole numbers")
+
     def shown(self) -> dict[str, Any]:
         """As JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
