@@ -9,12 +9,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from metering.billing.breaker import Breaker, delay_ms
-from metering.billing.errors import GatewayError
+from metering.billing.coverage import Cover
+from metering.billing.errors import GatewayError, Unknown
 from metering.billing.late import Late, Way
 from metering.billing.meter_reports import MeterReport
 from metering.billing.sending import Fate, Sender, Sent, sent_of
@@ -43,6 +44,7 @@ OUTAGES: Final = (StorageUnavailable, Overloaded, ClockUnsafe, LedgerFull)
 log = structlog.get_logger(__name__)
 
 Pause = Callable[[float], Awaitable[None]]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Parts:
     lanes: Lanes
     sender: Sender
     late: Late
+    coverage: Cover
     pace: StorePace
     breaker: Breaker
     stripe_ms: Callable[[], int | None]
@@ -127,14 +130,25 @@ class Exporter:
         org_id, feature, *_ = member.split("|")
         try:
             customer, stored = await self._outbox.customer(org_id)
-            if customer and self._meters.get(feature):
+            if customer and self._meters.get(feature) and await self._is_paid(member, customer):
                 await self._outbox.seal(member)
             else:
                 await self._outbox.park(member, stored)
         except OUTAGES:
             raise
+        except GatewayError as error:
+            log.warning("overage not sealed", org=org_id, feature=feature, code=error.code)
         except Problem as problem:
             log.warning("overage not sealed", org=org_id, feature=feature, code=problem.code)
+
+    async def _is_paid(self, member: str, customer: str) -> bool:
+        """Whether an invoice will show a counter's overage. Raises GatewayError where Stripe is asked in vain."""
+        org_id, feature, *closed = member.split("|")
+        org = await self._parts.orgs.get(org_id)
+        paid = org is None or self._parts.coverage.paid(org, feature, closed=bool(closed))
+        if org is None or paid is not None:
+            return bool(paid)
+        return await self._ask(lambda: self._parts.coverage.ask_paid(org, customer, feature))
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,6 +190,9 @@ class Exporter:
             await self._go(window)
         except OUTAGES:
             raise
+        except GatewayError as error:
+            wait_ms = delay_ms(window.attempts, error.retry_after_s)
+            await self._outbox.postpone(window, await self._parts.orgs.server_now() + wait_ms)
         except Problem as problem:
             log.warning("window not sent", org=window.cut.org_id, window=window.id, code=problem.code)
         except Exception:  # a fault of ours must not stop the other windows
@@ -185,10 +202,10 @@ class Exporter:
         org_id, meter = window.cut.org_id, self._meters.get(window.cut.feature)
         org = await self._parts.orgs.get(org_id)
         now_ms = await self._parts.orgs.server_now()
-        invoiced = await self._outbox.invoiced(window)
         customer = window.customer if not window.fresh else (await self._outbox.customer(org_id))[0]
         if not customer or not meter:
             return await self._outbox.postpone(window, now_ms + WAIT_MS)
+        invoiced = await self._invoiced(window, customer, now_ms)
         way = Way(window.sink, window.amount_minor)
         if window.fresh:
             sold = None if org is None else org.profile.subscription
@@ -201,6 +218,14 @@ class Exporter:
         if doubtful(window, now_ms, invoiced=bool(invoiced)):
             return await self._reconcile(window, lane, meter, now_ms)
         return await self._attempt(window, lane, meter, Start(customer, way.sink, 0, way.amount_minor, invoiced))
+
+    async def _invoiced(self, window: Window, customer: str, now_ms: int) -> str:
+        """When the invoice of a window's period was finalised, '' where it was not; Stripe's word where ours is old."""
+        invoiced = await self._outbox.invoiced(window)
+        if invoiced or not self._parts.coverage.doubts(window, now_ms):
+            return invoiced
+        await self._ask(lambda: self._parts.coverage.ask_final(window, customer))
+        return await self._outbox.invoiced(window)
 
     async def _take(self, lane: str, window: Window) -> bool:
         """Have the lane, also after a window that has no more use for it."""
@@ -242,6 +267,19 @@ class Exporter:
         """Wait until a call to Stripe has its place among those of all workers."""
         while wait_s := await self._parts.pace.wait_s():
             await self._parts.pause(wait_s)
+
+    async def _ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Stripe's answer to a question, in its turn. Raises GatewayError, which the breaker has heard of by then."""
+        if self._breaker.open:
+            raise Unknown("Stripe is left alone for now")
+        await self._paced()
+        try:
+            found = await question()
+        except GatewayError as error:
+            self._breaker.failed(at_once=sent_of(error).barred)
+            raise
+        self._breaker.ok()
+        return found
 
     def _stamp(self, window: Window) -> int:
         """The window's time at Stripe: that of its last unit, which Stripe's clock may not have reached."""
@@ -292,14 +330,7 @@ class Exporter:
         quiet_ms = (window.tried_ms or 0) + QUIET_MS
         if now_ms < quiet_ms:
             return await self._outbox.postpone(window, quiet_ms)
-        await self._paced()
-        try:
-            found = await self._parts.sender.hour_usage(window, meter)
-        except GatewayError as error:
-            sent = sent_of(error)
-            self._breaker.failed(at_once=sent.barred)
-            return await self._outbox.postpone(window, now_ms + delay_ms(window.attempts, sent.retry_after_s))
-        self._breaker.ok()
+        found = await self._ask(lambda: self._parts.sender.hour_usage(window, meter))
         known = sum(rows.values())
         if found == known + window.units:
             return await self._delivered(window, lane)

@@ -21,6 +21,11 @@ https://docs.stripe.com/api/invoices/object#invoice_object-status
 """
 
 
+CYCLE: Final = "subscription_cycle"
+FIRST: Final = "subscription_create"
+"""https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason"""
+
+
 @dataclass(frozen=True, slots=True)
 class Billed:
     """An invoice of a subscription as we read it. It bills the usage of periods that ended in (from_ms, until_ms].

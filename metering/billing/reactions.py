@@ -13,11 +13,21 @@ import structlog
 
 from metering.billing.errors import NotThere
 from metering.billing.gateway import StripeObject
-from metering.billing.invoices import Billed, billed
+from metering.billing.invoices import CYCLE, FIRST, Billed, billed
 from metering.billing.meter_reports import MeterReport, report_of
 from metering.billing.payers import Payers, Source
 from metering.billing.prices import Prices
-from metering.billing.subscriptions import Policy, Reading, id_of, is_ours, org_named, plan_after, settled, synced
+from metering.billing.subscriptions import (
+    Policy,
+    Reading,
+    id_of,
+    is_ours,
+    org_named,
+    plan_after,
+    settled,
+    synced,
+    taking,
+)
 from metering.names import is_org_id
 from metering.store.effects import ACTOR, Decide, Decision, Effects
 from metering.store.org import Org
@@ -30,10 +40,6 @@ GRACE_S: Final = 60.0
 
 _PAID: Final = frozenset({"paid", "no_payment_required"})
 """https://docs.stripe.com/api/checkout/sessions/object#checkout_session_object-payment_status"""
-
-_CYCLE: Final = "subscription_cycle"
-_FIRST: Final = "subscription_create"
-"""https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason"""
 
 log = structlog.get_logger(__name__)
 
@@ -194,8 +200,8 @@ class Reactions:
 
     async def _periods(self, org_id: str, reading: Reading, invoice: Billed) -> None:
         """Push or freeze what an invoice bills, once our period has closed where Stripe's has."""
-        org = await self._effects.apply(org_id, None, self._read(reading))
-        if org is None or invoice.reason == _FIRST:
+        org = await self._effects.apply(org_id, None, taking(reading, self._prices, self._policy))
+        if org is None or invoice.reason == FIRST:
             return
         closed = await self._effects.closed(org_id, invoice.from_ms, invoice.until_ms)
         for start_ms in closed:
@@ -203,7 +209,7 @@ class Reactions:
                 await self._hooks.flush(org_id, start_ms)
             else:
                 await self._effects.freeze(org_id, start_ms, invoice.final_ms)
-        if invoice.final_ms is None and invoice.reason != _CYCLE:
+        if invoice.final_ms is None and invoice.reason != CYCLE:
             await self._hooks.flush(org_id, org.period.start_ms)
 
     async def _note(self, event: StripeEvent, org_id: str, *words: str) -> bool:
@@ -221,17 +227,6 @@ class Reactions:
         return False
 
     # ── decisions ────────────────────────────────────────────────────────────────────────────────────────
-
-    def _read(self, reading: Reading) -> Decide:
-        """Takes a reading over, without a word in the trail; nothing where it says nothing new."""
-
-        def decide(org: Org, now_ms: int) -> Decision | None:
-            profile, moved = synced(org, reading, self._prices, now_ms)
-            if (profile, moved) == (org.profile, Alignment(None, org.period)):
-                return None
-            return Decision(plan_after(org, profile, self._policy), profile, moved, ())
-
-        return decide
 
     def _taken(self, event: StripeEvent, reading: Reading, invoice: Billed | None) -> Decide:
         """Takes a reading over with what an invoice says, and tells the trail."""

@@ -13,7 +13,8 @@ import structlog
 from metering.billing.gateway import StripeObject
 from metering.billing.prices import Prices
 from metering.clock import MS_PER_S
-from metering.store.org import Org, Profile, Subscription
+from metering.store.effects import Decide, Decision
+from metering.store.org import GRANTING, Org, Profile, Subscription
 from plans.billing_periods import Alignment, aligned, last_counted_ms, monthly
 from plans.dunning import Standing, grace_end_ms, standing
 from plans.periods import Period
@@ -82,6 +83,24 @@ def synced(org: Org, reading: Reading, prices: Prices, now_ms: int) -> tuple[Pro
         return profile, stays
     after = replace(profile, subscription=current, stripe_customer_id=reading.customer)
     return after, aligned(org.period, current.period, now_ms, _last_ms(org)) if current.grants else stays
+
+
+def taking(reading: Reading, prices: Prices, policy: Policy) -> Decide:
+    """Takes a reading over, without a word in the trail; nothing where it says nothing new."""
+
+    def decide(org: Org, now_ms: int) -> Decision | None:
+        profile, moved = synced(org, reading, prices, now_ms)
+        if (profile, moved) == (org.profile, Alignment(None, org.period)):
+            return None
+        return Decision(plan_after(org, profile, policy), profile, moved, ())
+
+    return decide
+
+
+def sells(subscription: StripeObject, org: Org, reading: Reading, prices: Prices, feature: str) -> bool:
+    """Whether a subscription of a reading is the organisation's, in force, and has a metered price of the feature."""
+    priced = any(prices.feature_of(item["price"]) == feature for item in _items(subscription))
+    return priced and subscription["status"] in GRANTING and _is_own(subscription, org, reading)
 
 
 def settled(profile: Profile, now_ms: int, policy: Policy) -> Profile:

@@ -10,6 +10,7 @@ from typing import Final
 from metering.billing.breaker import Breaker
 from metering.billing.catch_up import LOOK_S, CatchUp
 from metering.billing.checkout import Checkout
+from metering.billing.coverage import Cover, Coverage
 from metering.billing.desk import Desk
 from metering.billing.exporter import Exporter, Parts
 from metering.billing.gateway import Gateway
@@ -107,10 +108,12 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     if gateway is None:
         return Billing(intake, desk)
     stack.push_async_callback(gateway.close)
-    exporter = exporter_of(ground, gateway, orgs, customers)
+    word = _word_of(ground, gateway, orgs, customers)
+    coverage = Coverage(gateway, word.payers, word.effects, word.prices, word.policy, ground.clock.monotonic)
+    exporter = exporter_of(ground, gateway, orgs, customers, coverage)
     reconciler = reconciler_of(ground, gateway, orgs, customers)
     hooks = Hooks(exporter.flush, exporter.linked, exporter.reported)
-    reactions = _reactions(ground, gateway, orgs, customers, hooks)
+    reactions = Reactions(gateway, word.payers, word.effects, word.prices, word.policy, hooks)
     worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
     catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
     return Billing(
@@ -166,7 +169,7 @@ def gateway_of(settings: Settings, clock: Clock) -> Gateway | None:
         raise GateRefusedError(f"Stripe: {error}") from error
 
 
-def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers) -> Exporter:
+def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers, coverage: Cover) -> Exporter:
     """Overage on its way to Stripe."""
     settings, client, keys, fake = ground.settings, ground.client, ground.keys, ground.fake
     return Exporter(
@@ -176,6 +179,7 @@ def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers)
             lanes=Lanes(client, keys, customers, fake=fake),
             sender=Sender(gateway, ground.catalogue.currency),
             late=Late(ground.catalogue, writes_off=settings.late_usage == "write_off"),
+            coverage=coverage,
             pace=StorePace(client, keys, settings.stripe_rate, fake=fake),
             breaker=Breaker(ground.clock.monotonic),
             stripe_ms=gateway.stripe_ms,
@@ -217,14 +221,22 @@ def repairer_of(ground: Ground, gateway: Till, desk: Desk, customers: Customers)
     return Repairer(desk, lanes, Sender(gateway, ground.catalogue.currency), meters)
 
 
-def _reactions(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers, hooks: Hooks) -> Reactions:
-    """What Stripe's events make us do."""
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """What it takes to bring organisations to what Stripe says, by an event or because it was asked."""
+
+    payers: Payers
+    effects: Effects
+    prices: Prices
+    policy: Policy
+
+
+def _word_of(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers) -> _Word:
     settings, catalogue = ground.settings, ground.catalogue
     effects = Effects(ground.client, ground.keys, orgs, catalogue, ground.time, ground.codec, fake=ground.fake)
     prices = Prices(catalogue, variables_of(settings))
     policy = Policy(catalogue.default_plan, settings.grace_days, settings.overdue_action == "downgrade")
-    payers = Payers(gateway, customers, orgs, effects, prices)
-    return Reactions(gateway, payers, effects, prices, policy, hooks)
+    return _Word(Payers(gateway, customers, orgs, effects, prices), effects, prices, policy)
 
 
 def variables_of(settings: Settings) -> dict[str, str]:

@@ -10,7 +10,7 @@ from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
-from tests.lua.exporting import SOLD, always_drained, till_of
+from tests.lua.exporting import SOLD, Trusting, always_drained, till_of
 from tests.lua.ledger import SECRET, Ledger
 from tests.lua.outboxes import CUSTOMER, customer_of
 from tests.lua.scenes import DAY_MS, calm, event, lawful, move_to
@@ -51,7 +51,9 @@ async def test_the_exporter_as_wired_bills_overage_once(store: StoreServer) -> N
         await ledger.callers[0].counters.track(event("acme", 13))
         till = till_of(ledger)
         for _ in range(2):
-            await exporter_of(ground_of(ledger, Settings()), till, ledger.callers[0].orgs, customers_of(ledger)).turn()
+            await exporter_of(
+                ground_of(ledger, Settings()), till, ledger.callers[0].orgs, customers_of(ledger), Trusting()
+            ).turn()
         assert till.sums() == {CUSTOMER: 3}
 
 
@@ -63,7 +65,7 @@ async def test_windows_go_after_the_days_that_are_set_once_their_period_is_final
         ground = ground_of(ledger, Settings(overage_window_days=90))
         await customer_of(ledger)
         outcome = await ledger.callers[0].counters.track(event("acme", 13))
-        exporter = exporter_of(ground, till_of(ledger), ledger.callers[0].orgs, customers_of(ledger))
+        exporter = exporter_of(ground, till_of(ledger), ledger.callers[0].orgs, customers_of(ledger), Trusting())
         await exporter.turn()
         settled_ms = await ledger.now_ms()
         await move_to(ledger, settled_ms + days * DAY_MS + 1)

@@ -7,8 +7,10 @@ from metering.billing.exporter import Exporter, Parts
 from metering.billing.late import Late
 from metering.billing.sending import Sender
 from metering.clock import HandClock
+from metering.store.org import Org
 from metering.store.outbox import Outbox
 from metering.store.pace import StorePace
+from metering.store.window import Window
 from tests.lua.ledger import CATALOGUE, Ledger
 from tests.lua.outboxes import lanes_of, outbox_of
 from tests.support.till import Till
@@ -21,6 +23,26 @@ SOLD: Final = CATALOGUE.replace(
     'open = { title = "Open", unit = "call", stripe_meter_event = "open_over" }',
 )
 """The tests' catalogue; scans and open have a meter, and scans alone a price."""
+
+
+class Trusting:
+    """Believes that an invoice is to come for whatever has a customer, so that Stripe need not be asked."""
+
+    def paid(self, org: Org, feature: str, *, closed: bool) -> bool | None:
+        """Yes."""
+        return True
+
+    async def ask_paid(self, org: Org, customer: str, feature: str) -> bool:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    def doubts(self, window: Window, now_ms: int) -> bool:
+        """No."""
+        return False
+
+    async def ask_final(self, window: Window, customer: str) -> None:
+        """Nobody asks."""
+        raise NotImplementedError
 
 
 async def no_pause(seconds: float) -> None:
@@ -46,6 +68,7 @@ def parts_of(ledger: Ledger, till: Any, *, client: Any = None, outbox: Outbox | 
         "lanes": lanes_of(ledger, client=client),
         "sender": Sender(till, ledger.catalogue.currency),
         "late": late,
+        "coverage": Trusting(),
         "pace": StorePace(client or ledger.client, ledger.keys, 1000),
         "breaker": Breaker(HandClock(0).monotonic),
         "stripe_ms": till.stripe_ms,
