@@ -15,7 +15,7 @@ from metering.billing.gateway import StripeObject
 from metering.billing.invoices import FIRST, Billed, billed
 from metering.billing.payers import Payers, Source
 from metering.billing.prices import Prices
-from metering.billing.subscriptions import Policy, Reading, sells, taking
+from metering.billing.subscriptions import Policy, sells, taking
 from metering.store.effects import Effects
 from metering.store.org import Org
 from metering.store.window import Sink, Window
@@ -79,10 +79,10 @@ class Coverage:
     def paid(self, org: Org, feature: str, *, closed: bool) -> bool | None:
         """Whether somebody pays for overage of a feature, of a closed period or of the running one; None: ask.
 
-        What a subscription that ended still owes is for its last invoice.
+        What a subscription that ended still owes is for its last invoice. One without a metered price bills no overage.
         """
         sold = org.profile.subscription
-        if sold is not None and (sold.grants or closed):
+        if sold is not None and feature in sold.metered and (sold.grants or closed):
             return True
         return False if self._remembered(org.org_id, feature) else None
 
@@ -94,11 +94,10 @@ class Coverage:
         reading = await self._payers.read(org.org_id, customer)
         if reading is None or not (reading.subscriptions or await self._known(customer)):
             return True
-        after = await self._effects.apply(org.org_id, None, taking(reading, self._prices, self._policy))
-        sold = None if after is None else after.profile.subscription
-        if (sold is not None and sold.grants) or self._sold(org, reading, feature):
+        await self._effects.apply(org.org_id, None, taking(reading, self._prices, self._policy))
+        if any(sells(one, org, reading, self._prices, feature) for one in reading.subscriptions):
             return True
-        log.warning("overage of a customer without a subscription", org=org.org_id, feature=feature)
+        log.warning("overage that no subscription bills", org=org.org_id, feature=feature)
         self._remember(org.org_id, feature, UNPAID_S)
         return False
 
@@ -139,10 +138,6 @@ class Coverage:
         except NotThere:
             return False
         return True
-
-    def _sold(self, org: Org, reading: Reading, feature: str) -> bool:
-        """Whether a subscription without a plan of ours sells the feature by itself."""
-        return any(sells(one, org, reading, self._prices, feature) for one in reading.subscriptions)
 
     def _remembered(self, org_id: str, what: str | int) -> bool:
         return self._monotonic() < self._until.get((org_id, what), 0.0)

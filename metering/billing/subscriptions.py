@@ -172,6 +172,7 @@ def _sold(one: StripeObject, kept: Subscription | None, prices: Prices, now_ms: 
         anchor_ms=one["billing_cycle_anchor"] * MS_PER_S,
         period=_period(items, base or items[0], prices, now_ms),
         cancel_at_period_end=bool(one.get("cancel_at_period_end")),
+        metered=frozenset(feature for item in items if (feature := prices.feature_of(item["price"]))),
     )
 
 

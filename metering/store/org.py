@@ -44,7 +44,7 @@ class Subscription:
     """What Stripe said last of the organisation's current subscription: https://docs.stripe.com/api/subscriptions.
 
     `plan` is what its price buys, `since_ms` when it began, `anchor_ms` what its months are computed from, `period`
-    that of its metered items.
+    that of its metered items, `metered` the features whose overage they bill.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Subscription:
     anchor_ms: int
     period: Period
     cancel_at_period_end: bool = False
+    metered: frozenset[str] = frozenset()
 
     @property
     def grants(self) -> bool:
@@ -227,12 +228,12 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
 
 def _subscription_text(one: Subscription) -> str:
     return json.dumps([one.id, one.status, one.plan, one.since_ms, one.anchor_ms, one.period.start_ms,
-                       one.period.end_ms, one.cancel_at_period_end])  # fmt: skip
+                       one.period.end_ms, one.cancel_at_period_end, *sorted(one.metered)])  # fmt: skip
 
 
 def _subscription(text: str) -> Subscription:
-    name, status, plan, since_ms, anchor_ms, start_ms, end_ms, ends = json.loads(text)
-    return Subscription(name, status, plan, since_ms, anchor_ms, Period(start_ms, end_ms), ends)
+    name, status, plan, since_ms, anchor_ms, start_ms, end_ms, ends, *metered = json.loads(text)
+    return Subscription(name, status, plan, since_ms, anchor_ms, Period(start_ms, end_ms), ends, frozenset(metered))
 
 
 def _debts_text(debts: Mapping[str, Debt]) -> str:
