@@ -1,6 +1,7 @@
 """Events of one tick in one call: in order, bounded, and each answered whatever becomes of its request."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any, Final
 
 import pytest
@@ -111,8 +112,8 @@ async def test_a_request_that_is_cancelled_after_it_was_taken_is_counted_all_the
         task = asyncio.create_task(caller.counters.track(event("acme", 5, "e1")))
         for _ in range(ticks):
             await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        answered = not task.cancel()  # a store that is quick enough, on a machine that is not
+        with nullcontext() if answered else pytest.raises(asyncio.CancelledError):
             await task
 
         async def counted() -> bool:

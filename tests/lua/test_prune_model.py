@@ -25,7 +25,6 @@ SEED: Final = int(os.environ["MODEL_SEED"])
 STEPS: Final = 150
 KEEP_MS: Final = 40 * DAY_MS
 ORGS: Final = ("acme", "beta")
-DONE: Final = frozenset({State.DELIVERED, State.WRITTEN_OFF})
 
 Chain = tuple[str, int]
 """Whose windows, and of which period."""
@@ -82,8 +81,12 @@ class Run:
         chains = [chain for name, chain in sorted((await self.chains()).items()) if await self.is_final(name)]
         fronts = [one for chain in chains for one in chain[:2] if one.state is State.DELIVERED]
         if fronts and self.random.random() < 0.6:
-            assert await self.outbox.settle(self.random.choice(fronts), State.DEAD, revoked=True)
+            struck = self.random.choice(fronts)
+            assert await self.outbox.settle(struck, State.DEAD, revoked=True)
             self.met["revoked"] += 1
+            if self.random.random() < 0.4:  # nobody looks at it for weeks
+                await self.go_on(KEEP_MS)
+                await self.prune_of(chain_of(struck), (await self.chains())[chain_of(struck)])
 
     async def go_again(self) -> None:
         for window in await self.dead():
@@ -107,7 +110,10 @@ class Run:
 
     async def wait(self) -> None:
         """Hours or weeks pass, and months close."""
-        await move_to(self.ledger, await self.ledger.now_ms() + self.random.choice((HOUR_MS, 9 * DAY_MS, 25 * DAY_MS)))
+        await self.go_on(self.random.choice((HOUR_MS, 9 * DAY_MS, 25 * DAY_MS)))
+
+    async def go_on(self, ms: int) -> None:
+        await move_to(self.ledger, await self.ledger.now_ms() + ms)
         for org_id in ORGS:
             await self.ledger.callers[0].orgs.get(org_id)
 
@@ -128,7 +134,11 @@ class Run:
             return
         final = [pair for pair in sorted(chains.items()) if await self.is_final(pair[0])]
         name, chain = self.random.choice(final if final and self.random.random() < 0.8 else sorted(chains.items()))
-        named = self.random.choice((chain, chain[1:] or chain, self.random.sample(chain, len(chain))))
+        await self.prune_of(
+            name, self.random.choice((chain, chain[1:] or chain, self.random.sample(chain, len(chain))))
+        )
+
+    async def prune_of(self, name: Chain, named: list[Window]) -> None:
         expected = await self.expected(name, named)
         assert await self.outbox.prune(named, KEEP_MS) == expected
 
@@ -166,10 +176,13 @@ class Run:
     def stays(self, name: Chain, window: Window, oldest_kept_ms: int) -> str:
         if window.cut.from_units != self.marks[name]:
             return "not next"
-        if window.state not in DONE:
-            return "dead" if window.state is State.DEAD else "on its way"
+        if window.state in OPEN:
+            return "on its way"
         assert window.settled_ms is not None
-        return "too young" if window.settled_ms > oldest_kept_ms else "gone"
+        young = window.settled_ms > oldest_kept_ms
+        if window.state is State.DEAD:
+            return "dead, and young" if young else "dead"
+        return "too young" if young else "gone"
 
     async def late_word(self) -> None:
         """Of a window that went, whatever is said changes not a byte."""
