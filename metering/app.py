@@ -202,12 +202,11 @@ class App:
             *credentials.loops,
             Loop("metrics", measures.flush, FLUSH_S),
             Loop("queue", consumer.turn, TURN_S, queue.woken),
+            Loop("catalogue", orgs.follow_catalogue, SWEEP_S),
         )
         loops += (Loop("test clock", orgs.follow, FOLLOW_S),) if settings.test_clock else ()
-        tidying = (
-            *self._tidying(ground, orgs, holds, raw_log),
-            *(Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs),
-        )
+        jobs = (Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs)
+        tidying = (*self._tidying(ground, orgs, holds, raw_log), *jobs)
         await stack.enter_async_context(Workers(*loops, *(tidying if self._tidies else ())))
         vitals = self._vitals(stack, ground, counters)
         return self._wired(
@@ -228,6 +227,7 @@ class App:
             ground.codec,
             fake=ground.fake,
             customers=customers,
+            applied=ground.dataset.applied,
         ), customers
 
     def _under(self, ground: _Ground, queue: Queue) -> Ground:

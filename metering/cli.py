@@ -18,8 +18,8 @@ from metering.console import (
     say_json,
     say_table,
     tell,
-    warn,
 )
+from metering.plan_commands import app as plans_app
 from metering.stripe_commands import app as stripe_app
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ app = typer.Typer(
     help="Usage metering and billing.", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False
 )
 config_app = typer.Typer(help="The settings.", no_args_is_help=True)
-plans_app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plans_app, name="plans")
 app.add_typer(stripe_app, name="stripe")
@@ -118,23 +117,6 @@ def config_check(*, json: Json = False) -> None:
         say_json({"settings": [plain(row) for row in rows]})
     else:
         say_table([(row.name, row.value, row.source, row.about) for row in rows])
-
-
-@plans_app.command("check")
-def plans_check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML.")]) -> None:
-    """Read a catalogue and say what is wrong with it, everything at once; exit 1 if anything is."""
-    from plans.catalogue import CatalogueError, parse
-
-    try:
-        catalogue = parse(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read ({error})", "Name a readable TOML file in UTF-8.")
-    except CatalogueError as error:
-        for fault in error.faults:
-            warn(f"{fault.file}: {fault.key}: {fault.reason}", fault.cure)
-        raise typer.Exit(1) from error
-    plans, features = ", ".join(catalogue.plans), ", ".join(catalogue.features)
-    say(f"{file} is good: version {catalogue.version}; plans {plans}; features {features}")
 
 
 @events_app.command("sink")

@@ -8,6 +8,7 @@ from typing import Literal
 from metering.store.org import Org, override_entry
 from metering.store.rolling import rate_under, with_rules
 from plans.catalogue import KEEP, Catalogue, Keep, Override, rules_with
+from plans.comparison import rule_text
 from plans.periods import Reset
 from plans.subwindows import RateLimit
 
@@ -65,6 +66,8 @@ def trail_entry(before: Org | None, after: Org, actor: str) -> list[str]:
     """The trail's words for a change: type first, then who and what."""
     if before is None:
         return ["org_created", "plan", after.plan, "actor", actor]
+    if (before.plan, before.profile) == (after.plan, after.profile):
+        return _brought(before, after, actor)
     kind = "plan_changed" if before.plan != after.plan else "org_updated"
     entry = [kind, "actor", actor, "plan_before", before.plan, "plan", after.plan]
     if before.profile.overrides != after.profile.overrides:
@@ -72,6 +75,18 @@ def trail_entry(before: Org | None, after: Org, actor: str) -> list[str]:
     if before.profile.stripe_customer_id != after.profile.stripe_customer_id:
         entry += ["stripe_customer", "changed"]
     return entry
+
+
+def _brought(before: Org, after: Org, actor: str) -> list[str]:
+    """The words for limits of a newer catalogue."""
+    rules = {name: usage.rule for name, usage in before.features.items()}
+    limits = {
+        name: [rule_text(rules.get(name)), rule_text(usage.rule)]
+        for name, usage in after.features.items()
+        if usage.rule != rules.get(name)
+    }
+    versions = ["catalogue_before", str(before.claim.catalogue), "catalogue", str(after.claim.catalogue)]
+    return ["catalogue_applied", "actor", actor, "plan", after.plan, *versions, "limits", json.dumps(limits)]
 
 
 def _entries(org: Org) -> str:

@@ -298,12 +298,21 @@ async def _dataset(scene: _Scene, catalogue: "Catalogue | None", *, write: bool)
         checks = [Check("data set", ok=True, found=found)]
         if catalogue is not None and dataset is not None:
             await check_catalogue(scene.client, catalogue, record=write)
-            checks.append(Check("catalogue", ok=True, found=f"version {catalogue.version}"))
+            dataset = await open_dataset(scene.client, partitions=partitions, create=False) or dataset
+            checks.append(_applied(catalogue, dataset))
         offset_ms = await stored_offset(scene.client, Keys(partitions)) or 0
         checks += test_clock_checks(scene.settings, offset_ms)
     except MarkerError as error:
         return None, [Check(error.name, ok=False, found=str(error), cure=error.cure)]
     return dataset, checks
+
+
+def _applied(catalogue: "Catalogue", dataset: DataSet) -> Check:
+    """The catalogue, and whether organisations are to be brought to it."""
+    behind = 0 < dataset.applied < catalogue.version
+    found = f"version {catalogue.version}" + f"; organisations keep version {dataset.applied}" * behind
+    cure = "`metering plans diff` shows whom it changes, `metering plans apply` brings everybody to it."
+    return Check("catalogue", ok=not behind, found=found, cure=cure, fatal=False)
 
 
 def test_clock_checks(settings: Settings, offset_ms: int) -> list[Check]:

@@ -12,7 +12,10 @@ from typing import Final
 from zlib import crc32
 
 DATASET: Final = "{meta}:dataset"
-"""The data set's marker: partitions, id, secret, catalogue digests. The one key outside the partitions."""
+"""The data set's marker: partitions, id, secret, catalogues. The one key outside the partitions."""
+
+APPLIED: Final = "catalogue_applied"
+"""Field of the marker: the version of the catalogue up to which organisations are brought."""
 
 
 class Kind(StrEnum):

@@ -4,13 +4,15 @@ It is made once, field by field with HSETNX in one transaction, so services that
 without a script: whoever is first sets a field, everybody reads the same.
 """
 
+import json
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from metering.clock import MS_PER_S
 from metering.store.connect import StoreError, texts
-from metering.store.keys import DATASET
+from metering.store.keys import APPLIED, DATASET
+from plans.comparison import terms_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,12 +43,15 @@ class MarkerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What the marker says. `secret` keys the digests of event ids; it is as old as the data."""
+    """What the marker says. `secret` keys the digests of event ids; it is as old as the data. `applied` is the version
+    of the catalogue that organisations are brought to; 0 where no service with a catalogue has started yet.
+    """
 
     id: str
     secret: bytes
     partitions: int
     created_ms: int
+    applied: int = 0
 
     def __repr__(self) -> str:
         return f"DataSet(id={self.id!r}, partitions={self.partitions}, created_ms={self.created_ms})"
@@ -76,10 +81,30 @@ async def check_catalogue(client: "Redis", catalogue: "Catalogue", *, record: bo
     name = f"catalogue:{catalogue.version}"
     if record:
         await client.hsetnx(DATASET, name, catalogue.digest)
+        await client.hsetnx(DATASET, terms_field(catalogue.version), json.dumps(terms_of(catalogue)))
+        await client.hsetnx(DATASET, APPLIED, str(catalogue.version))
     seen = (await _read(client)).get(name)
     if seen is not None and seen != catalogue.digest:
         reason = f"the catalogue differs from the one this data set knows as version {catalogue.version}"
         raise MarkerError("catalogue", reason, "Raise `version` in the catalogue file, or take its change back.")
+
+
+def terms_field(version: int) -> str:
+    """The field of the marker that tells the terms of a version, as JSON of texts by name."""
+    return f"terms:{version}"
+
+
+async def terms_known(client: "Redis", version: int) -> dict[str, str]:
+    """The terms of a version that this data set has seen; empty where it has not."""
+    found = (await _read(client)).get(terms_field(version))
+    return {} if found is None else dict(json.loads(found))
+
+
+async def apply_version(client: "Redis", version: int) -> None:
+    """Say that organisations are brought to this version from now on. A newer one stays."""
+    known = int((await _read(client)).get(APPLIED, 0))
+    if version > known:
+        await client.hset(DATASET, APPLIED, str(version))
 
 
 async def _read(client: "Redis") -> dict[str, str]:
@@ -108,7 +133,8 @@ def _checked(marker: dict[str, str], partitions: int) -> DataSet:
     """The marker as a DataSet. Raises MarkerError when this service cannot work on it."""
     try:
         schema, made_with, created_ms = (int(marker[name]) for name in ("schema", "partitions", "created_ms"))
-        dataset = DataSet(marker["id"], bytes.fromhex(marker["secret"]), made_with, created_ms)
+        applied = int(marker.get(APPLIED, 0))
+        dataset = DataSet(marker["id"], bytes.fromhex(marker["secret"]), made_with, created_ms, applied)
     except (KeyError, ValueError) as error:
         reason = f"the marker {DATASET} is damaged ({error})"
         raise MarkerError("data set", reason, "Restore the store from a backup; do not delete the marker.") from error

@@ -26,10 +26,10 @@ from metering.store.claim import Claim, shards_of, tier_for
 from metering.store.connect import texts
 from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
-from metering.store.keys import Keys
+from metering.store.keys import APPLIED, DATASET, Keys
 from metering.store.org import Org, parse
 from metering.store.org_scripts import OrgScripts, asked
-from metering.store.rolling import Roll, newcomer, roll_of
+from metering.store.rolling import Roll, brought_to, newcomer, roll_of
 from metering.store.timing import StoreTime
 from plans.catalogue import Catalogue
 from plans.periods import month_utc
@@ -67,7 +67,10 @@ class Orgs:
         *,
         fake: bool,
         customers: Customers | None = None,
+        applied: int = 0,
     ) -> None:
+        """`applied`: the version of the catalogue up to which organisations are brought to its limits on their way."""
+        self._applied = applied
         self._client = client
         self._keys = keys
         self._catalogue = catalogue
@@ -134,6 +137,25 @@ class Orgs:
                 return await self.present(org_id), before is None
             tried = after, before is None
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def bring(self, org_id: str, *, actor: str) -> bool:
+        """Bring an organisation to the catalogue's limits, with an entry in its trail; False where it has them.
+
+        Raises VersionConflict when others keep changing it.
+        """
+        for _ in range(_TURNS):
+            before = await self.present(org_id)
+            after = None if before is None else brought_to(self._catalogue, before)
+            if before is None or after is None or after == before:
+                return False
+            if await self._scripts.change(before, after, actor):
+                return True
+        raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def follow_catalogue(self) -> None:
+        """Learn up to which version of the catalogue organisations are brought: somebody may have applied a newer."""
+        found = await asked(self._client.hget(DATASET, APPLIED))
+        self._applied = max(self._applied, int(found or 0))
 
     async def link(self, org: Org) -> int:
         """Take up overage that was put by for want of a customer, where there is one; how many counters."""
@@ -250,7 +272,7 @@ class Orgs:
     async def _roll_of(self, org: Org, now_ms: int, full: str | None) -> Roll | None:
         """What the organisation must become to be current at `now_ms`, or None when it is."""
         ids = await self._ids(org) if month_utc(now_ms) != org.claim.month else 0
-        return roll_of(org, now_ms, self._catalogue, full=full, ids=ids)
+        return roll_of(org, now_ms, self._catalogue, full=full, ids=ids, applied=self._applied)
 
     async def _ids(self, org: Org) -> int:
         """About how many ids the claim's month holds: shards are uniform, so the first of a tier speaks for all."""

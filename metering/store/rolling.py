@@ -31,24 +31,37 @@ class Roll:
     early: bool = False
 
 
-def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, ids: int) -> Roll | None:
+def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, ids: int, applied: int) -> Roll | None:
     """The roll that makes `org` current at `now_ms`, or None when it is.
 
-    `full` is a claim under which a dedupe shard was found full; `ids` how many ids the claim's month holds, of use
-    only when the month ended.
+    `applied` is the version up to which organisations are brought to this catalogue's limits. `full` is a claim under
+    which a dedupe shard was found full; `ids` how many ids the claim's month holds, of use only when the month ended.
     """
     claim = org.claim
     grows = full == claim.text()
-    outdated = claim.catalogue < catalogue.version
+    outdated = claim.catalogue < min(applied, catalogue.version)
     if now_ms < claim.valid_until_ms and not grows and not outdated:
         return None
     period = _period(org, now_ms)
-    renewed = _renewed(claim, now_ms, period, grows=grows, ids=ids, catalogue=catalogue.version)
+    version = catalogue.version if outdated else claim.catalogue
+    renewed = _renewed(claim, now_ms, period, grows=grows, ids=ids, catalogue=version)
     plan, spent = catalogue.plans.get(org.plan), _spent(org, renewed.month)
     if not outdated or plan is None:  # a plan that the catalogue no longer has keeps its limits
         return Roll(renewed, period, {}, spent=spent)
     rules, rate = rules_with(plan, org.profile.overrides), rate_under(plan, org.profile)
     return Roll(renewed, period, rules, rate, dropped_fields(org, rules, rate), spent)
+
+
+def brought_to(catalogue: Catalogue, org: Org) -> Org:
+    """The organisation under the limits of a newer catalogue; as it is where they are the same, or its plan is gone."""
+    law = catalogue.plans.get(org.plan)
+    if law is None or org.claim.catalogue >= catalogue.version:
+        return org
+    features, rate = with_rules(org, rules_with(law, org.profile.overrides)), rate_under(law, org.profile)
+    if (features, rate) == (dict(org.features), org.rate):
+        return org
+    claim = replace(org.claim, revision=org.claim.revision + 1, catalogue=catalogue.version)
+    return replace(org, features=features, rate=rate, claim=claim)
 
 
 def early_roll(org: Org, now_ms: int, period: Period) -> Roll:
@@ -107,9 +120,7 @@ def _renewed(claim: Claim, now_ms: int, period: Period, *, grows: bool, ids: int
         tiers, before = (claim.grown() if grows else claim.tiers), claim.tiers_before
     else:
         tiers, before = tier_for(ids), claim.tiers if claim.month == previous_month(month) else ""
-    return Claim(
-        _valid_until(period, now_ms), month, tiers, before, claim.revision + 1, max(claim.catalogue, catalogue)
-    )
+    return Claim(_valid_until(period, now_ms), month, tiers, before, claim.revision + 1, catalogue)
 
 
 def _spent(org: Org, month: str) -> tuple[str, ...]:

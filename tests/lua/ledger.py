@@ -120,7 +120,8 @@ class Ledger:
         clock = SkewedClock(skew_ms)
         time = StoreTime(clock, self.offset_ms if self._test_clock else None)
         codec = FieldCodec()
-        orgs = Orgs(self.client, self.keys, self.catalogue, time, codec, fake=self._fake)
+        version = self.catalogue.version
+        orgs = Orgs(self.client, self.keys, self.catalogue, time, codec, fake=self._fake, applied=version)
         counters = Counters(
             self.client,
             self.keys,

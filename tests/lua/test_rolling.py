@@ -31,7 +31,7 @@ def org_on(plan: str = "free", *, at_ms: int = BORN_MS, timezone: str = "UTC", *
 
 def rolled(org: Org, now_ms: int, *, catalogue: Catalogue = LAW, full: str | None = None, ids: int = 0) -> Roll:
     """The roll there must be."""
-    roll = roll_of(org, now_ms, catalogue, full=full, ids=ids)
+    roll = roll_of(org, now_ms, catalogue, full=full, ids=ids, applied=9)
     assert roll is not None
     return roll
 
@@ -41,7 +41,7 @@ def rolled(org: Org, now_ms: int, *, catalogue: Catalogue = LAW, full: str | Non
 
 @pytest.mark.parametrize("now_ms", [BORN_MS, FEBRUARY_MS - 1])
 def test_an_organisation_is_current_until_its_claim_runs_out(now_ms: int) -> None:
-    assert roll_of(org_on(), now_ms, LAW, full=None, ids=0) is None
+    assert roll_of(org_on(), now_ms, LAW, full=None, ids=0, applied=9) is None
 
 
 def test_an_organisation_is_rolled_from_the_instant_its_claim_runs_out() -> None:
@@ -49,11 +49,11 @@ def test_an_organisation_is_rolled_from_the_instant_its_claim_runs_out() -> None
 
 
 def test_a_full_shard_under_another_claim_is_nobodys_business() -> None:
-    assert roll_of(org_on(), BORN_MS, LAW, full="1:10:203101:0::0.1", ids=0) is None
+    assert roll_of(org_on(), BORN_MS, LAW, full="1:10:203101:0::0.1", ids=0, applied=9) is None
 
 
 def test_an_older_catalogue_rolls_nothing() -> None:
-    assert roll_of(org_on(catalogue=2), BORN_MS, LAW, full=None, ids=0) is None
+    assert roll_of(org_on(catalogue=2), BORN_MS, LAW, full=None, ids=0, applied=9) is None
 
 
 # ── what ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +149,7 @@ def test_whatever_happened_the_roll_holds_now_and_follows_what_was(
 ) -> None:
     org, now_ms = org_on(plan, at_ms=born_ms, timezone=timezone), born_ms + waited_ms
     org = replace(org, profile=replace(org.profile, reset=reset))
-    roll = roll_of(org, now_ms, LAW, full=None, ids=0)
+    roll = roll_of(org, now_ms, LAW, full=None, ids=0, applied=9)
     if roll is None:
         assert now_ms < org.claim.valid_until_ms
         return
