@@ -294,9 +294,8 @@ class App:
         """The HTTP side over what has been opened."""
         settings, clock, ulids, measures = self._settings, self._clock, self._ulids, opened.measures
         keep, counted = settings.event_retention_ms() > 0, Counted(opened.counters, measures.counted)
-        auth, release, token = opened.credentials.auth, version(PACKAGE), settings.metrics_token
         services = Services(
-            auth=auth,
+            auth=opened.credentials.auth,
             counts=counted,
             queue=opened.queue,
             api_keys=opened.credentials.api_keys,
@@ -319,12 +318,13 @@ class App:
             outbox=opened.billing.desk,
             comparer=opened.billing.reconciler,
             repairer=opened.billing.repairer,
-            version=release,
-            document=orjson.dumps(document(ROUTES, release)),
+            version=version(PACKAGE),
+            document=orjson.dumps(document(ROUTES, version(PACKAGE))),
             auto_create_orgs=settings.auto_create_orgs,
             stripe_mode=settings.stripe_mode(),
-            metrics_open=settings.bound_to_loopback() and token is None,
-            metrics_token=None if token is None else token.get_secret_value(),
+            stripe_answers=opened.billing.stripe_answers,
+            metrics_open=settings.bound_to_loopback() and settings.metrics_token is None,
+            metrics_token=settings.metrics_secret(),
             events_max=min(settings.events_max, settings.pending_max),
             keep_details=keep,
         )

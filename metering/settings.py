@@ -293,6 +293,10 @@ class Settings(BaseSettings):
         url = self.redis_url.get_secret_value() if self.redis_url else STORE_URL_DEFAULT
         return store_address(url, database=self.redis_db).url
 
+    def metrics_secret(self) -> str | None:
+        """What a scraper has to show, if anything."""
+        return None if self.metrics_token is None else self.metrics_token.get_secret_value()
+
     def webhook_secrets(self) -> tuple[str, ...]:
         """The secrets that Stripe may sign with; none: the route for its events is not there."""
         return parts_of(self.stripe_webhook_secret)

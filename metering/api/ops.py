@@ -5,25 +5,28 @@ import os
 from typing import Final
 
 from metering.api.route import Call, Reply, json_reply
+from metering.api.services import Services
 from metering.auth import refused
 from metering.errors import Unauthenticated
 from metering.moments import rfc3339
 from metering.setting_kinds import StripeMode
 
 _DOWN: Final = 503
+_AWAY: Final = "unreachable"
 
 
 async def get_health(call: Call) -> Reply:
     """The state of the service and of what it needs."""
     services = call.services
-    store = await services.vitals.store()
-    status = "unhealthy" if not store.answers else "degraded" if store.lossy else "healthy"
+    store, stripe = await services.vitals.store(), _stripe(services)
+    degraded = store.lossy or stripe == _AWAY
+    status = "unhealthy" if not store.answers else "degraded" if degraded else "healthy"
     body = {
         "status": status,
         "timestamp": rfc3339(services.clock.now_ms()),
         "services": {
             "redis": "healthy" if store.answers else "unhealthy",
-            "stripe": "not_configured" if services.stripe_mode is StripeMode.NONE else "configured",
+            "stripe": stripe,
         },
         "stripe": services.stripe_mode.value,
         "version": services.version,
@@ -35,6 +38,13 @@ async def get_health(call: Call) -> Reply:
         },
     }
     return json_reply(body, 200 if store.answers else _DOWN)
+
+
+def _stripe(services: Services) -> str:
+    """As the last call found it: nobody is asked, as whoever asks for the health may do so without credentials."""
+    if services.stripe_mode is StripeMode.NONE:
+        return "not_configured"
+    return "configured" if services.stripe_answers() else _AWAY
 
 
 async def get_live(_: Call) -> Reply:

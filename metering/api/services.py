@@ -1,6 +1,6 @@
 """What the handlers work with, by the narrowest description that serves them; app.py brings the real ones."""
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -308,8 +308,8 @@ class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
 
     `checkout` None: no Stripe is configured; payers come back to `return_origins` alone, usually to the first.
-    `raw_log` None: no raw events are kept. A request brings at most `events_max` events, which get their details where
-    `keep_details`.
+    `stripe_answers()`: whether Stripe answered the last call of this process. `raw_log` None: no raw events are kept. A
+    request brings at most `events_max` events, which get their details where `keep_details`.
     """
 
     auth: Authenticator
@@ -339,6 +339,7 @@ class Services:
     document: bytes
     auto_create_orgs: bool
     stripe_mode: StripeMode
+    stripe_answers: Callable[[], bool]
     metrics_open: bool
     metrics_token: str | None
     events_max: int

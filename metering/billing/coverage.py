@@ -24,9 +24,9 @@ DRAFT_MS: Final = 55 * 60_000
 """For so long nobody need be asked: the invoice of a renewal is a draft for an hour at least
 (https://docs.stripe.com/billing/subscriptions/usage-based/configure-grace-period)."""
 
-UNPAID_S: Final = 540.0
-"""For so long it is believed that nobody pays: less than lies between two looks at what is put by. Of who subscribes an
-event tells at once."""
+PAID_S: Final = 540.0
+"""For so long it is believed that somebody pays, or that nobody does: less than lies between two looks at what is put
+by. Who buys a plan is told of by an event at once, and is not asked for."""
 
 FINAL_S: Final = 60.0
 """For so long it is believed that an invoice is still to come: the windows of one turn ask once."""
@@ -74,7 +74,7 @@ class Coverage:
     ) -> None:  # fmt: skip
         self._source, self._payers, self._effects = source, payers, effects
         self._prices, self._policy, self._monotonic = prices, policy, monotonic
-        self._until: dict[tuple[str, str | int], float] = {}
+        self._answers: dict[tuple[str, str | int], tuple[float, bool]] = {}
 
     def paid(self, org: Org, feature: str, *, closed: bool) -> bool | None:
         """Whether somebody pays for overage of a feature, of a closed period or of the running one; None: ask.
@@ -84,7 +84,7 @@ class Coverage:
         sold = org.profile.subscription
         if sold is not None and feature in sold.metered and (sold.grants or closed):
             return True
-        return False if self._remembered(org.org_id, feature) else None
+        return self._remembered(org.org_id, feature)
 
     async def ask_paid(self, org: Org, customer: str, feature: str) -> bool:
         """The same by Stripe's word, which the organisation is brought to. Raises the errors of gateway and store.
@@ -94,18 +94,19 @@ class Coverage:
         reading = await self._payers.read(org.org_id, customer)
         if reading is None or not (reading.subscriptions or await self._known(customer)):
             return True
-        await self._effects.apply(org.org_id, None, taking(reading, self._prices, self._policy))
-        if any(sells(one, org, reading, self._prices, feature) for one in reading.subscriptions):
-            return True
-        log.warning("overage that no subscription bills", org=org.org_id, feature=feature)
-        self._remember(org.org_id, feature, UNPAID_S)
-        return False
+        after = await self._effects.apply(org.org_id, None, taking(reading, self._prices, self._policy))
+        paid = any(sells(one, org, reading, self._prices, feature) for one in reading.subscriptions)
+        if not paid:
+            log.warning("overage that no subscription bills", org=org.org_id, feature=feature)
+        if not paid or (after is not None and after.profile.subscription is None):
+            self._remember(org.org_id, feature, PAID_S, paid=paid)
+        return paid
 
     def doubts(self, window: Window, now_ms: int) -> bool:
         """Whether the invoice of a window's period may be final, though nobody told us."""
         cut = window.cut
         late = now_ms >= cut.period.end_ms + DRAFT_MS
-        return late and window.sink is Sink.METER and not self._remembered(cut.org_id, cut.period.start_ms)
+        return late and window.sink is Sink.METER and self._remembered(cut.org_id, cut.period.start_ms) is None
 
     async def ask_final(self, window: Window, customer: str) -> None:
         """Freeze the period of a window if its invoice is final. Raises the errors of gateway and store."""
@@ -117,7 +118,7 @@ class Coverage:
             if invoice.from_ms < cut.period.end_ms <= invoice.until_ms and await self._is_for(cut.org_id, invoice):
                 await self._effects.freeze(cut.org_id, cut.period.start_ms, invoice.final_ms)
                 return
-        self._remember(cut.org_id, cut.period.start_ms, FINAL_S)
+        self._remember(cut.org_id, cut.period.start_ms, FINAL_S, paid=True)
 
     async def _invoices(self, customer: str) -> list[StripeObject]:
         try:
@@ -139,10 +140,12 @@ class Coverage:
             return False
         return True
 
-    def _remembered(self, org_id: str, what: str | int) -> bool:
-        return self._monotonic() < self._until.get((org_id, what), 0.0)
+    def _remembered(self, org_id: str, what: str | int) -> bool | None:
+        """The answer about a feature or a period; None where nobody asked lately."""
+        until_s, paid = self._answers.get((org_id, what), (0.0, False))
+        return paid if self._monotonic() < until_s else None
 
-    def _remember(self, org_id: str, what: str | int, seconds: float) -> None:
-        if len(self._until) >= REMEMBERED:
-            self._until.clear()
-        self._until[org_id, what] = self._monotonic() + seconds
+    def _remember(self, org_id: str, what: str | int, seconds: float, *, paid: bool) -> None:
+        if len(self._answers) >= REMEMBERED:
+            self._answers.clear()
+        self._answers[org_id, what] = self._monotonic() + seconds, paid

@@ -185,6 +185,9 @@ class Gateway(Meters, Setup, Customers, Invoices, Events, Protocol):
     livemode: bool
     """Whether real money moves: the API key's kind."""
 
+    answers: bool
+    """Whether Stripe answered the last call, and the key held; True before the first."""
+
     def stripe_ms(self) -> int | None:
         """Stripe's clock as its last answer's `Date` told it, carried on since; None before the first answer."""
         ...

@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from metering.billing.breaker import Breaker
@@ -12,6 +13,7 @@ from metering.billing.catch_up import LOOK_S, CatchUp
 from metering.billing.checkout import Checkout
 from metering.billing.coverage import Cover, Coverage
 from metering.billing.desk import Desk
+from metering.billing.errors import GatewayError
 from metering.billing.exporter import Exporter, Parts
 from metering.billing.gateway import Gateway
 from metering.billing.inbox import TURN_S, InboxWorker
@@ -51,6 +53,9 @@ RELINK_S: Final = 600.0
 FINAL_S: Final = 3600.0
 """Between two looks for periods that became final."""
 
+AWAY_S: Final = 30.0
+"""Between two looks whether a Stripe that did not answer is back."""
+
 Drained = Callable[[str, int], Awaitable[bool]]
 
 
@@ -85,7 +90,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Billing:
-    """Billing, put together."""
+    """Billing, put together. `stripe_answers`: whether Stripe answered the last call of this process."""
 
     intake: Intake
     desk: Desk
@@ -93,6 +98,7 @@ class Billing:
     reconciler: Reconciler | None = None
     repairer: Repairer | None = None
     jobs: tuple[Job, ...] = ()
+    stripe_answers: Callable[[], bool] = lambda: True
 
 
 def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: Customers) -> Billing:
@@ -116,24 +122,40 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     reactions = Reactions(gateway, word.payers, word.effects, word.prices, word.policy, hooks)
     worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
     catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
+    jobs = (
+        Job("stripe events", worker.turn, TURN_S, inbox.woken),
+        Job("stripe catch-up", catch_up.turn, LOOK_S),
+        Job("stripe's return", partial(look_again, gateway), AWAY_S),
+        Job("grace", reactions.end_graces, GRACE_S),
+        Job("customers", customers.sweep, INDEX_S),
+        Job("reconciliation", reconciler.turn, RECONCILE_S, reconciler.woken),
+        *_overage_jobs(ground, exporter),
+    )
     return Billing(
         intake,
         desk,
         Checkout(gateway, ground.catalogue, variables_of(settings), ground.dataset_id),
         reconciler,
         repairer_of(ground, gateway, desk, customers),
-        (
-            Job("stripe events", worker.turn, TURN_S, inbox.woken),
-            Job("stripe catch-up", catch_up.turn, LOOK_S),
-            Job("grace", reactions.end_graces, GRACE_S),
-            Job("customers", customers.sweep, INDEX_S),
-            Job("overage", exporter.turn, settings.overage_push_s, exporter.woken),
-            Job("unbilled", exporter.relink, RELINK_S),
-            Job("final periods", exporter.finalize_closed, FINAL_S),
-            Job("pruning", pruner_of(ground, exporter).turn, PRUNE_S),
-            Job("reconciliation", reconciler.turn, RECONCILE_S, reconciler.woken),
-        ),
+        jobs,
+        lambda: gateway.answers,
     )
+
+
+def _overage_jobs(ground: Ground, exporter: Exporter) -> tuple[Job, ...]:
+    return (
+        Job("overage", exporter.turn, ground.settings.overage_push_s, exporter.woken),
+        Job("unbilled", exporter.relink, RELINK_S),
+        Job("final periods", exporter.finalize_closed, FINAL_S),
+        Job("pruning", pruner_of(ground, exporter).turn, PRUNE_S),
+    )
+
+
+async def look_again(gateway: Gateway) -> None:
+    """Ask a Stripe that did not answer the last call whether it is back: the next call may be an hour away."""
+    if not gateway.answers:
+        with suppress(GatewayError):
+            await gateway.account()
 
 
 def inbox_of(ground: Ground) -> Inbox:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from metering.billing.breaker import FAILURES
-from metering.billing.coverage import DRAFT_MS, UNPAID_S, Coverage
+from metering.billing.coverage import DRAFT_MS, PAID_S, Coverage
 from metering.billing.exporter import Exporter
 from metering.billing.gateway import StripeObject
 from metering.billing.gateways.live import LiveGateway
@@ -142,7 +142,7 @@ async def test_overage_that_no_subscription_bills_is_put_by_until_one_does(
         assert (at.sent(), at.items()) == (0, [])
         assert (await at.unbilled(), at.gateway.asked["subscriptions"]) == (UNPAID, 1)
         await at.world.subscribe(customer, "base", "over")
-        at.clock.advance(int(UNPAID_S * 1000))
+        at.clock.advance(int(PAID_S * 1000))
         await at.exporter.relink()
         for _ in range(2):
             await at.exporter.turn()
@@ -162,8 +162,10 @@ async def test_a_subscription_that_was_there_before_the_customer_was_typed_in_is
 async def test_overage_is_sold_without_a_plan_as_well(store: StoreServer) -> None:
     async with scene(store.url) as at:
         await at.payer("over")
-        await at.exporter.turn()
-        assert (at.sent(), (await at.acme()).plan) == (3, "free")
+        for _ in range(2):
+            await at.exporter.turn()
+            await at.ledger.callers[0].counters.track(event("acme", 4))
+        assert (at.sent(), (await at.acme()).plan, at.gateway.asked["subscriptions"]) == (7, "free", 1)
 
 
 @pytest.mark.parametrize(("named", "sent"), [("acme", 3), ("beta", 0)])

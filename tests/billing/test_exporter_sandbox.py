@@ -21,8 +21,8 @@ from metering.store.window import State
 from tests.lua.exporting import SOLD, exporter_of
 from tests.lua.ledger import SECRET, Ledger
 from tests.lua.outboxes import customer_of, outbox_of
-from tests.lua.scenes import calm, event, lawful
-from tests.support.sandbox_world import World, a_world
+from tests.lua.scenes import CALM, calm, event, lawful, move_to, next_year
+from tests.support.sandbox_world import HOUR_S, World, a_world, sums
 from tests.support.servers import StoreServer
 from webhooks.stripe_events import event_of
 
@@ -56,18 +56,36 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(url: str, *, ahead_s: int = 0) -> AsyncIterator[Scene]:
+async def scene(url: str, *, ahead_s: int = 0, at: str = CALM) -> AsyncIterator[Scene]:
     """A ledger whose clock is `ahead_s` before that of the sandbox."""
     async with (
-        calm(url, catalogue=SOLD, partitions=1) as ledger,
+        calm(url, at=at, catalogue=SOLD, partitions=1) as ledger,
         a_world(await ledger.now_ms() // 1000 - ahead_s) as world,
     ):
         gateway = LiveGateway("sk_test_tests", clock=HandClock(0), api_base=world.url)
-        await world.meter("scans_over")
+        recurring = {"interval": "month", "usage_type": "metered", "meter": await world.meter("scans_over")}
+        await world.price("over", unit_amount=25, recurring=recurring)
         await ledger.callers[0].counters.track(event("acme", 13))
         yield Scene(ledger, world, gateway)
         await lawful(ledger)
         await gateway.close()
+
+
+async def test_row_8_usage_before_midnight_that_is_pushed_after_it_is_on_the_invoice_of_its_own_period(
+    store: StoreServer,
+) -> None:
+    async with scene(store.url, at="01-31T23:59:30") as at:
+        midnight_s = await next_year(at.ledger, "02-01T00:00:00") // 1000
+        at.world.now[0] = await next_year(at.ledger, "01-01T00:00:00") // 1000
+        customer = await at.world.customer()
+        await at.world.subscribe(customer, "over")
+        await customer_of(at.ledger, customer=customer)
+        await move_to(at.ledger, (midnight_s + 30) * 1000)
+        await at.world.at(midnight_s + 30)
+        await at.exporter.turn()
+        await at.world.at(midnight_s + HOUR_S)
+        assert [sums(invoice) for invoice in await at.world.invoices(customer)][1:] == [[(3, 75)]]
+        assert at.world.rows("sandbox.rejected") == []
 
 
 async def test_row_25_with_a_clock_six_minutes_ahead_no_event_is_refused(store: StoreServer) -> None:

@@ -177,7 +177,9 @@ async def all_is_billed(at: Rig) -> None:
     outbox = outbox_of(at.ledger)
     for partition in range(at.ledger.keys.partitions):
         assert await outbox.due(partition, 2**62, 10) == []
-    assert all(line.verdict is (Verdict.EVEN if line.org_id in PAYING else Verdict.UNBILLED) for line in await at.lines())
+    assert all(
+        line.verdict is (Verdict.EVEN if line.org_id in PAYING else Verdict.UNBILLED) for line in await at.lines()
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)

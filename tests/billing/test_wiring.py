@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 import pytest
 from pydantic import SecretStr
 
+from metering.billing.errors import Barred
 from metering.billing.wiring import Ground, exporter_of, open_billing, pruner_of
 from metering.clock import SystemClock
 from metering.settings import Settings
@@ -14,6 +15,7 @@ from tests.lua.exporting import SOLD, Trusting, always_drained, till_of
 from tests.lua.ledger import SECRET, Ledger
 from tests.lua.outboxes import CUSTOMER, customer_of
 from tests.lua.scenes import DAY_MS, calm, event, lawful, move_to
+from tests.support.scripted import scripted
 from tests.support.servers import StoreServer
 
 
@@ -43,6 +45,27 @@ async def test_overage_goes_out_only_where_there_is_a_key_and_as_often_as_is_set
         settings = Settings(stripe_secret_key=SecretStr("sk_test_wiring"), overage_push_s=7.0)
         jobs = await jobs_of(ledger, settings)
         assert {"overage": 7.0, "unbilled": 600.0, "final periods": 3600.0, "pruning": 600.0}.items() <= jobs.items()
+
+
+async def test_row_7_a_stripe_that_was_away_is_asked_whether_it_is_back_and_one_that_answers_is_not(
+    store: StoreServer,
+) -> None:
+    async with calm(store.url, catalogue=SOLD) as ledger, scripted() as stripe, AsyncExitStack() as stack:
+        settings = Settings(stripe_secret_key=SecretStr("sk_test_wiring"), stripe_api_base=stripe.url)
+        ground = ground_of(ledger, settings)
+        billing = open_billing(stack, ground, ledger.callers[0].orgs, customers_of(ledger))
+        jobs = {job.name: job for job in billing.jobs}
+        await jobs["stripe's return"].turn()
+        assert (billing.stripe_answers(), stripe.requests) == (True, [])
+        stripe.refuse(401, message="Invalid API Key")
+        with pytest.raises(Barred):
+            await jobs["stripe catch-up"].turn()
+        await jobs["stripe's return"].turn()
+        assert not billing.stripe_answers()
+        stripe.plays.clear()
+        stripe.answer({"id": "acct_1"})
+        await jobs["stripe's return"].turn()
+        assert billing.stripe_answers()
 
 
 async def test_the_exporter_as_wired_bills_overage_once(store: StoreServer) -> None:

@@ -274,6 +274,19 @@ async def test_a_day_may_pass_after_any_crash(store: StoreServer) -> None:
         await run(store, "small", schedule, writes=True, gap_ms=DAY_MS + HOUR_MS)
 
 
+@pytest.mark.parametrize("when", WHEN)
+async def test_row_1_a_worker_that_dies_at_a_call_to_stripe_leaves_nothing_out_and_doubles_nothing(
+    store: StoreServer, when: str
+) -> None:
+    """Red when a window is settled before Stripe has it: what a worker was about to send would never go out."""
+    names = (await learned(store, "small")).names
+    calls = [number for number, name in enumerate(names, 1) if name == "send_meter_event"]
+    assert len(calls) == 2
+    for number in calls:
+        scenario = await run(store, "small", {number: when})
+        assert scenario.crashes == [f"{number} {when} send_meter_event"]
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_a_worker_may_die_before_or_after_any_call(store: StoreServer, name: str) -> None:
     steps = await learned(store, name, writes=name != "small")

@@ -27,6 +27,9 @@ from tests.gateways.conftest import Build
 from tests.support.scripted import Scripted, reset, silent, torn
 from tests.support.wait import await_until
 
+HUNG_S = 5.0
+"""A hundred times as long as these tests wait for Stripe."""
+
 EVENT = MeterEvent("overage", "cus_1", 12, 1_795_600_000, "window-a")
 
 
@@ -174,12 +177,15 @@ async def test_nobody_there_leaves_it_open(build: Build) -> None:
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"])
 @pytest.mark.parametrize("name", ["read_s", "attempt_s", "call_s"])
-async def test_a_silent_stripe_is_given_up(stripe_says: Scripted, build: Build, said: bytes, name: str) -> None:
+async def test_row_7_a_silent_stripe_is_given_up(stripe_says: Scripted, build: Build, said: bytes, name: str) -> None:
     over = asyncio.Event()
     stripe_says.play(silent(over, said))
     timeouts = Timeouts(**{name: 0.05})
-    with pytest.raises(Unknown):
-        await build(timeouts=timeouts).send_meter_event(EVENT, attempt=1)
+    gateway = build(timeouts=timeouts)
+    async with asyncio.timeout(HUNG_S):
+        with pytest.raises(Unknown):
+            await gateway.send_meter_event(EVENT, attempt=1)
+    assert not gateway.answers
     over.set()
 
 
@@ -251,3 +257,20 @@ def test_an_error_holds_neither_keys_nor_whole_pages() -> None:
     said = gateway_error(stripe.AuthenticationError("Invalid API Key provided: sk_test_abc123\n" + "x" * 1000))
     assert said.message.startswith("Invalid API Key provided: [redacted] xxx")
     assert len(said.message) == 300
+
+
+@pytest.mark.parametrize(
+    ("status", "answers"), [(400, True), (403, True), (404, True), (429, True), (401, False), (500, False)]
+)
+async def test_row_7_a_call_tells_whether_stripe_answers(
+    stripe_says: Scripted, gateway: LiveGateway, status: int, answers: bool
+) -> None:
+    assert gateway.answers
+    stripe_says.refuse(status, message="no")
+    with pytest.raises(GatewayError):
+        await gateway.send_meter_event(EVENT, attempt=1)
+    assert gateway.answers is answers
+    stripe_says.plays.clear()
+    stripe_says.answer({"id": "acct_1"})
+    await gateway.account()
+    assert gateway.answers

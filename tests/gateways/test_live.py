@@ -236,7 +236,7 @@ async def test_the_next_events_are_left_for_the_next_call(stripe_says: Scripted,
     ids=["a read", "the set-up", "a meter event", "an invoice item"],
 )
 @pytest.mark.parametrize("status", [409, 500, 502])
-async def test_the_client_repeats_reads_and_the_set_up_alone(
+async def test_row_7_the_client_repeats_reads_and_the_set_up_alone(
     stripe_says: Scripted, gateway: LiveGateway, pauses: list[float], verb: Verb, calls: int, status: int
 ) -> None:
     stripe_says.refuse(status, message="later")
@@ -342,6 +342,6 @@ def test_a_live_key_goes_to_stripe_alone(settings: dict[str, Any], name: str) ->
         LiveGateway("sk_live_1", clock=HandClock(0), **settings)
 
 
-def test_the_timeouts_are_those_of_the_http_library() -> None:
+def test_row_7_the_timeouts_are_those_of_the_http_library() -> None:
     held = Timeouts().aiohttp()
     assert (held.connect, held.sock_connect, held.sock_read, held.total) == (4, 2, 10, 15)

@@ -103,15 +103,18 @@ async def test_an_event_that_enters_the_list_late_is_found(client: Any) -> None:
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-async def test_what_is_cut_off_goes_on_where_it_was_and_loses_nothing(client: Any, call: int) -> None:
-    """Red when the cursor moves before the events are in."""
+async def test_row_5_what_is_cut_off_goes_on_where_it_was_and_loses_nothing(client: Any, call: int) -> None:
+    """Red when the cursor moves before the events are in, or only when all of them are."""
     rows = [row(n, T0_S + n * 10_000) for n in range(6)]
     cut = StripeList(*rows, page=2, fails=(call, Unknown()))
     with pytest.raises(Unknown):
         await catch_up(client, cut).run()
     assert len(await ids(client)) == 2 * (call - 1)
-    await catch_up(client, StripeList(*rows, page=2)).run()
+    again = StripeList(*rows, page=2)
+    await catch_up(client, again).run()
     assert await ids(client) == [f"evt_{n}" for n in range(6)]
+    last = 2 * (call - 1) - 1
+    assert again.asked[0] == (None, None if last < 0 else T0_S + last * 10_000 - OVERLAP_S)
 
 
 async def test_a_full_inbox_leaves_the_cursor_where_it_was(client: Any) -> None:

@@ -5,13 +5,15 @@ What it is sent, and what it answers, is held to Stripe's own schema. Everything
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.support.stripe_objects import rows, whole
 from tests.support.stripe_schema import check_request, check_response, decoded
+
+METER_EVENTS = "/v1/billing/meter_events"
 
 _STORED = {"error": {"type": "api_error", "message": "stored"}}
 
@@ -19,7 +21,8 @@ _STORED = {"error": {"type": "api_error", "message": "stored"}}
 class Till(ThreadingHTTPServer):
     """`sent` holds what came in: method, path, parameters, Idempotency-Key. `refuse` answers everything instead;
     keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price; `usage` is what
-    the meter of scans has of everybody."""
+    the meter of scans has of everybody. `metered` are the units of each identifier of a meter event; when they are
+    counted, and before the answer, `on_metered` is called. Everybody has a subscription to overage of scans."""
 
     daemon_threads = True
 
@@ -30,6 +33,8 @@ class Till(ThreadingHTTPServer):
         self.lacks: set[str] = set()
         self.broken: set[str] = set()
         self.usage = 0
+        self.metered: dict[str, int] = {}
+        self.on_metered: Callable[[], object] = lambda: None
         self.refuse: tuple[int, dict[str, Any]] | None = None
 
     @property
@@ -41,11 +46,28 @@ class Till(ThreadingHTTPServer):
         """The parameters of what was sent to a path."""
         return [params for method, where, params, _ in self.sent if (method, where) == ("POST", path)]
 
+    def said(self, path: str, params: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:
+        """Status and answer."""
+        if path != METER_EVENTS:
+            return 200, self.answer(path, params, key)
+        name = params.get("identifier", f"minted-{len(self.sent)}")
+        if name in self.metered:
+            text = f"An event already exists with identifier {name}."
+            return 400, {"error": {"type": "invalid_request_error", "message": text}}
+        self.metered[name] = int(params["payload"]["value"])
+        self.on_metered()
+        return 200, whole("billing.meter_event", identifier=name)
+
     def answer(self, path: str, params: dict[str, Any], key: str) -> dict[str, Any]:
         """The answer to a call; the same one to the same key."""
         if path == "/v1/prices":
             names = [name for name in params["lookup_keys"] if name not in self.lacks]
             return rows(*(whole("price", id=f"price_{name}", lookup_key=name) for name in names), url=path)
+        if path == "/v1/subscriptions":
+            price = whole("price", id="price_1", lookup_key="metering_scans_overage")
+            item = whole("subscription_item", id="si_1", price=price, subscription="sub_1")
+            sold = {"customer": params["customer"], "status": "active", "items": rows(item)}
+            return rows(whole("subscription", id="sub_1", **sold), url=path)
         if path.endswith("/event_summaries"):
             return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
         if path == "/v1/billing/meters":
@@ -83,13 +105,14 @@ class _Handler(BaseHTTPRequestHandler):
         params, key = decoded(body or query), self.headers.get("Idempotency-Key", "")
         self.server.sent.append((self.command, path, params, key))
         stored = (500, _STORED) if key in self.server.broken else None
-        status, answer = stored or self.server.refuse or (200, self.server.answer(path, params, key))
+        status, answer = stored or self.server.refuse or self.server.said(path, params, key)
         check_response(self.command, path, status, answer)
         raw = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+        with suppress(ConnectionError):  # whoever asked may be dead
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""

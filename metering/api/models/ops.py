@@ -11,7 +11,10 @@ class ServiceStates(Answer):
     """The state of each service this one needs."""
 
     redis: Literal["healthy", "unhealthy"]
-    stripe: Literal["configured", "not_configured"]
+    stripe: Literal["configured", "unreachable", "not_configured"] = Field(
+        description="unreachable: the last call to Stripe was not answered, or the key refused. Usage is counted all "
+        "the same, and billed later."
+    )
 
 
 class StoreView(Answer):

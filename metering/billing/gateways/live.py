@@ -180,7 +180,7 @@ class LiveGateway(Verbs):
         timeouts: Timeouts | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.livemode = is_live(api_key)
+        self.livemode, self.answers = is_live(api_key), True
         if self.livemode and (api_base or test_clock):
             name = "STRIPE_API_BASE" if api_base else "TEST_CLOCK"
             raise ValueError(f"STRIPE_SECRET_KEY is no test key, and {name} is set: a live key goes to Stripe alone")
@@ -215,15 +215,26 @@ class LiveGateway(Verbs):
         options: dict[str, Any] = {} if key is None else {"idempotency_key": key}
         if not repeats:
             options["max_network_retries"] = 0
-        with _mapped():
+        with self._heard():
             async with asyncio.timeout(self._timeouts.call_s):
                 answer = await call(*ids, dict(params or {}), options)
         return _plain(answer.last_response)
 
     async def _follow(self, address: str) -> StripeObject:
-        with _mapped():
+        with self._heard():
             async with asyncio.timeout(self._timeouts.call_s):
                 return _plain(await self._raw("get", address))
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Notes whether a call was answered; its error comes out as one of ours."""
+        try:
+            with _mapped():
+                yield
+        except GatewayError as error:
+            self.answers = error.settled and error.status != HTTPStatus.UNAUTHORIZED
+            raise
+        self.answers = True
 
 
 def is_live(api_key: str) -> bool:
