@@ -104,7 +104,8 @@ class StripeEvent:
     """One event: `dedupe_id` is the same for all that tell of the same, in whatever kind they come.
 
     `object_id` and `customer` are empty where the event does not name them: a thin one never names the customer.
-    `created_ms` (Stripe's clock, whole seconds of a snapshot) orders nothing.
+    `created_ms` (Stripe's clock, whole seconds of a snapshot) orders nothing. `account` is empty for an event of the
+    account itself, and names another one that is connected to it (https://docs.stripe.com/connect/webhooks).
     """
 
     event_id: str
@@ -116,6 +117,7 @@ class StripeEvent:
     livemode: bool
     api_version: str
     thin: bool
+    account: str = ""
 
     @property
     def reaction(self) -> Reaction | None:
@@ -148,9 +150,10 @@ def _snapshot(value: Mapping[str, Any]) -> StripeEvent:
     version = _text(value, "api_version")
     return _named(
         StripeEvent(
-            event_id, event_id, kind, object_id, customer, created * _MS_PER_S, _livemode(value), version, thin=False
+            event_id, event_id, kind, object_id, customer, created * _MS_PER_S, _livemode(value), version,
+            thin=False, account=_text(value, "account"),
         )
-    )
+    )  # fmt: skip
 
 
 def _thin(value: Mapping[str, Any]) -> StripeEvent:
@@ -163,8 +166,11 @@ def _thin(value: Mapping[str, Any]) -> StripeEvent:
     kind, object_id = _type(value).removeprefix("v1."), _text(subject, "id")
     customer = object_id if subject.get("type") == "customer" else ""
     return _named(
-        StripeEvent(event_id, twin, kind, object_id, customer, _created_ms(value), _livemode(value), "", thin=True)
-    )
+        StripeEvent(
+            event_id, twin, kind, object_id, customer, _created_ms(value), _livemode(value), "",
+            thin=True, account=_text(value, "context"),
+        )
+    )  # fmt: skip
 
 
 def _named(event: StripeEvent) -> StripeEvent:

@@ -58,7 +58,7 @@ async def post_stripe(call: Call) -> Reply:
         raise NotFound
     event = _believed(call.sent(Signed), mail.secrets, await _moments(call))
     taken = await mail.take(event)
-    ignored = taken.value if taken in (Taken.OTHER_MODE, Taken.NOT_OURS) else None
+    ignored = None if taken in (Taken.KEPT, Taken.DUPLICATE) else taken.value
     return json_reply({"received": True, "duplicate": taken is Taken.DUPLICATE, "ignored": ignored})
 
 

@@ -2,7 +2,7 @@
 
 Stripe sends an event for three days and tells of it for thirty (https://docs.stripe.com/api/events/list). So what an
 outage, a wrong secret or a lost endpoint kept away is in the list; what came by webhook too is known by its id. Events
-that Stripe has only as thin ones (error reports of meters) are not in it: reconciliation finds what they tell of.
+that Stripe has only as thin ones (error reports of meters) have a list of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from metering.billing.gateway import Events, StripeObject
 from metering.billing.intake import Intake, Taken
 from metering.clock import MS_PER_S
 from metering.store.event_cursor import EventCursor
-from webhooks.stripe_events import MalformedEvent, StripeEvent, event_of
+from webhooks.stripe_events import TYPES, MalformedEvent, Reaction, StripeEvent, event_of
 
 EVERY_S: Final = 3600.0
 """Between two readings. Webhooks bring nearly everything within seconds; this is for what they did not."""
@@ -26,6 +26,9 @@ LOOK_S: Final = 60.0
 OVERLAP_S: Final = 3600
 """How far before the newest event that is in reading begins again: ids of one second are in no order, and an event may
 enter the list after a later one."""
+
+REPORTS: Final = tuple(sorted(f"v1.{name}" for name, reaction in TYPES.items() if reaction is Reaction.METER))
+"""Types of events that exist as thin ones alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,14 +65,20 @@ class CatchUp:
 
         Raises GatewayErrors and the 503 problems; what was read until then is in.
         """
-        began_ms, until_s, caught = self._now_ms(), (await self._cursor.read()).until_s, Caught()
+        began_ms, cursor, caught = self._now_ms(), await self._cursor.read(), Caught()
+        until_s = cursor.until_s
         rows = await self._stripe.events(since_s=None if until_s is None else max(0, until_s - OVERLAP_S))
         while rows:
             caught = await self._take(rows, caught)
             await self._cursor.move(int(rows[-1]["created"]))  # not before: a crash must not leave any of them out
             rows = await self._stripe.events(after=rows[-1]["id"])
+        caught = await self._take(await self._reports(cursor.at_ms // MS_PER_S), caught)
         await self._cursor.done(began_ms)
         return caught
+
+    async def _reports(self, read_s: int) -> list[StripeObject]:
+        """Reports of meters since the last reading that came to its end."""
+        return await self._stripe.thin_events(REPORTS, since_s=max(0, read_s - OVERLAP_S) if read_s else None)
 
     async def _take(self, rows: Sequence[StripeObject], caught: Caught) -> Caught:
         """Take in some events, the oldest first."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from metering.billing.errors import Barred, GatewayError, NotThere
-from metering.billing.gateway import StripeObject
+from metering.billing.gateway import API_VERSION, StripeObject
 from metering.billing.prices import price_id_of
 from metering.billing.setup import Maker, SetupPlan, Verb
 from metering.billing.wanted import TAG
@@ -110,5 +110,10 @@ def webhook_checks(endpoints: list[StripeObject], patient: Patient, url: str | N
         return  # the plan says all of it
     ours = [one for one in endpoints if (one.get("metadata") or {}).get(TAG) == "events"]
     on = [one["url"] for one in ours if one["status"] == "enabled"]
+    for one in ours:
+        version = one.get("api_version") or "that of the account"
+        cure = f"Make it anew with `metering stripe setup --url`: this service knows {API_VERSION}."
+        if one["status"] == "enabled":
+            yield Check("webhook version", version == API_VERSION, version, cure, fatal=False)
     cure = "Run `metering stripe setup --url https://...`, or look at one made by hand: `metering stripe doctor --url`."
     yield Check("webhook endpoint", bool(on), ", ".join(on) or "none of ours is on", cure)

@@ -8,7 +8,7 @@ others. `key` is the Idempotency-Key: one for each thing that is to happen once
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 StripeObject = dict[str, Any]
 Params = Mapping[str, Any]
@@ -164,6 +164,10 @@ class Invoices(Protocol):
         ...
 
 
+API_VERSION: Final = "2026-10-28.endive"
+"""The version of Stripe's API that all of this was written for; that of the client, as a test proves."""
+
+
 class Events(Protocol):
     """What happened at Stripe."""
 
@@ -176,6 +180,10 @@ class Events(Protocol):
 
     async def thin_event(self, event_id: str) -> StripeObject:
         """One event of `/v2/core/events`, its data included."""
+        ...
+
+    async def thin_events(self, types: Sequence[str], *, since_s: int | None = None) -> list[StripeObject]:
+        """Those of some types that exist as thin events alone, in any order; Stripe keeps them 30 days as well."""
         ...
 
 

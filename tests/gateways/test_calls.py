@@ -105,6 +105,7 @@ VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "create_invoice_item": lambda g: g.create_invoice_item(ITEM, key="k"),
     "events": lambda g: g.events(after="evt_1"),
     "thin_event": lambda g: g.thin_event("evt_1"),
+    "thin_events": lambda g: g.thin_events(["v1.billing.meter.no_meter_found"], since_s=1_795_600_000),
 }
 
 

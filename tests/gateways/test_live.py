@@ -122,6 +122,14 @@ async def test_destinations_are_read_to_their_end(stripe_says: Scripted, gateway
     assert dict(stripe_says.requests[1].form) == {"page": "two"}
 
 
+async def test_thin_events_are_read_to_their_end(stripe_says: Scripted, gateway: LiveGateway) -> None:
+    stripe_says.answer({"data": [{"id": "evt_1"}], "next_page_url": "/v2/core/events?page=two"})
+    stripe_says.answer({"data": [{"id": "evt_2"}], "next_page_url": None})
+    assert await gateway.thin_events(["a", "b"], since_s=60) == [{"id": "evt_1"}, {"id": "evt_2"}]
+    asked = {"types[0]": "a", "types[1]": "b", "created[gte]": "1970-01-01T00:01:00+00:00"}
+    assert dict(stripe_says.requests[0].form) == asked
+
+
 async def test_a_list_without_an_end_is_given_up(stripe_says: Scripted, gateway: LiveGateway) -> None:
     stripe_says.answer(page("x_1", more=True))
     with pytest.raises(Refused, match="more than 1000 pages"):

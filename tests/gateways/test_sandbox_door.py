@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 import stripe
 
-from metering.billing.sandbox.context import API_VERSION, Options
+from metering.billing.gateway import API_VERSION
+from metering.billing.sandbox.context import Options
 from metering.billing.sandbox.table import ROUTES, Table
 from tests.support.sandbox_world import World, a_world, utc
 from tests.support.stripe_calls import calls, find_call

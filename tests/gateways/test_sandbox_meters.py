@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import stripe
 
+from metering.billing.gateways.live import LiveGateway
 from metering.billing.sandbox.context import Options
+from metering.clock import HandClock
 from tests.support.sandbox_world import DAY_S, HOUR_S, World, a_world, utc
 from tests.support.stripe_schema import check_object
 from tests.support.wait import await_until
@@ -379,3 +381,20 @@ async def test_the_audit_shows_what_was_taken_and_what_was_refused(world: World)
         ("w-2", "meter_event_invalid_value"),
         ("w-3", "meter_event_customer_not_found"),
     ]
+
+
+async def test_reports_are_listed_since_a_moment_and_by_type(world: World) -> None:
+    meter = await world.meter()
+    assert meter
+    await world.use("cus_none", 1)
+    await world.at(NOW_S + 20)
+    gateway = LiveGateway("sk_test_tests", clock=HandClock(0), api_base=world.url)
+    (report,) = [row for row in world.rows("v2.core.event") if ".meter.error" in row["type"]]
+    kind = "v1.billing.meter.error_report_triggered"
+    assert [one["id"] for one in await gateway.thin_events([kind])] == [report["id"]]
+    assert [one["id"] for one in await gateway.thin_events([kind], since_s=NOW_S)] == [report["id"]]
+    assert await gateway.thin_events([kind], since_s=NOW_S + 60) == []
+    assert await gateway.thin_events(["v1.billing.meter.no_meter_found"]) == []
+    for one in await gateway.thin_events([kind]):
+        check_object(one, version=2)
+    await gateway.close()

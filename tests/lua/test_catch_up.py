@@ -1,12 +1,15 @@
 """What no webhook brought is read from Stripe's list: all of it, through the same door, with no second effect."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
+from structlog.testing import capture_logs
 
 from metering.billing.catch_up import EVERY_S, OVERLAP_S, CatchUp, Caught
 from metering.billing.errors import GatewayError, Unknown
+from metering.billing.gateway import API_VERSION
 from metering.billing.inbox import InboxWorker
 from metering.billing.intake import Intake
 from metering.clock import HandClock
@@ -14,7 +17,7 @@ from metering.errors import Overloaded, StorageUnavailable
 from metering.store.event_cursor import EventCursor
 from tests.lua.letters import KEYS, client_of, counted, ids, inbox_of
 from tests.support.servers import StoreServer
-from tests.support.stripe_mail import snapshot
+from tests.support.stripe_mail import snapshot, thin
 from webhooks.stripe_events import StripeEvent, event_of
 
 T0_S: Final = 1_790_000_000
@@ -29,6 +32,8 @@ class StripeList:
     def __init__(self, *rows: dict[str, Any], page: int = 100, fails: tuple[int, GatewayError] | None = None) -> None:
         self.rows, self.page, self.fails = list(rows), page, fails
         self.asked: list[tuple[str | None, int | None]] = []
+        self.reports: list[dict[str, Any]] = []
+        self.asked_reports: list[tuple[tuple[str, ...], int | None]] = []
 
     async def events(self, *, after: str | None = None, since_s: int | None = None) -> list[dict[str, Any]]:
         self.asked.append((after, since_s))
@@ -40,6 +45,10 @@ class StripeList:
 
     async def thin_event(self, event_id: str) -> dict[str, Any]:
         raise NotImplementedError(event_id)
+
+    async def thin_events(self, types: Sequence[str], *, since_s: int | None = None) -> list[dict[str, Any]]:
+        self.asked_reports.append((tuple(types), since_s))
+        return self.reports
 
 
 def row(number: int, at_s: int = T0_S, kind: str = "customer.subscription.updated", **fields: Any) -> dict[str, Any]:
@@ -115,6 +124,26 @@ async def test_row_5_what_is_cut_off_goes_on_where_it_was_and_loses_nothing(clie
     assert await ids(client) == [f"evt_{n}" for n in range(6)]
     last = 2 * (call - 1) - 1
     assert again.asked[0] == (None, None if last < 0 else T0_S + last * 10_000 - OVERLAP_S)
+
+
+async def test_reports_of_meters_which_no_list_of_snapshots_has_are_read_since_the_last_reading(client: Any) -> None:
+    report = thin("evt_test_r", "billing.meter.error_report_triggered")
+    listed = StripeList(row(0, T0_S))
+    listed.reports = [report, thin("evt_test_m", "billing.meter.no_meter_found", related_object=None)]
+    clock = HandClock(T0_S * 1000)
+    assert await catch_up(client, listed, clock=clock).run() == Caught(kept=3)
+    clock.advance(7_200_000)
+    assert (await catch_up(client, listed, clock=clock).run()).kept == 0
+    types = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
+    assert listed.asked_reports == [(types, None), (types, T0_S - OVERLAP_S)]
+
+
+async def test_an_operator_hears_once_of_each_other_version(client: Any) -> None:
+    versions = [API_VERSION, "2025-03-31.basil", "2025-03-31.basil", "2024-06-20"]
+    listed = StripeList(*(row(n, T0_S, api_version=version) for n, version in enumerate(versions)))
+    with capture_logs() as told:
+        assert (await catch_up(client, listed).run()).kept == 4
+    assert [line["version"] for line in told if "version" in line] == ["2025-03-31.basil", "2024-06-20"]
 
 
 async def test_a_full_inbox_leaves_the_cursor_where_it_was(client: Any) -> None:

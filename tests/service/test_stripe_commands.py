@@ -112,15 +112,19 @@ async def test_missed_events_are_read_through_stripes_own_client(data: str) -> N
         settings = Settings.load(options=key)
         answer(script, snapshot("evt_2", created=1_790_000_001), snapshot("evt_1", created=1_790_000_000))
         answer(script)
+        answer(script)  # no report of a meter
         caught = await catch_up(settings, SystemClock())
         assert (caught.kept, caught.known, waiting(data)) == (2, 0, 2)
-        assert [one.form for one in script.requests] == [{"limit": "100"}, {"limit": "100", "ending_before": "evt_2"}]
+        *snapshots, reports = script.requests
+        assert [one.form for one in snapshots] == [{"limit": "100"}, {"limit": "100", "ending_before": "evt_2"}]
+        assert reports.path == "/v2/core/events"
         answer(script, snapshot("evt_2", created=1_790_000_001))
         answer(script)
-        script.plays = script.plays[-2:]
+        answer(script)
+        script.plays = script.plays[-3:]
         caught = await catch_up(settings, SystemClock())
         assert (caught.kept, caught.known, waiting(data)) == (0, 1, 2)
-        assert script.requests[2].form["created[gte]"] == str(1_790_000_001 - 3600)
+        assert script.requests[3].form["created[gte]"] == str(1_790_000_001 - 3600)
 
 
 async def test_a_key_that_does_not_hold_is_told(data: str) -> None:

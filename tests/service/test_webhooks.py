@@ -222,6 +222,18 @@ def test_row_26_a_live_service_ignores_test_events() -> None:
         assert kept(live) == ["evt_1"]
 
 
+def test_an_event_of_a_connected_account_is_answered_and_ignored(service: Running) -> None:
+    with service.unchanged():
+        for event in (snapshot(account="acct_2"), thin(context="acct_2")):
+            answer = send(service, body_of(event))
+            assert (answer.status_code, answer.json()) == (200, TAKEN | {"ignored": "other account"})
+
+
+def test_an_event_of_another_version_counts(service: Running) -> None:
+    assert send(service, body_of(snapshot(api_version="2025-03-31.basil"))).json() == TAKEN
+    assert kept(service) == ["evt_1"]
+
+
 # ── row 19: durable, or not answered ─────────────────────────────────────────────────────────────────────
 
 

@@ -55,7 +55,7 @@ class ReceivedAnswer(Answer):
 
     received: Literal[True]
     duplicate: bool = Field(description="It came in before; its effect happens once.")
-    ignored: Literal["other mode", "not ours"] | None = Field(
+    ignored: Literal["other mode", "other account", "not ours"] | None = Field(
         description="Why nothing will be done: it is a test event for a live service or the other way round, or of a"
         " type that makes the service do nothing."
     )

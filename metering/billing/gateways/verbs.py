@@ -3,6 +3,7 @@
 import abc
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from metering.billing.errors import Duplicate, Refused, Unknown
@@ -130,15 +131,8 @@ class Verbs(abc.ABC):
         return await self._ask(self._v1.webhook_endpoints.update_async, endpoint_id, params=params)
 
     async def event_destinations(self) -> list[StripeObject]:
-        """Every destination of thin events. Lists of /v2 name the address of their next page."""
-        page = await self._ask(self._v2.core.event_destinations.list_async)
-        found = list(_page(page)[0])
-        for _ in range(PAGES_MAX):
-            if not page.get("next_page_url"):
-                return found
-            page = await self._follow(page["next_page_url"])
-            found += _page(page)[0]
-        raise endless()
+        """Every destination of thin events."""
+        return await self._all_of_v2(self._v2.core.event_destinations.list_async)
 
     async def create_event_destination(self, params: Params, *, key: str) -> StripeObject:
         """Make one. Its secret is told only where it is asked for (https://docs.stripe.com/api/v2/core/event_destinations)."""
@@ -241,7 +235,25 @@ class Verbs(abc.ABC):
         """One event of /v2/core/events."""
         return await self._ask(self._v2.core.events.retrieve_async, event_id)
 
+    async def thin_events(self, types: Sequence[str], *, since_s: int | None = None) -> list[StripeObject]:
+        """Those of some types, of the last 30 days or since a moment."""
+        params: dict[str, Any] = {"types": list(types)}
+        if since_s is not None:
+            params["created"] = {"gte": datetime.fromtimestamp(since_s, UTC).isoformat()}
+        return await self._all_of_v2(self._v2.core.events.list_async, params=params)
+
     # Lists
+
+    async def _all_of_v2(self, call: Call, params: Params | None = None) -> list[StripeObject]:
+        """Lists of /v2 name the address of their next page. Raises Refused where one has more than PAGES_MAX."""
+        page = await self._ask(call, params=params)
+        found = list(_page(page)[0])
+        for _ in range(PAGES_MAX):
+            if not page.get("next_page_url"):
+                return found
+            page = await self._follow(page["next_page_url"])
+            found += _page(page)[0]
+        raise endless()
 
     async def _all(self, call: Call, *ids: str, params: Params | None = None) -> list[StripeObject]:
         return [row async for page in self._pages(call, *ids, params=params) for row in page]

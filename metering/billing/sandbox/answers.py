@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from metering.billing.sandbox.context import API_VERSION
+from metering.billing.gateway import API_VERSION
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.door import Request
 from metering.billing.sandbox.errors import ApiError, conflict, too_many

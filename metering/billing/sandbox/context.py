@@ -9,9 +9,6 @@ from metering.billing.sandbox.errors import ApiError, missing
 from metering.billing.sandbox.faults import Faults
 from metering.billing.sandbox.fields import Fields
 
-API_VERSION: Final = "2026-10-28.endive"
-"""The version of Stripe's API that the sandbox answers as; that of the client, as a test proves."""
-
 ACCOUNT_ID: Final = "acct_sandbox"
 
 

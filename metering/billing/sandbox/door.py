@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from metering.billing.sandbox.context import API_VERSION, Options, Route
+from metering.billing.gateway import API_VERSION
+from metering.billing.sandbox.context import Options, Route
 from metering.billing.sandbox.errors import ApiError, not_built, too_many
 from metering.billing.sandbox.fields import TEXT, Many
 from metering.billing.sandbox.forms import decoded

@@ -6,7 +6,8 @@ https://docs.stripe.com/api/webhook_endpoints, https://docs.stripe.com/api/v2/co
 import secrets
 from typing import Any, Final
 
-from metering.billing.sandbox.context import API_VERSION, Context, Route
+from metering.billing.gateway import API_VERSION
+from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.errors import ApiError
 from metering.billing.sandbox.events import iso

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from metering.billing.gateway import API_VERSION
 from metering.billing.sandbox import mail
-from metering.billing.sandbox.context import API_VERSION, Context, Route
+from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.db import Db, Obj
 from metering.billing.sandbox.errors import ApiError, missing
-from metering.billing.sandbox.fields import CREATED, FLAG, LIST, TEXT, Fields, Many
+from metering.billing.sandbox.fields import COUNT, CREATED, FLAG, LIST, TEXT, Fields, Many, Need
 from metering.billing.sandbox.lists import page, within
+from metering.billing.sandbox.unbuilt import unbuilt
 
 SNAPSHOT: Final = "event"
 THIN: Final = "v2.core.event"
@@ -109,6 +111,22 @@ def retrieve_event(ctx: Context, params: dict[str, Any]) -> Obj:
     return event
 
 
+def list_thin_events(ctx: Context, params: dict[str, Any]) -> Obj:
+    """GET /v2/core/events: the newest first, those of the last 30 days, all on one page."""
+    since = _moment((params.get("created") or {}).get("gte", ""))
+    rows = reversed(list(ctx.db.of(THIN, "", start=ctx.now_s - KEPT_S)))
+    wanted = [row for row in rows if row["type"] in params["types"] and _moment(row["created"]) >= since]
+    return {"data": wanted, "next_page_url": None, "previous_page_url": None}
+
+
+def _moment(text: str) -> float:
+    """A moment of /v2 in seconds; 0 for none. Raises ApiError 400."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else 0.0
+    except ValueError as error:
+        raise ApiError(f"Invalid timestamp: {text}", param="created") from error
+
+
 def retrieve_thin_event(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v2/core/events/{id}."""
     del params
@@ -127,5 +145,11 @@ ROUTES: Final = (
         Fields(LIST, created=CREATED, delivery_success=FLAG, type=TEXT, types=Many(TEXT, 20)),
     ),
     Route("GET", "/v1/events/{id}", retrieve_event),
+    Route(
+        "GET",
+        "/v2/core/events",
+        list_thin_events,
+        Fields(types=Need(Many(TEXT, 20)), created=Fields(gte=TEXT), limit=COUNT, **unbuilt("object_id")),
+    ),
     Route("GET", "/v2/core/events/{id}", retrieve_thin_event),
 )
