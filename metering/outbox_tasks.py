@@ -7,7 +7,7 @@ from typing import Final
 
 from metering.billing.desk import Desk
 from metering.billing.reconcile import Line
-from metering.billing.wiring import Ground, reconciler_of
+from metering.billing.wiring import Ground, reconciler_of, shadow_sums
 from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.store.customers import Customers
@@ -61,10 +61,10 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
         yield Desk(outbox, WindowLists(client, keys), time.now_ms)
 
 
-async def reconciled(settings: Settings, org_id: str | None) -> list[Line]:
-    """Our books against Stripe's, of one organisation or all."""
+async def reconciled(settings: Settings, org_id: str | None, *, shadow: bool = False) -> list[Line]:
+    """Our books against Stripe's, or those of the second account, of one organisation or all."""
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(stripe_of(settings, SystemClock()))
+        gateway = await stack.enter_async_context(stripe_of(settings, SystemClock(), shadow=shadow))
         access = await stack.enter_async_context(opened(settings))
         client, keys, codec = access.client, access.keys, FieldCodec()
         time = StoreTime(SystemClock(), await settled_offset(client, keys, test_clock=settings.test_clock))
@@ -75,7 +75,8 @@ async def reconciled(settings: Settings, org_id: str | None) -> list[Line]:
             settings, catalogue, client, keys, time, codec, SystemClock(), access.dataset.secret, access.dataset.id,
             _not_asked, fake=False,
         )  # fmt: skip
-        reconciler = reconciler_of(ground, gateway, orgs, customers)
+        sums = shadow_sums(ground, gateway, customers) if shadow else gateway
+        reconciler = reconciler_of(ground, sums, orgs, customers)
         if org_id is None:
             return [line async for line in reconciler.lines()]
         org = await orgs.get(org_id)

@@ -187,17 +187,16 @@ class Settings(BaseSettings):
         0, "port of the Stripe that `metering serve --sandbox` starts; 0: any", "a port, 0 to 65535", ge=0, le=65535
     )
     stripe_shadow_key: Annotated[SecretStr, starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
-        None, "a second, test key that everything billed is told to as well", "a test key of Stripe"
+        None, "key of a second, test account that is told all overage as well", "a test key of Stripe"
+    )
+    stripe_shadow_api_base: HttpUrl | None = _setting(
+        None, "where the second account is reached; unset: Stripe itself", "an http URL"
     )
     stripe_rate: int = _setting(
         20, "calls a second to Stripe, all workers together", "a number, 1 to 1000", ge=1, le=1000
     )
     overage_push_s: float = _setting(
-        60.0,
-        "seconds between two looks at overage that Stripe has not been told",
-        "a number, 0.1 to 3600",
-        ge=0.1,
-        le=3600,
+        60.0, "seconds between two looks at overage to push", "a number, 0.1 to 3600", ge=0.1, le=3600
     )
     overage_window_days: int = _setting(
         90, "days a settled window of overage of a final period is kept", "a number, 40 to 3660", ge=40, le=3660

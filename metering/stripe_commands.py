@@ -134,6 +134,7 @@ def outbox_discard(
 def reconcile(
     org_id: Annotated[str | None, typer.Option("--org", help="Of this organisation alone.")] = None,
     *,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Against the second account.")] = False,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -143,7 +144,7 @@ def reconcile(
     from metering.store_access import AccessError
 
     try:
-        lines = asyncio.run(reconciled(beside_service(), org_id))
+        lines = asyncio.run(reconciled(beside_service(), org_id, shadow=shadow))
     except AccessError as error:
         fail(str(error), error.cure)
     head = ("org_id", "feature", "journal", "stripe", "drift", "verdict")

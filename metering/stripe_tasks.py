@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from metering.billing.catch_up import CatchUp, Caught
 from metering.billing.errors import GatewayError
 from metering.billing.gateway import Gateway
-from metering.billing.wiring import gateway_of, intake_of
+from metering.billing.wiring import gateway_of, intake_of, shade_of
 from metering.clock import Clock
 from metering.settings import Settings
 from metering.store.event_cursor import EventCursor
@@ -52,12 +52,16 @@ def _inbox(access: Access) -> Inbox:
 
 
 @asynccontextmanager
-async def stripe_of(settings: Settings, clock: Clock) -> AsyncIterator[Gateway]:
-    """Stripe while the block runs. Raises AccessError where its key is missing, or does not fit."""
+async def stripe_of(settings: Settings, clock: Clock, *, shadow: bool = False) -> AsyncIterator[Gateway]:
+    """Stripe, or its second account, while the block runs. Raises AccessError where its key is missing, or does not
+    fit.
+    """
     try:
-        gateway = gateway_of(settings, clock)
+        gateway = (shade_of if shadow else gateway_of)(settings, clock)
     except GateRefusedError as error:
         raise AccessError(str(error), "Take one of the two back.") from error
+    if gateway is None and shadow:
+        raise AccessError("there is no second account", "Set STRIPE_SHADOW_KEY.")
     if gateway is None:
         raise AccessError("there is no key for Stripe", "Set STRIPE_SECRET_KEY, or start with --sandbox.")
     try:

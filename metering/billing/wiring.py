@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from metering.billing.payers import Payers
 from metering.billing.prices import Prices
 from metering.billing.pruning import PRUNE_S, READ, Pruner
 from metering.billing.reactions import GRACE_S, Hooks, Reactions
-from metering.billing.reconcile import RECONCILE_S, Books, Reconciler
+from metering.billing.reconcile import RECONCILE_S, Books, Reconciler, Sums
 from metering.billing.repair import Repairer
 from metering.billing.sending import Sender, Till
+from metering.billing.shadow import SHADOW_S, Shadow, Shadows, ShadowSums
 from metering.billing.subscriptions import Policy
 from metering.clock import Clock
 from metering.settings import Settings
@@ -41,6 +43,7 @@ from metering.store.keys import Keys
 from metering.store.orgs import Orgs
 from metering.store.outbox import Outbox
 from metering.store.pace import StorePace
+from metering.store.shadow_book import ShadowBook
 from metering.store.stripe_lanes import Lanes
 from metering.store.timing import StoreTime
 from metering.store.totals import Client
@@ -131,6 +134,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
         Job("reconciliation", reconciler.turn, RECONCILE_S, reconciler.woken),
         *_overage_jobs(ground, exporter),
     )
+    jobs += shadow_jobs(stack, ground, customers)
     return Billing(
         intake,
         desk,
@@ -140,6 +144,42 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
         jobs,
         lambda: gateway.answers,
     )
+
+
+def shadow_jobs(stack: AsyncExitStack, ground: Ground, customers: Customers) -> tuple[Job, ...]:
+    """What tells a second account of Stripe, where there is to be one. Raises GateRefusedError."""
+    shade = shade_of(ground.settings, ground.clock)
+    if shade is None:
+        return ()
+    stack.push_async_callback(shade.close)
+    shadow = Shadow(
+        shade, _shadow_book(ground), _shadows(ground, shade, customers), WindowLists(ground.client, ground.keys),
+        Breaker(ground.clock.monotonic), ground.catalogue, ground.time.now_ms, partitions=ground.keys.partitions,
+    )  # fmt: skip
+    return (Job("shadow", shadow.turn, SHADOW_S),)
+
+
+def shadow_sums(ground: Ground, shade: Gateway, customers: Customers) -> ShadowSums:
+    """What the second account has."""
+    return ShadowSums(shade, _shadows(ground, shade, customers))
+
+
+def _shadows(ground: Ground, shade: Gateway, customers: Customers) -> Shadows:
+    return Shadows(shade, _shadow_book(ground), customers, ground.dataset_id)
+
+
+def _shadow_book(ground: Ground) -> ShadowBook:
+    return ShadowBook(ground.client, ground.keys, secrets.token_hex(8))
+
+
+def shade_of(settings: Settings, clock: Clock) -> Gateway | None:
+    """The second account; None without a key. Raises GateRefusedError where it is the first one."""
+    key, first = settings.stripe_shadow_key, settings.stripe_secret_key
+    if key is None:
+        return None
+    if first is not None and key.get_secret_value() == first.get_secret_value():
+        raise GateRefusedError("STRIPE_SHADOW_KEY is the key that bills: name one of another account")
+    return _gateway(key.get_secret_value(), settings.stripe_shadow_api_base, settings, clock)
 
 
 def _overage_jobs(ground: Ground, exporter: Exporter) -> tuple[Job, ...]:
@@ -180,13 +220,15 @@ def intake_of(settings: Settings, inbox: Inbox) -> Intake:
 
 def gateway_of(settings: Settings, clock: Clock) -> Gateway | None:
     """Stripe, or whatever answers at STRIPE_API_BASE; None without a key. Raises GateRefusedError."""
-    key, base = settings.stripe_secret_key, settings.stripe_api_base
-    if key is None:
-        return None
+    key = settings.stripe_secret_key
+    return None if key is None else _gateway(key.get_secret_value(), settings.stripe_api_base, settings, clock)
+
+
+def _gateway(key: str, base: str | None, settings: Settings, clock: Clock) -> Gateway:
     from metering.billing.gateways.live import LiveGateway  # noqa: PLC0415 - 32 MB that nobody without a key needs
 
     try:
-        return LiveGateway(key.get_secret_value(), clock=clock, api_base=base, test_clock=settings.test_clock)
+        return LiveGateway(key, clock=clock, api_base=base, test_clock=settings.test_clock)
     except ValueError as error:
         raise GateRefusedError(f"Stripe: {error}") from error
 
@@ -221,7 +263,7 @@ def pruner_of(ground: Ground, exporter: Exporter) -> Pruner:
     )  # fmt: skip
 
 
-def reconciler_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers) -> Reconciler:
+def reconciler_of(ground: Ground, gateway: Sums, orgs: Orgs, customers: Customers) -> Reconciler:
     """Our books against Stripe's."""
     client, keys, fake = ground.client, ground.keys, ground.fake
     books = Books(

@@ -127,6 +127,8 @@ SHAPES: Final = (
     Shape("dead_inbox", "{p<p>}:dead_inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that could not take effect"),
     Shape("grace", "{p<p>}:grace", Kind.ZSET, Expiry.NEVER, "organisations with a failed payment, by the end of grace"),
     Shape("stripe", "{p<p>}:stripe", Kind.HASH, Expiry.NEVER, "how far Stripe's events were read, and its pace"),
+    Shape("shadow", "{p<p>}:shadow", Kind.HASH, Expiry.NEVER, "how far a second account was told, and who pays there"),
+    Shape("shadowing", "{p<p>}:shadowing", Kind.STRING, Expiry.TTL, "the worker that tells it"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
 

@@ -39,6 +39,8 @@ LITERALS = {
     "dead_inbox": (KEYS.shared("dead_inbox", 1), "{p01}:dead_inbox"),
     "grace": (KEYS.shared("grace", 0), "{p00}:grace"),
     "stripe": (KEYS.shared("stripe", 0), "{p00}:stripe"),
+    "shadow": (KEYS.shared("shadow", 0), "{p00}:shadow"),
+    "shadowing": (KEYS.shared("shadowing", 0), "{p00}:shadowing"),
     "dirty": (KEYS.shared("dirty", 0), "{p00}:dirty"),
     "crossings": (KEYS.shared("crossings", 1), "{p01}:crossings"),
     "totals": (KEYS.shared("totals", 10), "{p0a}:totals"),

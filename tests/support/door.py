@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ class Door:
 
     host: str
     to_port: int
-    port: int = 0
+    port: int
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -25,8 +26,7 @@ class Door:
 
     async def open(self) -> None:
         """Let connections through."""
-        self._server = await asyncio.start_server(self._pass, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._pass, self.host, self.port, reuse_port=True)
 
     async def shut(self) -> None:
         """Refuse everybody, and break off who is inside."""
@@ -58,9 +58,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def a_door(url: str) -> AsyncIterator[Door]:
     """An open door before `url`."""
     parts = urlsplit(url)
-    door = Door(parts.hostname or "", parts.port or 0)
-    await door.open()
-    try:
-        yield door
-    finally:
-        await door.shut()
+    with socket.socket() as held:  # bound all the time and never listening: nobody else takes the port of a shut door
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((parts.hostname, 0))
+        door = Door(parts.hostname or "", parts.port or 0, held.getsockname()[1])
+        await door.open()
+        try:
+            yield door
+        finally:
+            await door.shut()

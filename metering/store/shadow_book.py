@@ -1,0 +1,51 @@
+"""How far a second account of Stripe was told, and who pays there: one place of the data set."""
+
+from typing import Any, Final
+
+from metering.store.connect import answered, text_of
+from metering.store.keys import Keys
+from metering.store.totals import Client
+from metering.store.window_lists import Place
+
+_PLACE: Final = 0
+"""The partition that holds what belongs to the data set as a whole."""
+
+LEASE_S: Final = 120
+"""For so long one worker alone tells; a page of windows takes some seconds."""
+
+_LIST: Final = "settled"
+
+
+class ShadowBook:
+    """The place of one data set. `worker` names who holds the lease. Errors of the store come out as 503 problems."""
+
+    def __init__(self, client: Client, keys: Keys, worker: str) -> None:
+        self._client: Any = client
+        self._key = keys.shared("shadow", _PLACE)
+        self._lease, self._worker = keys.shared("shadowing", _PLACE), worker
+
+    async def lease(self) -> bool:
+        """Whether this worker is the one that tells. An old holder may tell the same once more: it counts once."""
+        if await answered(self._client.set(self._lease, self._worker, nx=True, ex=LEASE_S)):
+            return True
+        holds = text_of(await answered(self._client.get(self._lease))) == self._worker
+        return holds and bool(await answered(self._client.expire(self._lease, LEASE_S)))
+
+    async def place(self, partition: int, since_ms: int) -> Place:
+        """The last window of a partition that was told; before the first, whose way was over at `since_ms`."""
+        found = text_of(await answered(self._client.hget(self._key, f"p:{partition}")))
+        score, _, name = found.partition("|")
+        return Place(partition, _LIST, int(score or since_ms), name)
+
+    async def move(self, place: Place) -> None:
+        """All windows up to this one were told."""
+        await answered(self._client.hset(self._key, f"p:{place.partition}", f"{place.score}|{place.name}"))
+
+    async def customer(self, digest: str) -> str:
+        """Who pays there for the customer with this digest; '' nobody yet."""
+        return text_of(await answered(self._client.hget(self._key, f"c:{digest}")))
+
+    async def keep_customer(self, digest: str, customer: str) -> str:
+        """Keep who pays there; whoever was kept first."""
+        await answered(self._client.hsetnx(self._key, f"c:{digest}", customer))
+        return await self.customer(digest)
