@@ -42,6 +42,17 @@ def aligned(running: Period, item: Period, now_ms: int, last_ms: int | None) -> 
     return Alignment(None, Period(running.start_ms, min(running.end_ms, border_ms)))
 
 
+def ended(running: Period, end_ms: int, now_ms: int, last_ms: int | None) -> Alignment:
+    """What the end of a subscription does to the running period, which holds `now_ms`: as if an item began there.
+
+    What follows it ends when the running one would have, so that resets stay where they were announced. A period that
+    began later knows of the end already.
+    """
+    if end_ms <= running.start_ms:
+        return Alignment(None, running)
+    return aligned(running, Period(end_ms, max(end_ms, running.end_ms)), now_ms, last_ms)
+
+
 def following(running: Period, now_ms: int, anchor_ms: int) -> Period:
     """The period after one that ended, as our own clock finds it before Stripe says so: the anchor's month, in UTC.
 

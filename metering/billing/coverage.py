@@ -6,19 +6,21 @@ then is on no invoice, while every sum agrees.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
 
 from metering.billing.errors import NotThere
 from metering.billing.gateway import StripeObject
-from metering.billing.invoices import FIRST, Billed, billed
+from metering.billing.invoices import Billed, billed
 from metering.billing.payers import Payers, Source
 from metering.billing.prices import Prices
 from metering.billing.subscriptions import Policy, sells, taking
 from metering.store.effects import Effects
-from metering.store.org import Org
+from metering.store.org import Org, Subscription
 from metering.store.window import Sink, Window
+from plans.periods import Period
 
 DRAFT_MS: Final = 55 * 60_000
 """For so long nobody need be asked: the invoice of a renewal is a draft for an hour at least
@@ -48,7 +50,7 @@ class Asked(Source, Protocol):
 class Cover(Protocol):
     """What the exporter wants to know; see `Coverage`."""
 
-    def paid(self, org: Org, feature: str, *, closed: bool) -> bool | None:
+    def paid(self, org: Org, feature: str, closed_ms: int | None) -> bool | None:
         """Whether somebody pays; None: ask."""
         ...
 
@@ -56,12 +58,14 @@ class Cover(Protocol):
         """Whether somebody pays."""
         ...
 
-    def doubts(self, window: Window, now_ms: int) -> bool:
+    def doubts(self, window: Window, sold: Subscription | None, now_ms: int) -> bool:
         """Whether to ask for a window's invoice."""
         ...
 
-    async def ask_final(self, window: Window, customer: str) -> None:
-        """Freeze its period if its invoice is final."""
+    async def ask_final(
+        self, org_id: str, period: Period, customer: str, sold: Subscription | None, now_ms: int
+    ) -> bool:
+        """Whether an invoice of a period is to come; freeze it where none is."""
         ...
 
 
@@ -76,13 +80,14 @@ class Coverage:
         self._prices, self._policy, self._monotonic = prices, policy, monotonic
         self._answers: dict[tuple[str, str | int], tuple[float, bool]] = {}
 
-    def paid(self, org: Org, feature: str, *, closed: bool) -> bool | None:
-        """Whether somebody pays for overage of a feature, of a closed period or of the running one; None: ask.
+    def paid(self, org: Org, feature: str, closed_ms: int | None) -> bool | None:
+        """Whether somebody pays for overage of a feature, of the closed period that began at `closed_ms` or of the
+        running one (None); None: ask.
 
         What a subscription that ended still owes is for its last invoice. One without a metered price bills no overage.
         """
         sold = org.profile.subscription
-        if sold is not None and feature in sold.metered and (sold.grants or closed):
+        if sold is not None and feature in sold.metered and (sold.grants or _owes(sold, closed_ms)):
             return True
         return self._remembered(org.org_id, feature)
 
@@ -102,23 +107,46 @@ class Coverage:
             self._remember(org.org_id, feature, PAID_S, paid=paid)
         return paid
 
-    def doubts(self, window: Window, now_ms: int) -> bool:
-        """Whether the invoice of a window's period may be final, though nobody told us."""
+    def doubts(self, window: Window, sold: Subscription | None, now_ms: int) -> bool:
+        """Whether the invoice of a window's period may be final, or there be none, though nobody told us."""
         cut = window.cut
-        late = now_ms >= cut.period.end_ms + DRAFT_MS
+        ended = sold is not None and sold.ended_in(cut.period) is not None
+        late = ended or now_ms >= cut.period.end_ms + DRAFT_MS
         return late and window.sink is Sink.METER and self._remembered(cut.org_id, cut.period.start_ms) is None
 
-    async def ask_final(self, window: Window, customer: str) -> None:
-        """Freeze the period of a window if its invoice is final. Raises the errors of gateway and store."""
-        cut = window.cut
+    async def ask_final(
+        self, org_id: str, period: Period, customer: str, sold: Subscription | None, now_ms: int
+    ) -> bool:
+        """Whether an invoice of a period is still to come. One that is final freezes it.
+
+        A subscription that was cancelled may have no last invoice. Where none came in the time of a draft none is to
+        come, and the period is frozen at the subscription's end; before, nobody can say: False, and it is not frozen.
+        Raises the errors of gateway and store.
+        """
+        invoice = await self._invoice_of(org_id, period, customer, sold)
+        ended_ms = None if sold is None else sold.ended_in(period)
+        final_ms = ended_ms if invoice is None else invoice.final_ms
+        if final_ms is None:
+            self._remember(org_id, period.start_ms, FINAL_S, paid=True)
+            return True
+        if invoice is not None or now_ms >= final_ms + DRAFT_MS:
+            await self._effects.freeze(org_id, period.start_ms, final_ms)
+        return False
+
+    async def _invoice_of(self, org_id: str, period: Period, customer: str, sold: Subscription | None) -> Billed | None:
+        """The invoice that bills a period: the final one, or a draft."""
+        draft = None
         for one in await self._invoices(customer):
             invoice = billed(one)
-            if invoice is None or invoice.final_ms is None or invoice.reason == FIRST:
+            if invoice is None:
                 continue
-            if invoice.from_ms < cut.period.end_ms <= invoice.until_ms and await self._is_for(cut.org_id, invoice):
-                await self._effects.freeze(cut.org_id, cut.period.start_ms, invoice.final_ms)
-                return
-        self._remember(cut.org_id, cut.period.start_ms, FINAL_S, paid=True)
+            kept = sold if sold is not None and sold.id == invoice.subscription else None
+            invoice = replace(invoice, ended_ms=None if kept is None else kept.ended_ms)
+            if invoice.bills(period) and (kept or await self._is_for(org_id, invoice)):
+                if invoice.final_ms is not None:
+                    return invoice
+                draft = invoice
+        return draft
 
     async def _invoices(self, customer: str) -> list[StripeObject]:
         try:
@@ -149,3 +177,8 @@ class Coverage:
         if len(self._answers) >= REMEMBERED:
             self._answers.clear()
         self._answers[org_id, what] = self._monotonic() + seconds, paid
+
+
+def _owes(sold: Subscription, closed_ms: int | None) -> bool:
+    """Whether the closed period that began then is one that a subscription bills which grants nothing any more."""
+    return closed_ms is not None and (sold.ended_ms is None or closed_ms < sold.ended_ms)

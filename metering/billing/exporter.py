@@ -9,22 +9,26 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
+from metering.billing.asking import Asking, Pause
 from metering.billing.breaker import Breaker, delay_ms
+from metering.billing.closing import Closing
 from metering.billing.coverage import Cover
-from metering.billing.errors import GatewayError, Unknown
+from metering.billing.errors import GatewayError
 from metering.billing.late import Late, Way
 from metering.billing.meter_reports import MeterReport
-from metering.billing.sending import Fate, Sender, Sent, sent_of
+from metering.billing.sending import Fate, Sender, Sent
 from metering.errors import ClockUnsafe, LedgerFull, Overloaded, Problem, StorageUnavailable
+from metering.store.org import Subscription
 from metering.store.orgs import Orgs
 from metering.store.outbox import KNOWN_MS, Begun, Outbox, Start
 from metering.store.pace import StorePace
 from metering.store.stripe_lanes import Lanes
-from metering.store.window import OPEN, REPORTED, Sink, State, Window
+from metering.store.window import OPEN, REPORTED, Cut, Sink, State, Window
+from plans.periods import Period
 
 PAGE: Final = 200
 """Counters or windows of a partition that are looked at together."""
@@ -42,9 +46,6 @@ OUTAGES: Final = (StorageUnavailable, Overloaded, ClockUnsafe, LedgerFull)
 """Not one organisation's fault: the others would meet them too."""
 
 log = structlog.get_logger(__name__)
-
-Pause = Callable[[float], Awaitable[None]]
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class Exporter:
         self._parts = parts
         self._outbox, self._lanes, self._breaker = parts.outbox, parts.lanes, parts.breaker
         self._meters = {name: feature.stripe_meter_event for name, feature in parts.late.catalogue.features.items()}
+        self._asking = Asking(parts.pace, parts.breaker, parts.pause)
+        self.closing = Closing(parts.orgs, parts.outbox, parts.coverage, self._asking, parts.drained)
+        """Who looks whether periods are final."""
         self.woken = asyncio.Event()
         """Set when there is something to send that should not wait for the next turn."""
 
@@ -145,10 +149,10 @@ class Exporter:
         """Whether an invoice will show a counter's overage. Raises GatewayError where Stripe is asked in vain."""
         org_id, feature, *closed = member.split("|")
         org = await self._parts.orgs.get(org_id)
-        paid = org is None or self._parts.coverage.paid(org, feature, closed=bool(closed))
+        paid = org is None or self._parts.coverage.paid(org, feature, int(closed[0]) if closed else None)
         if org is None or paid is not None:
             return bool(paid)
-        return await self._ask(lambda: self._parts.coverage.ask_paid(org, customer, feature))
+        return await self._asking.ask(lambda: self._parts.coverage.ask_paid(org, customer, feature))
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,10 +209,12 @@ class Exporter:
         customer = window.customer if not window.fresh else (await self._outbox.customer(org_id))[0]
         if not customer or not meter:
             return await self._outbox.postpone(window, now_ms + WAIT_MS)
-        invoiced = await self._invoiced(window, customer, now_ms)
+        sold = None if org is None else org.profile.subscription
+        invoiced = await self._invoiced(window, customer, sold, now_ms)
+        if invoiced is None:
+            return await self._outbox.postpone(window, now_ms + WAIT_MS)
         way = Way(window.sink, window.amount_minor)
         if window.fresh:
-            sold = None if org is None else org.profile.subscription
             way = self._parts.late.way_of(window.cut, now_ms, sold, invoiced=bool(invoiced))
         if way.sink is Sink.NONE:
             return await self._let_go(window, way.why)
@@ -217,15 +223,20 @@ class Exporter:
             return await self._outbox.postpone(window, now_ms + WAIT_MS)
         if doubtful(window, now_ms, invoiced=bool(invoiced)):
             return await self._reconcile(window, lane, meter, now_ms)
-        return await self._attempt(window, lane, meter, Start(customer, way.sink, 0, way.amount_minor, invoiced))
+        start = Start(customer, way.sink, _last_ms(window.cut, sold), way.amount_minor, invoiced)
+        return await self._attempt(window, lane, meter, start)
 
-    async def _invoiced(self, window: Window, customer: str, now_ms: int) -> str:
-        """When the invoice of a window's period was finalised, '' where it was not; Stripe's word where ours is old."""
-        invoiced = await self._outbox.invoiced(window)
-        if invoiced or not self._parts.coverage.doubts(window, now_ms):
+    async def _invoiced(self, window: Window, customer: str, sold: Subscription | None, now_ms: int) -> str | None:
+        """When the invoice of a window's period was finalised, '' where it is to come; None: nobody can say yet.
+
+        Stripe's word where ours is old.
+        """
+        org_id, period = window.cut.org_id, window.cut.period
+        invoiced = await self._outbox.invoiced(org_id, period.start_ms)
+        if invoiced or not self._parts.coverage.doubts(window, sold, now_ms):
             return invoiced
-        await self._ask(lambda: self._parts.coverage.ask_final(window, customer))
-        return await self._outbox.invoiced(window)
+        to_come = await self._asking.ask(lambda: self._parts.coverage.ask_final(org_id, period, customer, sold, now_ms))
+        return await self._outbox.invoiced(org_id, period.start_ms) or ("" if to_come else None)
 
     async def _take(self, lane: str, window: Window) -> bool:
         """Have the lane, also after a window that has no more use for it."""
@@ -243,8 +254,8 @@ class Exporter:
         return self._lanes.name(customer, self._meters.get(window.cut.feature) or "")
 
     async def _attempt(self, window: Window, lane: str, meter: str, start: Start) -> None:
-        await self._paced()
-        start = replace(start, stamp_ms=self._stamp(window))
+        await self._asking.paced()
+        start = replace(start, stamp_ms=self._stamp(window.cut.period, start.stamp_ms))
         begun, attempt = await self._outbox.attempt(window, start)
         if begun is Begun.GONE:
             await self._lanes.leave(lane, window.id)
@@ -263,29 +274,10 @@ class Exporter:
         else:
             await self._failed(going, lane, attempt, sent, first=window.fresh)
 
-    async def _paced(self) -> None:
-        """Wait until a call to Stripe has its place among those of all workers."""
-        while wait_s := await self._parts.pace.wait_s():
-            await self._parts.pause(wait_s)
-
-    async def _ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Stripe's answer to a question, in its turn. Raises GatewayError, which the breaker has heard of by then."""
-        if self._breaker.open:
-            raise Unknown("Stripe is left alone for now")
-        await self._paced()
-        try:
-            found = await question()
-        except GatewayError as error:
-            self._breaker.failed(at_once=sent_of(error).barred)
-            raise
-        self._breaker.ok()
-        return found
-
-    def _stamp(self, window: Window) -> int:
-        """The window's time at Stripe: that of its last unit, which Stripe's clock may not have reached."""
+    def _stamp(self, period: Period, last_ms: int) -> int:
+        """A window's time at Stripe: that of its last unit, which Stripe's clock may not have reached."""
         stripe_ms = self._parts.stripe_ms()
-        last_ms = window.cut.last_ms
-        return last_ms if stripe_ms is None else max(window.cut.period.start_ms, min(last_ms, stripe_ms))
+        return last_ms if stripe_ms is None else max(period.start_ms, min(last_ms, stripe_ms))
 
     async def _delivered(self, window: Window, lane: str) -> None:
         """Stripe has it: first the journal says so, then the window."""
@@ -330,7 +322,7 @@ class Exporter:
         quiet_ms = (window.tried_ms or 0) + QUIET_MS
         if now_ms < quiet_ms:
             return await self._outbox.postpone(window, quiet_ms)
-        found = await self._ask(lambda: self._parts.sender.hour_usage(window, meter))
+        found = await self._asking.ask(lambda: self._parts.sender.hour_usage(window, meter))
         known = sum(rows.values())
         if found == known + window.units:
             return await self._delivered(window, lane)
@@ -342,24 +334,7 @@ class Exporter:
 
     async def _finalize(self, window: Window) -> None:
         """Its period is final if this was the last that it lacked."""
-        await self.finalize(window.cut.org_id, window.cut.period.start_ms, window.cut.period.end_ms)
-
-    async def finalize_closed(self) -> None:
-        """Look at the period of every organisation that closed last: whether it is final by now."""
-        cursor = None
-        while True:
-            orgs, cursor = await self._parts.orgs.page(cursor, PAGE)
-            for org in orgs:
-                if org.before is not None:
-                    await self.finalize(org.org_id, org.before.start_ms, org.before.end_ms)
-            if cursor is None:
-                return
-
-    async def finalize(self, org_id: str, start_ms: int, end_ms: int) -> None:
-        """Mark a closed period as final where it is invoiced and everything of it has found its place."""
-        now_ms = await self._parts.orgs.server_now()
-        if now_ms >= end_ms and await self._parts.drained(org_id, end_ms):
-            await self._outbox.finalize(org_id, start_ms, now_ms)
+        await self.closing.finalize(window.cut.org_id, window.cut.period.start_ms, window.cut.period.end_ms)
 
 
 def doubtful(window: Window, now_ms: int, *, invoiced: bool) -> bool:
@@ -370,6 +345,12 @@ def doubtful(window: Window, now_ms: int, *, invoiced: bool) -> bool:
     if window.first_ms is None or window.sink is not Sink.METER:
         return False
     return invoiced or now_ms - window.first_ms >= KNOWN_MS
+
+
+def _last_ms(cut: Cut, sold: Subscription | None) -> int:
+    """The instant of a window's last unit, as the last invoice of a subscription that ended bills it."""
+    ended_ms = None if sold is None else sold.ended_in(cut.period)
+    return cut.last_ms if ended_ms is None else min(cut.last_ms, ended_ms - 1)
 
 
 def _place(window: Window) -> tuple[int, int]:

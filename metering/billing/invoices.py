@@ -8,6 +8,7 @@ from metering.billing.gateway import StripeObject
 from metering.billing.subscriptions import id_of
 from metering.clock import MS_PER_S
 from plans.dunning import Word
+from plans.periods import Period
 
 _WORD_OF: Final[Mapping[str, Word]] = {
     "paid": Word.PAID,
@@ -28,9 +29,10 @@ FIRST: Final = "subscription_create"
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """An invoice of a subscription as we read it. It bills the usage of periods that ended in (from_ms, until_ms].
+    """An invoice of a subscription as we read it: of a time from `from_ms` until `until_ms`.
 
-    `final_ms` is when it was finalised, None while it is a draft.
+    `final_ms` is when it was finalised, None while it is a draft; `ended_ms` when the subscription ended, None where it
+    has not or nobody looked.
     """
 
     id: str
@@ -40,11 +42,23 @@ class Billed:
     from_ms: int
     until_ms: int
     final_ms: int | None
+    ended_ms: int | None = None
 
     @property
     def word(self) -> Word | None:
         """What its status says once somebody tried to collect it."""
         return _WORD_OF.get(self.status)
+
+    def bills(self, period: Period) -> bool:
+        """Whether it bills the usage of a period of ours.
+
+        The last one of a subscription bills all until that ended, and our period may have closed a moment later.
+        """
+        if self.reason == FIRST:
+            return False
+        if self.ended_ms is not None and period.start_ms < self.ended_ms <= period.end_ms:
+            return self.until_ms >= self.ended_ms
+        return self.from_ms < period.end_ms <= self.until_ms
 
 
 def billed(invoice: StripeObject) -> Billed | None:

@@ -49,6 +49,8 @@ def _reason(cut: Cut, now_ms: int, sold: Subscription | None, *, invoiced: bool)
     """Why no invoice to come would show it; '' where one will."""
     if invoiced:
         return "its invoice was finalised"
-    if sold is not None and cut.period.end_ms <= sold.since_ms:
-        return "its period ended before the subscription began"
+    if sold is not None and cut.last_ms < sold.since_ms:
+        return "it was used before the subscription began"
+    if sold is not None and sold.ended_ms is not None and cut.period.start_ms >= sold.ended_ms:
+        return "its period began when the subscription had ended"
     return "it is too old for a meter" if now_ms - cut.last_ms > METER_AGE_MAX_MS else ""

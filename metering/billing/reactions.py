@@ -20,6 +20,7 @@ from metering.billing.prices import Prices
 from metering.billing.subscriptions import (
     Policy,
     Reading,
+    ended_ms_of,
     id_of,
     is_ours,
     org_named,
@@ -145,7 +146,7 @@ class Reactions:
             return self._ignored(event)
         if event.type == "invoice.finalization_failed":
             log.error("stripe could not finalise an invoice", **_named(event), orgs=orgs)
-        customer = id_of(subscription["customer"])
+        customer, invoice = id_of(subscription["customer"]), replace(invoice, ended_ms=ended_ms_of(subscription))
         return any([await self._take(event, org_id, customer, invoice=invoice) for org_id in orgs])
 
     async def _customer(self, event: StripeEvent) -> bool:
@@ -203,12 +204,12 @@ class Reactions:
         org = await self._effects.apply(org_id, None, taking(reading, self._prices, self._policy))
         if org is None or invoice.reason == FIRST:
             return
-        closed = await self._effects.closed(org_id, invoice.from_ms, invoice.until_ms)
-        for start_ms in closed:
+        closed = [one for one in await self._effects.closed(org_id, invoice.from_ms) if invoice.bills(one)]
+        for period in closed:
             if invoice.final_ms is None:
-                await self._hooks.flush(org_id, start_ms)
+                await self._hooks.flush(org_id, period.start_ms)
             else:
-                await self._effects.freeze(org_id, start_ms, invoice.final_ms)
+                await self._effects.freeze(org_id, period.start_ms, invoice.final_ms)
         if invoice.final_ms is None and invoice.reason != CYCLE:
             await self._hooks.flush(org_id, org.period.start_ms)
 

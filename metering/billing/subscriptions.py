@@ -15,7 +15,7 @@ from metering.billing.prices import Prices
 from metering.clock import MS_PER_S
 from metering.store.effects import Decide, Decision
 from metering.store.org import GRANTING, Org, Profile, Subscription
-from plans.billing_periods import Alignment, aligned, last_counted_ms, monthly
+from plans.billing_periods import Alignment, aligned, ended, last_counted_ms, monthly
 from plans.dunning import Standing, grace_end_ms, standing
 from plans.periods import Period
 
@@ -57,6 +57,12 @@ def id_of(value: Any) -> str:
     return str(value["id"] if isinstance(value, dict) else value or "")
 
 
+def ended_ms_of(subscription: StripeObject) -> int | None:
+    """When a subscription ended, in Stripe's time; None where it has not."""
+    ended_s = subscription.get("ended_at")
+    return None if ended_s is None else int(ended_s) * MS_PER_S
+
+
 def org_named(thing: StripeObject) -> str:
     """The organisation that an object's metadata names; empty where it names none."""
     return str((thing.get("metadata") or {}).get(ORG_TAG) or "")
@@ -82,7 +88,16 @@ def synced(org: Org, reading: Reading, prices: Prices, now_ms: int) -> tuple[Pro
     if current is None or (unlinked and not current.grants):
         return profile, stays
     after = replace(profile, subscription=current, stripe_customer_id=reading.customer)
-    return after, aligned(org.period, current.period, now_ms, _last_ms(org)) if current.grants else stays
+    return after, _moved(org, current, now_ms)
+
+
+def _moved(org: Org, current: Subscription, now_ms: int) -> Alignment:
+    """What the current subscription does to the running period: by its own period while it is in force, by its end."""
+    if current.grants:
+        return aligned(org.period, current.period, now_ms, _last_ms(org))
+    if current.ended_ms is None:
+        return Alignment(None, org.period)
+    return ended(org.period, current.ended_ms, now_ms, _last_ms(org))
 
 
 def taking(reading: Reading, prices: Prices, policy: Policy) -> Decide:
@@ -170,7 +185,7 @@ def _sold(one: StripeObject, kept: Subscription | None, prices: Prices, now_ms: 
         plan=plan,
         since_ms=(one.get("start_date") or one["created"]) * MS_PER_S,
         anchor_ms=one["billing_cycle_anchor"] * MS_PER_S,
-        period=_period(items, base or items[0], prices, now_ms),
+        period=_until(ended_ms_of(one), _period(items, base or items[0], prices, now_ms)),
         cancel_at_period_end=bool(one.get("cancel_at_period_end")),
         metered=frozenset(feature for item in items if (feature := prices.feature_of(item["price"]))),
     )
@@ -185,6 +200,13 @@ def _period(items: Iterable[StripeObject], base: StripeObject, prices: Prices, n
     metered = [item for item in items if prices.feature_of(item["price"])]
     spans = [_span(item) for item in metered]
     return min(spans, key=lambda span: span.end_ms) if spans else monthly(_span(base), now_ms)
+
+
+def _until(ended_ms: int | None, period: Period) -> Period:
+    """A period as far as the subscription went: items keep theirs to the end."""
+    if ended_ms is None:
+        return period
+    return Period(min(period.start_ms, ended_ms), min(period.end_ms, ended_ms))
 
 
 def _span(item: StripeObject) -> Period:

@@ -186,7 +186,7 @@ def _overage_jobs(ground: Ground, exporter: Exporter) -> tuple[Job, ...]:
     return (
         Job("overage", exporter.turn, ground.settings.overage_push_s, exporter.woken),
         Job("unbilled", exporter.relink, RELINK_S),
-        Job("final periods", exporter.finalize_closed, FINAL_S),
+        Job("final periods", exporter.closing.turn, FINAL_S),
         Job("pruning", pruner_of(ground, exporter).turn, PRUNE_S),
     )
 
@@ -258,7 +258,7 @@ def pruner_of(ground: Ground, exporter: Exporter) -> Pruner:
     lists = WindowLists(ground.client, ground.keys, read=READ)
     keep_ms = ground.settings.overage_window_days * DAY_MS
     return Pruner(
-        outbox_of(ground), lists, exporter.finalize, ground.time.now_ms,
+        outbox_of(ground), lists, exporter.closing.finalize, ground.time.now_ms,
         partitions=ground.keys.partitions, keep_ms=keep_ms,
     )  # fmt: skip
 

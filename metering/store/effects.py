@@ -21,7 +21,7 @@ from metering.store.scripts import script
 from metering.store.timing import StoreTime
 from plans.billing_periods import Alignment
 from plans.catalogue import Catalogue
-from plans.periods import month_utc
+from plans.periods import Period, month_utc
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -114,13 +114,16 @@ class Effects:
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
     async def freeze(self, org_id: str, start_ms: int, at_ms: int) -> bool:
-        """Note that the closed period that began at `start_ms` is invoiced; False where it was, or has no usage."""
+        """Note that the closed period that began at `start_ms` is invoiced; False where it was, or has no usage.
+
+        At `at_ms`: what is sealed of it later is on no invoice by itself.
+        """
         keys = [self._keys.archive(org_id, start_ms)]
         return int(await answered(self._freeze(keys=keys, args=[at_ms]))) == 1
 
-    async def closed(self, org_id: str, from_ms: int, until_ms: int) -> list[int]:
-        """The starts of the closed periods with usage whose end lies in (from_ms, until_ms], the newest first."""
-        found: list[int] = []
+    async def closed(self, org_id: str, from_ms: int) -> list[Period]:
+        """The closed periods with usage that ended after an instant, the newest first."""
+        found: list[Period] = []
         high = "+"
         for _ in range(_READS_MAX):
             read = await answered(self._client.xrevrange(self._keys.trail(org_id), high, "-", count=_ENTRIES))
@@ -128,11 +131,10 @@ class Effects:
                 high = f"({text_of(entry_id)}"
                 if fields.get(b"type") != b"period_closed":
                     continue
-                ended_ms = int(fields[b"until"])
-                if ended_ms <= from_ms:
+                period = Period(int(fields[b"period"]), int(fields[b"until"]))
+                if period.end_ms <= from_ms:
                     return found
-                if ended_ms <= until_ms:
-                    found.append(int(fields[b"period"]))
+                found.append(period)
             if len(read) < _ENTRIES:
                 break
         return found

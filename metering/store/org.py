@@ -20,6 +20,9 @@ _DISABLED: Final = "x"
 GRANTING: Final = frozenset({"active", "trialing", "past_due"})
 """Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status; the others grant nothing."""
 
+_OVER: Final = "canceled"
+"""The one status that a subscription which was in force ends with."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureUsage:
@@ -44,7 +47,7 @@ class Subscription:
     """What Stripe said last of the organisation's current subscription: https://docs.stripe.com/api/subscriptions.
 
     `plan` is what its price buys, `since_ms` when it began, `anchor_ms` what its months are computed from, `period`
-    that of its metered items, `metered` the features whose overage they bill.
+    that of its metered items, cut off where it ended, `metered` the features whose overage they bill.
     """
 
     id: str
@@ -60,6 +63,16 @@ class Subscription:
     def grants(self) -> bool:
         """Whether its plan is in force: paid, tried out, or in the time that Stripe takes to collect."""
         return self.status in GRANTING
+
+    @property
+    def ended_ms(self) -> int | None:
+        """When it ended: what was used from then on is on no invoice of it. None where it has not."""
+        return self.period.end_ms if self.status == _OVER else None
+
+    def ended_in(self, period: Period) -> int | None:
+        """When it ended, where that was inside a period of ours or at its end: its last invoice bills that period."""
+        ended_ms = self.ended_ms
+        return ended_ms if ended_ms is not None and period.start_ms < ended_ms <= period.end_ms else None
 
 
 @dataclass(frozen=True, slots=True)

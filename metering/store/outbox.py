@@ -191,9 +191,8 @@ class Outbox:
                 return window
         return None
 
-    async def invoiced(self, window: Window) -> str:
-        """When the period of a window was invoiced, as stored; '' where it was not."""
-        org_id, start_ms = window.cut.org_id, window.cut.period.start_ms
+    async def invoiced(self, org_id: str, start_ms: int) -> str:
+        """When the period that began at `start_ms` was invoiced, as stored; '' where it was not."""
         for key in (self._keys.record(org_id), self._keys.archive(org_id, start_ms)):
             found = await answered(self._client.hmget(key, ["ps", "iv"]))
             if text_of(found[0]) == str(start_ms):

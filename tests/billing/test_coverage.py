@@ -183,16 +183,19 @@ async def test_a_subscription_that_ended_pays_for_its_closed_periods_alone(store
     async with scene(store.url) as at:
         customer = await at.payer("base", "over")
         await at.exporter.turn()
+        await at.hours(1)
         [subscription] = at.world.rows("subscription")
         await at.world.v1.subscriptions.cancel_async(subscription["id"])
-        await at.ledger.callers[0].counters.track(event("acme", 45))
         coverage = at.exporter._parts.coverage  # noqa: SLF001 - what it remembers is what is looked at
         await coverage.ask_paid(await at.acme(), customer, "scans")
         org = await at.acme()
         assert org.profile.subscription is not None
         assert org.profile.subscription.status == "canceled"
-        assert (coverage.paid(org, "scans", closed=True), coverage.paid(org, "scans", closed=False)) == (True, False)
-        await at.exporter.turn()
+        starts = (org.period.start_ms - 1, org.period.start_ms, None)
+        assert [coverage.paid(org, "scans", start_ms) for start_ms in starts] == [True, False, False]
+        await at.ledger.callers[0].counters.track(event("acme", 45))
+        for _ in range(2):
+            await at.exporter.turn()
         assert (at.sent(), await at.unbilled()) == (3, UNPAID)
 
 

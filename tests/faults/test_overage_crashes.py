@@ -159,7 +159,7 @@ async def late(scenario: Scenario) -> dict[str, int]:
     await ledger.client.hset(key, "iv", await ledger.now_ms())
     await scenario.finish()
     for _ in range(4):
-        await scenario.live(lambda worker: worker.finalize_closed())
+        await scenario.live(lambda worker: worker.closing.turn())
     assert await ledger.client.hexists(key, "final")
     sums = scenario.till.sums()
     assert sum(sums.values()) + sum(item["amount"] for item in scenario.till.items) // PRICE == 5

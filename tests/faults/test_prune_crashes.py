@@ -21,7 +21,7 @@ async def pruned(ledger: Ledger, steps: Steps) -> None:
     """One turn of a worker that may die in it; its clients are the only ones it has."""
     client = SteppedRedis.over(ledger.client, steps)
     lists = WindowLists(client, ledger.keys, read=READ)
-    finalize = exporter_of(ledger, till_of(ledger), client=client).finalize
+    finalize = exporter_of(ledger, till_of(ledger), client=client).closing.finalize
     now_ms = ledger.callers[0].time.now_ms
     outbox = outbox_of(ledger, client=client)
     await Pruner(outbox, lists, finalize, now_ms, partitions=1, keep_ms=KEEP_MS).turn()

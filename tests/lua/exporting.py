@@ -7,10 +7,11 @@ from metering.billing.exporter import Exporter, Parts
 from metering.billing.late import Late
 from metering.billing.sending import Sender
 from metering.clock import HandClock
-from metering.store.org import Org
+from metering.store.org import Org, Subscription
 from metering.store.outbox import Outbox
 from metering.store.pace import StorePace
 from metering.store.window import Window
+from plans.periods import Period
 from tests.lua.ledger import CATALOGUE, Ledger
 from tests.lua.outboxes import lanes_of, outbox_of
 from tests.support.till import Till
@@ -28,7 +29,7 @@ SOLD: Final = CATALOGUE.replace(
 class Trusting:
     """Believes that an invoice is to come for whatever has a customer, so that Stripe need not be asked."""
 
-    def paid(self, org: Org, feature: str, *, closed: bool) -> bool | None:
+    def paid(self, org: Org, feature: str, closed_ms: int | None) -> bool | None:
         """Yes."""
         return True
 
@@ -36,11 +37,13 @@ class Trusting:
         """Nobody asks."""
         raise NotImplementedError
 
-    def doubts(self, window: Window, now_ms: int) -> bool:
+    def doubts(self, window: Window, sold: Subscription | None, now_ms: int) -> bool:
         """No."""
         return False
 
-    async def ask_final(self, window: Window, customer: str) -> None:
+    async def ask_final(
+        self, org_id: str, period: Period, customer: str, sold: Subscription | None, now_ms: int
+    ) -> bool:
         """Nobody asks."""
         raise NotImplementedError
 

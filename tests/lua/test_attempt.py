@@ -80,7 +80,7 @@ async def test_a_period_that_was_invoiced_meanwhile_is_looked_at_again_and_then_
         key = ledger.keys.archive("acme", window.cut.period.start_ms)
         await ledger.client.hset(key, "iv", 99)
         outbox = outbox_of(ledger)
-        assert await outbox.invoiced(window) == "99"
+        assert await outbox.invoiced("acme", window.cut.period.start_ms) == "99"
         before = await ledger.dump()
         assert (await outbox.attempt(window, start_of(window)))[0] is Begun.STALE
         assert await ledger.dump() == before

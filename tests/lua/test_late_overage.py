@@ -51,19 +51,25 @@ def sold_from(since_ms: int) -> Subscription:
     return Subscription("sub_1", "active", "pro", since_ms, since_ms, Period(since_ms, since_ms + 30 * DAY_MS))
 
 
+def ended_at(end_ms: int) -> Subscription:
+    return Subscription("sub_1", "canceled", "pro", 0, 0, Period(-30 * DAY_MS, end_ms))
+
+
 CUT = Cut("acme", "scans", Period(0, 30 * DAY_MS), 1, 5, 20 * DAY_MS)
 
 
 def test_usage_goes_to_its_meter_while_an_invoice_is_to_come() -> None:
     assert way(CUT, 31 * DAY_MS) == Way(Sink.METER)
-    assert way(CUT, 31 * DAY_MS, sold_from(30 * DAY_MS - 1)) == Way(Sink.METER)
+    assert way(CUT, 31 * DAY_MS, sold_from(CUT.last_ms)) == Way(Sink.METER)
+    assert way(CUT, 31 * DAY_MS, ended_at(CUT.period.start_ms + 1)) == Way(Sink.METER)
     assert way(CUT, 20 * DAY_MS + METER_AGE_MAX_MS) == Way(Sink.METER)
 
 
 def test_late_usage_costs_what_the_invoice_would_have_said() -> None:
     late = Way(Sink.ITEM, 10 + 3 * 3)
     assert way(CUT, 31 * DAY_MS, invoiced=True) == late
-    assert way(CUT, 31 * DAY_MS, sold_from(30 * DAY_MS)) == late
+    assert way(CUT, 31 * DAY_MS, sold_from(CUT.last_ms + 1)) == late
+    assert way(CUT, 31 * DAY_MS, ended_at(CUT.period.start_ms)) == late
     assert way(CUT, 20 * DAY_MS + METER_AGE_MAX_MS + 1) == late
 
 
@@ -218,7 +224,7 @@ async def test_a_period_is_not_final_while_something_of_it_waits_to_be_counted(s
         archive = ledger.keys.archive("acme", window.cut.period.start_ms)
         assert not await ledger.client.hexists(archive, "final")
         waiting = False
-        await exporter.finalize_closed()
+        await exporter.closing.turn()
         assert await ledger.client.hexists(archive, "final")
 
 
@@ -226,7 +232,7 @@ async def test_a_period_that_is_not_invoiced_is_not_final(store: StoreServer) ->
     async with closed(store.url, invoiced=False) as (ledger, till):
         exporter = exporter_of(ledger, till)
         await exporter.turn()
-        await exporter.finalize_closed()
+        await exporter.closing.turn()
         [window] = await windows(ledger)
         assert window.state is State.DELIVERED
         assert not await ledger.client.hexists(ledger.keys.archive("acme", window.cut.period.start_ms), "final")

@@ -23,7 +23,7 @@ def pruner_of(ledger: Ledger, *, read: int = READ, client: Any = None, **bounds:
     """The job over the ledger, which makes periods final as the service does."""
     lists = WindowLists(client or ledger.client, ledger.keys, read=read)
     now_ms, partitions = ledger.callers[0].time.now_ms, ledger.keys.partitions
-    finalize = exporter_of(ledger, till_of(ledger)).finalize
+    finalize = exporter_of(ledger, till_of(ledger)).closing.finalize
     return Pruner(outbox_of(ledger), lists, finalize, now_ms, partitions=partitions, keep_ms=KEEP_MS, **bounds)
 
 

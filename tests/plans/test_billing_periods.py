@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans.billing_periods import Alignment, aligned, following, last_counted_ms, monthly
+from plans.billing_periods import Alignment, aligned, ended, following, last_counted_ms, monthly
 from plans.periods import Period
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -112,6 +112,41 @@ def test_an_item_told_again_changes_nothing(case: tuple[Period, Period, int, int
     after = now if not once.period.contains(now + later) else now + later
     rest = None if once.close_ms is not None else last
     assert aligned(once.period, item, after, rest).period == once.period
+
+
+@pytest.mark.parametrize(
+    ("end", "now", "last", "close", "then"),
+    [
+        ("2031-01-20", "2031-01-20T00:01", "2031-01-19", "2031-01-20", span("2031-01-20", "2031-02-17")),
+        ("2031-01-20", "2031-01-20T00:01", "2031-01-20T00:00:30",
+         "2031-01-20T00:00:30.001", span("2031-01-20T00:00:30.001", "2031-02-17")),
+        ("2031-01-20", "2031-01-20T00:01", "2031-01-20T00:01", None, span("2031-01-17", "2031-01-20T00:01:00.001")),
+        ("2031-01-20", "2031-01-19T23:59", "2031-01-19", None, span("2031-01-17", "2031-01-20")),
+        ("2031-01-17", "2031-01-20", "2031-01-19", None, span("2031-01-17", "2031-02-17")),
+        ("2031-01-03", "2031-01-20", "2031-01-19", None, span("2031-01-17", "2031-02-17")),
+        ("2031-02-17", "2031-01-20", "2031-01-19", None, span("2031-01-17", "2031-02-17")),
+        ("2031-03-17", "2031-01-20", "2031-01-19", None, span("2031-01-17", "2031-02-17")),
+    ],
+    ids=[
+        "it ended", "something was counted since", "something was counted this very millisecond",
+        "it ends in a minute by our clock", "with the period before", "long ago", "with the period", "after it",
+    ],
+)  # fmt: skip
+def test_the_end_of_a_subscription_closes_the_running_period_and_leaves_the_next_reset_where_it_was(
+    end: str, now: str, last: str, close: str | None, then: Period
+) -> None:
+    found = ended(span("2031-01-17", "2031-02-17"), ms(end), ms(now), ms(last))
+    assert found == Alignment(None if close is None else ms(close), then)
+
+
+@given(cases(), st.integers(0, DAY_MS))
+def test_an_end_told_again_changes_nothing(case: tuple[Period, Period, int, int | None], later: int) -> None:
+    running, item, now, last = case
+    once = ended(running, item.start_ms, now, last)
+    after = now if not once.period.contains(now + later) else now + later
+    assert once.period.end_ms <= running.end_ms or once.period.end_ms == (last or 0) + 1
+    rest = None if once.close_ms is not None else last
+    assert ended(once.period, item.start_ms, after, rest).period == once.period
 
 
 @pytest.mark.parametrize(
