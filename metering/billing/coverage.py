@@ -26,6 +26,10 @@ DRAFT_MS: Final = 55 * 60_000
 """For so long nobody need be asked: the invoice of a renewal is a draft for an hour at least
 (https://docs.stripe.com/billing/subscriptions/usage-based/configure-grace-period)."""
 
+SHUT_MS: Final = 4 * 60_000
+"""For so long before Stripe finalises a draft nothing is told for it any more: what arrives a moment too late would be
+on no invoice. It is more than an answer is believed for and a call may take."""
+
 PAID_S: Final = 540.0
 """For so long it is believed that somebody pays, or that nobody does: less than lies between two looks at what is put
 by. Who buys a plan is told of by an event at once, and is not asked for."""
@@ -117,13 +121,15 @@ class Coverage:
     async def ask_final(
         self, org_id: str, period: Period, customer: str, sold: Subscription | None, now_ms: int
     ) -> bool:
-        """Whether an invoice of a period is still to come. One that is final freezes it.
+        """Whether an invoice of a period is still to come, and not about to be final. One that is final freezes it.
 
         A subscription that was cancelled may have no last invoice. Where none came in the time of a draft none is to
         come, and the period is frozen at the subscription's end; before, nobody can say: False, and it is not frozen.
         Raises the errors of gateway and store.
         """
         invoice = await self._invoice_of(org_id, period, customer, sold)
+        if invoice is not None and invoice.closes(now_ms, SHUT_MS):
+            return False
         ended_ms = None if sold is None else sold.ended_in(period)
         final_ms = ended_ms if invoice is None else invoice.final_ms
         if final_ms is None:

@@ -31,8 +31,8 @@ FIRST: Final = "subscription_create"
 class Billed:
     """An invoice of a subscription as we read it: of a time from `from_ms` until `until_ms`.
 
-    `final_ms` is when it was finalised, None while it is a draft; `ended_ms` when the subscription ended, None where it
-    has not or nobody looked.
+    `final_ms` is when it was finalised, None while it is a draft, and `due_ms` when Stripe will do so; `ended_ms` when
+    the subscription ended, None where it has not or nobody looked.
     """
 
     id: str
@@ -43,11 +43,16 @@ class Billed:
     until_ms: int
     final_ms: int | None
     ended_ms: int | None = None
+    due_ms: int | None = None
 
     @property
     def word(self) -> Word | None:
         """What its status says once somebody tried to collect it."""
         return _WORD_OF.get(self.status)
+
+    def closes(self, now_ms: int, within_ms: int) -> bool:
+        """Whether it is a draft that Stripe finalises within such a time, or should have by now."""
+        return self.final_ms is None and self.due_ms is not None and now_ms >= self.due_ms - within_ms
 
     def bills(self, period: Period) -> bool:
         """Whether it bills the usage of a period of ours.
@@ -72,6 +77,7 @@ def billed(invoice: StripeObject) -> Billed | None:
     if not subscription:
         return None
     final_s = (invoice.get("status_transitions") or {}).get("finalized_at")
+    due_s = invoice.get("automatically_finalizes_at")
     return Billed(
         id=invoice["id"],
         subscription=subscription,
@@ -80,4 +86,5 @@ def billed(invoice: StripeObject) -> Billed | None:
         from_ms=invoice["period_start"] * MS_PER_S,
         until_ms=invoice["period_end"] * MS_PER_S,
         final_ms=None if final_s is None else final_s * MS_PER_S,
+        due_ms=None if due_s is None else due_s * MS_PER_S,
     )

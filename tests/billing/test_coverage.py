@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from metering.billing.breaker import FAILURES
-from metering.billing.coverage import DRAFT_MS, PAID_S, Coverage
+from metering.billing.coverage import DRAFT_MS, PAID_S, SHUT_MS, Coverage
 from metering.billing.exporter import Exporter
 from metering.billing.gateway import StripeObject
 from metering.billing.gateways.live import LiveGateway
@@ -249,3 +249,17 @@ async def test_a_draft_takes_usage_still_and_is_asked_for_once_a_turn(store: Sto
         assert 3 + 3 * 45 - 40 in [
             line.quantity for invoice in await at.world.invoices(customer) for line in invoice.lines.data
         ]
+
+
+async def test_nothing_is_told_for_a_draft_that_is_about_to_be_final(store: StoreServer) -> None:
+    async with scene(store.url) as at:
+        await at.payer("base", "over")
+        await at.exporter.turn()
+        await at.ledger.callers[0].counters.track(event("acme", 45))
+        end_ms = (await at.acme()).period.end_ms
+        await at.until(end_ms + 60 * 60_000 - SHUT_MS)
+        await at.exporter.turn()
+        assert (at.sent(), at.items()) == (3, [])
+        await at.until(end_ms + 62 * 60_000)
+        await at.exporter.turn()
+        assert (at.sent(), at.items()) == (3, [5 * 25])
