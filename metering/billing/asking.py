@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from metering.billing.breaker import Breaker
 from metering.billing.errors import GatewayError, Unknown
-from metering.billing.sending import sent_of
+from metering.billing.sending import Fate, Sent, sent_of
 from metering.store.pace import StorePace
 
 Pause = Callable[[float], Awaitable[None]]
@@ -32,7 +32,14 @@ class Asking:
         try:
             found = await question()
         except GatewayError as error:
-            self._breaker.failed(at_once=sent_of(error).barred)
+            self.note(sent_of(error))
             raise
         self._breaker.ok()
         return found
+
+    def note(self, sent: Sent) -> None:
+        """Tell the breaker of a call that did not succeed: a refusal is an answer, too."""
+        if sent.fate in {Fate.REFUSED, Fate.TOO_EARLY}:
+            self._breaker.ok()
+        else:
+            self._breaker.failed(at_once=sent.barred)

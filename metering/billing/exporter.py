@@ -17,10 +17,10 @@ from metering.billing.asking import Asking, Pause
 from metering.billing.breaker import Breaker, delay_ms
 from metering.billing.closing import Closing
 from metering.billing.coverage import Cover
-from metering.billing.errors import GatewayError
+from metering.billing.errors import GatewayError, Refused
 from metering.billing.late import Late, Way
 from metering.billing.meter_reports import MeterReport
-from metering.billing.sending import Fate, Sender, Sent
+from metering.billing.sending import Fate, Sender, Sent, sent_of
 from metering.errors import ClockUnsafe, LedgerFull, Overloaded, Problem, StorageUnavailable
 from metering.store.org import Subscription
 from metering.store.orgs import Orgs
@@ -289,13 +289,9 @@ class Exporter:
 
     async def _failed(self, window: Window, lane: str, attempt: int, sent: Sent, *, first: bool) -> None:
         """It did not arrive, or nobody knows. `first`: no attempt before this one can have arrived."""
+        self._asking.note(sent)
         if sent.fate is Fate.REFUSED:
-            self._breaker.ok()
             return await self._bury(window, lane, sent.why, attempt, nothing=first)
-        if sent.fate is Fate.TOO_EARLY:
-            self._breaker.ok()
-        else:
-            self._breaker.failed(at_once=sent.barred)
         nothing = sent.fate is Fate.TOO_EARLY or (sent.fate is Fate.NOTHING and first)
         wait_ms = delay_ms(attempt, sent.retry_after_s)
         log.warning("window not sent", window=window.id, attempt=attempt, fate=sent.fate.value, why=sent.why)
@@ -322,7 +318,13 @@ class Exporter:
         quiet_ms = (window.tried_ms or 0) + QUIET_MS
         if now_ms < quiet_ms:
             return await self._outbox.postpone(window, quiet_ms)
-        found = await self._asking.ask(lambda: self._parts.sender.hour_usage(window, meter))
+        try:
+            found = await self._asking.ask(lambda: self._parts.sender.hour_usage(window, meter))
+        except Refused as error:  # of a customer who is gone, say: it will never be told
+            sent = sent_of(error)
+            if sent.barred:
+                raise
+            return await self._bury(window, lane, sent.why, window.attempts)
         known = sum(rows.values())
         if found == known + window.units:
             return await self._delivered(window, lane)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metering.billing.breaker import BACKOFF_MAX_MS, Breaker, delay_ms
+from metering.billing.breaker import BACKOFF_MAX_MS, FAILURES, Breaker, delay_ms
 from metering.billing.errors import Barred, NotThere, Refused
 from metering.billing.exporter import QUIET_MS
 from metering.billing.gateway import MeterEvent
@@ -255,6 +255,37 @@ async def test_a_sum_that_fits_neither_is_told_and_nothing_is_guessed(store: Sto
         [dead] = await windows(ledger)
         assert (dead.state, len(till.calls)) == (State.DEAD, 1)
         assert dead.error == "of that hour Stripe has 1 units, the journal 0, the window 3"
+        await lawful(ledger)
+
+
+class Strict(Till):
+    """A Stripe that tells no sum of a customer it does not know."""
+
+    async def meter_usage(self, meter_id: str, customer: str, start_s: int, end_s: int) -> int:
+        raise NotThere(f"No such customer: '{customer}'", status=404, code="resource_missing")
+
+
+async def test_a_sum_that_stripe_refuses_to_tell_decides_nothing_and_holds_up_nobody(store: StoreServer) -> None:
+    async with selling(store.url) as (ledger, _):
+        till = Strict(ledger.now_ms)
+        for number in range(FAILURES):
+            await customer_of(ledger, f"org-{number}", f"cus_{number}")
+            await track(ledger, 11, f"org-{number}")
+        till.always = broken()
+        for _ in range(3):
+            await exporter_of(ledger, till).turn()
+        till.always = None
+        await after(ledger, KNOWN_MS)
+        await customer_of(ledger, "beta", "cus_beta")
+        await track(ledger, 12, "beta")
+        await exporter_of(ledger, till).turn()
+        await exporter_of(ledger, till).turn()
+        doubted = [one for one in await windows(ledger) if one.cut.org_id != "beta"]
+        assert {one.state for one in doubted if one.first_ms} == {State.DEAD}
+        assert {one.error for one in doubted if one.customer == CUSTOMER} == {
+            f"404 resource_missing No such customer: '{CUSTOMER}'"
+        }
+        assert till.sums()["cus_beta"] == 2
         await lawful(ledger)
 
 
