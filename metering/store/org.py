@@ -26,8 +26,8 @@ _OVER: Final = "canceled"
 
 @dataclass(frozen=True, slots=True)
 class FeatureUsage:
-    """One counter of the current period. Units; `billed` is overage already sealed for billing, net of what was
-    given back by then, `overage` net of all that was given back.
+    """One counter of the current period. Units; `billed` is overage that Stripe has, `overage` net of all that was
+    given back.
 
     `closed` is the units of all closed periods. `held` is what open reservations and leases keep, and those that ended
     without anybody having looked since.
@@ -206,7 +206,7 @@ def _usage(record: Mapping[str, str], feature: str) -> FeatureUsage:
         rule=_rule(record[f"l:{feature}"], record[f"m:{feature}"], record.get(f"w:{feature}")),
         used=units("u"),
         overage=units("x") - units("y"),
-        billed=units("s") - units("z"),
+        billed=units("d"),
         closed=units("b"),
         held=units("h"),
         last_updated_ms=units("t") or None,

@@ -53,6 +53,13 @@ async def states(ledger: Ledger) -> list[State]:
     return [window.state for window in await windows(ledger)]
 
 
+async def billed(ledger: Ledger) -> int:
+    """Units of acme's scans that its view shows as billed."""
+    org = await ledger.callers[0].orgs.get("acme")
+    assert org is not None
+    return org.features["scans"].billed
+
+
 async def test_overage_reaches_stripe_once_with_its_own_time(each_store: StoreServer) -> None:
     async with selling(each_store.url) as (ledger, till):
         for _ in range(3):
@@ -61,9 +68,7 @@ async def test_overage_reaches_stripe_once_with_its_own_time(each_store: StoreSe
         assert sent == MeterEvent("scans_over", CUSTOMER, 3, window.cut.last_ms // 1000, window.id)
         assert (window.state, window.attempts) == (State.DELIVERED, 1)
         assert [key async for key in ledger.client.scan_iter(match="*:l:*")] == []
-        org = await ledger.callers[0].orgs.get("acme")
-        assert org is not None
-        assert org.features["scans"].billed == 3
+        assert await billed(ledger) == 3
         await lawful(ledger)
 
 
@@ -376,7 +381,18 @@ async def test_usage_that_stripe_could_not_use_is_dead_and_out_of_the_journal(st
         assert (dead.state, dead.error) == (State.DEAD, "reported: no_meter")
         lanes = lanes_of(ledger)
         assert await lanes.hour(lanes.name(CUSTOMER, "scans_over"), window.stamp_ms) == {}
+        assert await billed(ledger) == 0
         await lawful(ledger)
+
+
+async def test_what_is_sealed_is_billed_only_once_stripe_has_it(store: StoreServer) -> None:
+    async with selling(store.url) as (ledger, till):
+        till.faults = [broken()]
+        await exporter_of(ledger, till).turn()
+        assert (await states(ledger), await billed(ledger)) == ([State.INFLIGHT], 0)
+        await after(ledger, LONG_MS)
+        await exporter_of(ledger, till).turn()
+        assert await billed(ledger) == 3
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -86,7 +86,7 @@ class FeatureView(Answer):
     last_updated: str | None = Field(json_schema_extra={"format": "date-time"})
     remaining: int | None
     overage: int = Field(description="Units of this period above the limit.")
-    overage_billed: bool = Field(description="Whether all of the overage has been sealed for billing.")
+    overage_billed: bool = Field(description="Whether Stripe has all of the overage.")
     unlimited: bool
     reserved: int = Field(description="Units that open reservations and leases keep.")
     percent: int | None = Field(description="Of the limit, cut to whole percent; null without a limit or with 0.")
