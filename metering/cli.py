@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -21,9 +21,6 @@ from metering.console import (
 )
 from metering.plan_commands import app as plans_app
 from metering.stripe_commands import app as stripe_app
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Usage metering and billing.", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False

@@ -1,13 +1,19 @@
-"""What `metering stripe outbox` and `reconcile` do, on the service's store. Every failure is an AccessError."""
+"""What `metering stripe outbox`, `reconcile` and `repair` do, on the service's store.
+
+Every failure is an AccessError.
+"""
 
 import getpass
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from metering.billing.desk import Desk
+from metering.billing.gateway import Gateway
 from metering.billing.reconcile import Line
-from metering.billing.wiring import Ground, reconciler_of, shadow_sums
+from metering.billing.repair import Step
+from metering.billing.wiring import Ground, desk_of, reconciler_of, repairer_of, shadow_sums
 from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.store.customers import Customers
@@ -63,6 +69,36 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
 
 async def reconciled(settings: Settings, org_id: str | None, *, shadow: bool = False) -> list[Line]:
     """Our books against Stripe's, or those of the second account, of one organisation or all."""
+    async with _beside_stripe(settings, shadow=shadow) as side:
+        sums = shadow_sums(side.ground, side.gateway, side.customers) if shadow else side.gateway
+        reconciler = reconciler_of(side.ground, sums, side.orgs, side.customers)
+        if org_id is None:
+            return [line async for line in reconciler.lines()]
+        org = await side.orgs.get(org_id)
+        if org is None:
+            raise AccessError(f"no organisation {org_id}", "Check the id.")
+        return await reconciler.of([org])
+
+
+async def repaired(settings: Settings, *, apply: bool) -> list[Step]:
+    """What Stripe's sums prove of dead windows; with `apply` those of which anything is proved go again."""
+    async with _beside_stripe(settings) as side:
+        repairer = repairer_of(side.ground, side.gateway, desk_of(side.ground), side.customers)
+        return await (repairer.apply(by=_who()) if apply else repairer.plan())
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Store and Stripe together."""
+
+    ground: Ground
+    gateway: Gateway
+    orgs: Orgs
+    customers: Customers
+
+
+@asynccontextmanager
+async def _beside_stripe(settings: Settings, *, shadow: bool = False) -> AsyncIterator[_Side]:
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(stripe_of(settings, SystemClock(), shadow=shadow))
         access = await stack.enter_async_context(opened(settings))
@@ -75,14 +111,7 @@ async def reconciled(settings: Settings, org_id: str | None, *, shadow: bool = F
             settings, catalogue, client, keys, time, codec, SystemClock(), access.dataset.secret, access.dataset.id,
             _not_asked, fake=False,
         )  # fmt: skip
-        sums = shadow_sums(ground, gateway, customers) if shadow else gateway
-        reconciler = reconciler_of(ground, sums, orgs, customers)
-        if org_id is None:
-            return [line async for line in reconciler.lines()]
-        org = await orgs.get(org_id)
-        if org is None:
-            raise AccessError(f"no organisation {org_id}", "Check the id.")
-        return await reconciler.of([org])
+        yield _Side(ground, gateway, orgs, customers)
 
 
 async def _not_asked(org_id: str, at_ms: int) -> bool:  # noqa: ARG001 - what a ground tells of queues

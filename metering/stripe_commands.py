@@ -1,7 +1,7 @@
 """`metering stripe`: what operators do about Stripe. Imports wait until a command needs them."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -17,6 +17,11 @@ outbox_app = typer.Typer(help="Overage that Stripe does not have.", no_args_is_h
 app.add_typer(outbox_app, name="outbox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_SHOWN: Final = (
+    "org_id", "feature", "period_start", "overage", "delivered", "journal", "stripe", "drift", "verdict",
+)  # fmt: skip
+"""Columns of a reconciliation that fit on a screen."""
 
 
 @app.command("catch-up")
@@ -120,11 +125,16 @@ def outbox_discard(
     reason: Annotated[str, typer.Option("--reason", help="Why. It stands in the audit trail.")],
 ) -> None:
     """Let dead windows go: their units are written off."""
+    from pydantic import ValidationError
+
+    from metering.api.models.stripe import DiscardRequest
     from metering.outbox_tasks import discard
     from metering.store_access import AccessError
 
     try:
-        asyncio.run(discard(beside_service(), windows, reason))
+        asyncio.run(discard(beside_service(), windows, DiscardRequest(reason=reason).reason))
+    except ValidationError as error:
+        raise typer.BadParameter("some words in one line", param_hint="--reason") from error
     except AccessError as error:
         fail(str(error), error.cure)
     say(f"{len(windows)} windows written off")
@@ -139,7 +149,7 @@ def reconcile(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Hold our books against Stripe's, of the running periods and those before; exit status 3 where they differ."""
-    from metering.api.reconciliation import csv_of, line_view
+    from metering.api.reconciliation import HEAD, cells_of, csv_of, line_view
     from metering.outbox_tasks import reconciled
     from metering.store_access import AccessError
 
@@ -147,15 +157,48 @@ def reconcile(
         lines = asyncio.run(reconciled(beside_service(), org_id, shadow=shadow))
     except AccessError as error:
         fail(str(error), error.cure)
-    head = ("org_id", "feature", "journal", "stripe", "drift", "verdict")
-    views = [line_view(line) for line in lines]
+    rows = [dict(zip(HEAD, cells_of(line), strict=True)) for line in lines]
     if json:
-        say_json({"lines": views})
+        say_json({"lines": [line_view(line) for line in lines]})
     elif csv:
         say(csv_of(lines).decode().rstrip("\r\n"))
-    elif views:
-        say_table([tuple(name.upper() for name in head), *(tuple(str(view[name]) for name in head) for view in views)])
+    elif rows:
+        say_table(
+            [tuple(name.upper() for name in _SHOWN), *(tuple(_cell(row[name]) for name in _SHOWN) for row in rows)]
+        )
     else:
         say("none")
-    if any(view["verdict"] == "drift" for view in views):
+    if any(row["verdict"] == "drift" for row in rows):
         raise typer.Exit(3)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+@app.command("repair")
+def repair(
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it.")] = False,
+    json: Json = False,
+) -> None:
+    """Let dead windows go again of which Stripe's sum proves that it has all of them, or none. Shown first."""
+    from metering.api.reconciliation import step_view
+    from metering.billing.repair import Proof
+    from metering.outbox_tasks import repaired
+    from metering.store_access import AccessError
+
+    try:
+        steps = asyncio.run(repaired(beside_service(), apply=apply))
+    except AccessError as error:
+        fail(str(error), error.cure)
+    views = [step_view(step) for step in steps]
+    if json:
+        say_json({"applied": apply, "steps": views})
+    elif views:
+        head = ("window", "org_id", "feature", "units", "proof")
+        say_table([tuple(name.upper() for name in head), *(tuple(str(view[name]) for name in head) for view in views)])
+        proved = sum(step.proof is not Proof.NEITHER for step in steps)
+        say(f"{proved} repaired" if apply else f"{proved} to repair: nothing was done; --apply does it")
+    else:
+        say("none")

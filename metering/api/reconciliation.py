@@ -14,10 +14,11 @@ from metering.errors import OrgNotFound, StripeNotConfigured
 from metering.moments import parse_ms, rfc3339
 from metering.store.org import Org
 
-_HEAD: Final = (
+HEAD: Final = (
     "org_id", "feature", "period_start", "period_end", "customer", "overage", "sealed", "delivered", "written_off",
     "journal", "stripe", "drift", "verdict",
 )  # fmt: skip
+"""The columns of a sheet."""
 
 
 async def get_reconciliation(call: Call) -> Reply:
@@ -45,10 +46,11 @@ async def repair(call: Call) -> Reply:
     if repairer is None:
         raise StripeNotConfigured
     steps = await (repairer.plan() if dry_run else repairer.apply(by=call.caller.subject))
-    return json_reply({"dry_run": dry_run, "data": [_step_view(step) for step in steps]})
+    return json_reply({"dry_run": dry_run, "data": [step_view(step) for step in steps]})
 
 
-def _step_view(step: Step) -> dict[str, Any]:
+def step_view(step: Step) -> dict[str, Any]:
+    """A step of a repair as the wire shows it."""
     cut = step.window.cut
     return {
         "window": step.window.id, "org_id": cut.org_id, "feature": cut.feature, "units": cut.units,
@@ -73,10 +75,11 @@ def _comparer(call: Call) -> Comparer:
 
 def csv_of(lines: list[Line]) -> bytes:
     """The lines as a sheet."""
-    return sheet(_HEAD, (_cells(line) for line in lines))
+    return sheet(HEAD, (cells_of(line) for line in lines))
 
 
-def _cells(line: Line) -> list[str | int | None]:
+def cells_of(line: Line) -> list[str | int | None]:
+    """A line as a row of a sheet: what `HEAD` names."""
     return [
         line.org_id, line.feature, rfc3339(line.period.start_ms), rfc3339(line.period.end_ms), line.customer,
         line.overage, line.sealed, line.delivered, line.written_off, line.journal, line.stripe, line.drift,

@@ -15,9 +15,12 @@ from metering.store_access import opened
 from tests.service.running import Running
 
 
-def died(service: Running, org_id: str) -> str:
-    """Seal what an organisation has above its limit, and let Stripe refuse it; the window's id."""
-    return asyncio.run(_died(service.server_store.url, org_id))
+def died(service: Running, org_id: str, *, doubt_ms: int | None = None) -> str:
+    """Seal what an organisation has above its limit, and let Stripe refuse it; the window's id.
+
+    With `doubt_ms` an attempt so long ago may have arrived.
+    """
+    return asyncio.run(_died(service.server_store.url, org_id, doubt_ms))
 
 
 def one_dead(service: Running) -> str:
@@ -27,7 +30,7 @@ def one_dead(service: Running) -> str:
     return died(service, org_id)
 
 
-async def _died(url: str, org_id: str) -> str:
+async def _died(url: str, org_id: str, doubt_ms: int | None) -> str:
     async with opened(Settings(redis_url=SecretStr(url))) as access:
         outbox = Outbox(access.client, access.keys, StoreTime(SystemClock()), FieldCodec(), access.dataset.id)
         name = await outbox.seal(f"{org_id}|scans")
@@ -35,5 +38,9 @@ async def _died(url: str, org_id: str) -> str:
         window = await outbox.window_of(org_id, name)
         assert window is not None
         await outbox.attempt(window, Start("cus_1", Sink.METER, window.cut.last_ms, None, ""))
-        assert await outbox.settle(window, State.DEAD, "400 no such customer", attempts=1, nothing=True)
+        why = "400 no such customer"
+        assert await outbox.settle(window, State.DEAD, why, attempts=1, nothing=doubt_ms is None)
+        if doubt_ms is not None:
+            tried_ms = SystemClock().now_ms() - doubt_ms
+            await access.client.hset(access.keys.window(org_id, name), "tried", str(tried_ms))
     return name

@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from metering.auth import ADMIN
+from metering.billing.repair import LAG_MS
 from metering.cli import app
+from tests.service.dying import died
 from tests.service.running import Running, problem, token
 from tests.support.stripe_till import Till, till
 
@@ -85,21 +87,65 @@ def test_a_look_at_everything_can_be_asked_for(service: Running) -> None:
     problem(service.call("POST", "/v1/reconciliation/run", token("org-1")), 403, "forbidden")
 
 
-def test_the_command_line_tells_a_difference_by_its_exit_status(
-    service: Running, stripe: Till, org: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def shell(service: Running, stripe: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment whose commands find the service's store and its Stripe."""
     for name, value in (("REDIS_URL", service.server_store.url), ("STRIPE_API_BASE", stripe.url)):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY)
 
+
+@pytest.mark.usefixtures("shell")
+def test_the_command_line_tells_a_difference_by_its_exit_status(stripe: Till, org: str) -> None:
     def run(*words: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["stripe", "reconcile", "--org", org, *words])
         return result.exit_code, result.output
 
     code, text = run()
-    assert (code, text.splitlines()[1].split()) == (0, [org, "scans", "0", "0", "0", "even"])
+    assert (code, text.splitlines()[1].split()[3:]) == (0, ["3", "0", "0", "0", "0", "even"])
     stripe.usage = 7
     code, text = run("--json")
     assert (code, json.loads(text)["lines"][0]["drift"]) == (3, -7)
     code, text = run("--csv")
     assert (code, text.splitlines()[1].endswith(",0,7,-7,drift")) == (3, True)
+
+
+@pytest.mark.usefixtures("shell")
+def test_what_nothing_is_compared_of_is_a_dash_on_the_command_line(service: Running, org: str) -> None:
+    service.track(org_id=f"{org}-b", feature="scans", quantity=12)
+    result = CliRunner().invoke(app, ["stripe", "reconcile", "--org", f"{org}-b"])
+    head, line = (row.split() for row in result.output.splitlines())
+    assert head == [
+        "ORG_ID",
+        "FEATURE",
+        "PERIOD_START",
+        "OVERAGE",
+        "DELIVERED",
+        "JOURNAL",
+        "STRIPE",
+        "DRIFT",
+        "VERDICT",
+    ]
+    assert line[3:] == ["2", "0", "-", "-", "-", "unbilled"]
+
+
+@pytest.mark.usefixtures("shell")
+def test_the_command_line_shows_a_repair_before_it_does_it(service: Running, org: str) -> None:
+    name = died(service, org, doubt_ms=2 * LAG_MS)
+
+    def run(*words: str) -> list[str]:
+        result = CliRunner().invoke(app, ["stripe", "repair", *words])
+        assert result.exit_code == 0, result.output
+        return result.output.splitlines()
+
+    planned = f"{name}  {org}  scans    3      lacks"
+    assert planned in run()
+    assert run()[-1] == "1 to repair: nothing was done; --apply does it"
+    assert (
+        service.call("GET", "/v1/stripe/outbox", ROOT, params={"org_id": org}).json()["counts"]["dead"]["windows"] == 1
+    )
+    assert json.loads("\n".join(run("--json")))["steps"][0]["proof"] == "lacks"
+    assert run("--apply")[-1] == "1 repaired"
+    assert run() == ["none"]
+    [entry] = service.call("GET", "/v1/audit", ROOT, params={"org_id": org, "type": "overage_replayed"}).json()["data"]
+    assert (entry["actor"].startswith("cli:"), entry["details"]["window"]) == (True, name)

@@ -106,6 +106,8 @@ def test_the_command_line_does_the_same(service: Running, org: str, monkeypatch:
     assert audit(service, org, "overage_replayed")[0]["actor"].startswith("cli:")
     service.track(org_id=org, feature="scans", quantity=2)
     second = died(service, org)
+    for reason in ("", "a\x1bgift"):
+        assert run("discard", second, "--reason", reason).startswith("2: ")
     assert run("discard", second, "--reason", "a gift") == "1 windows written off\n"
     assert run("list", "--org", org, "--dead") == "none\n"
 
