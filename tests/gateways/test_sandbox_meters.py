@@ -109,13 +109,14 @@ async def test_an_identifier_counts_once_and_the_repeat_says_so(world: World) ->
     assert await summed(world, meter, customer) == [5.0]
 
 
-async def test_an_identifier_is_known_for_24_hours_from_when_it_came(world: World) -> None:
-    _, customer = await a_meter(world)
-    await send(world, customer, identifier="w-1")
+async def test_an_identifier_is_known_for_24_hours_from_when_it_came_and_counts_again_after_them(world: World) -> None:
+    meter, customer = await a_meter(world)
+    await send(world, customer, "5", identifier="w-1", timestamp=NOW_S)
     world.now[0] += DAY_S - 1
     await refused(world, customer, identifier="w-1")
     world.now[0] += 1
-    await send(world, customer, identifier="w-1")
+    await send(world, customer, "5", identifier="w-1", timestamp=NOW_S)
+    assert await summed(world, meter, customer) == [10.0]
 
 
 async def test_an_event_without_an_identifier_gets_one_of_its_own(world: World) -> None:

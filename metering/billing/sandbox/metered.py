@@ -16,9 +16,11 @@ _WINDOWS_S: Final = {"hour": 3600, "day": 86_400}
 
 
 def keep(db: Db, meter: Obj, customer: str, value: int, event: Obj) -> None:
-    """Let an event count."""
+    """Let an event count. An earlier one of the same identifier, which is forgotten by now, counts beside it."""
     row = {**event, "id": event["identifier"], "meter": meter["id"], "customer": customer, "value": value}
-    db.put(TAKEN, row, parent=_parent(meter["id"], customer), at=event["timestamp"])
+    before = db.get(TAKEN, row["id"])
+    for one in [{**before, "id": db.new_id("taken")}, row] if before else [row]:
+        db.put(TAKEN, one, parent=_parent(one["meter"], one["customer"]), at=one["timestamp"])
 
 
 def is_metered(price: Obj) -> bool:
