@@ -183,7 +183,7 @@ async def all_is_billed(at: Rig) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_row_3_7_72_hours_without_stripe_change_no_answer_and_everything_is_billed_once(
+async def test_row_7_72_hours_without_stripe_change_no_answer_and_everything_is_billed_once(
     store: StoreServer, order: str
 ) -> None:
     async with rig(store.url) as at:
