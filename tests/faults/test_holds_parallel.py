@@ -183,7 +183,7 @@ def two_workers(store: StoreServer, file: Path) -> Iterator[tuple[ServiceProcess
     """Two on one store, each with a port of its own: of one port the kernel may give all connections to one of them."""
     settings = {
         "REDIS_URL": store.url, "DEBUG": "true", "LOG_LEVEL": "ERROR", "JWT_SECRET": secrets.token_hex(32),
-        "PLANS_FILE": str(file),
+        "PLANS_FILE": str(file), "PENDING_MAX": "20000",  # all that they send may wait, however slow the machine
     }  # fmt: skip
     with ServiceProcess(settings=settings) as one, ServiceProcess(settings=settings) as two:
         yield one, two

@@ -61,8 +61,8 @@ class Recorder:
 
 
 def token(org_id: str | None = None, *scopes: str, secret: str = SECRET, **claims: Any) -> str:
-    """A token of `org_id` with `scopes` (all of a customer's when none is named), good for ten minutes."""
-    body: dict[str, Any] = {"sub": "tester", "scopes": list(scopes or OWN), "exp": int(time.time()) + 600}
+    """A token of `org_id` with `scopes` (all of a customer's when none is named), good for longer than all tests take."""
+    body: dict[str, Any] = {"sub": "tester", "scopes": list(scopes or OWN), "exp": int(time.time()) + 7200}
     if org_id is not None:
         body["org_id"] = org_id
     return jwt.encode(body | claims, secret, algorithm="HS256")
