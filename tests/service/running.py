@@ -61,7 +61,7 @@ class Recorder:
 
 
 def token(org_id: str | None = None, *scopes: str, secret: str = SECRET, **claims: Any) -> str:
-    """A token of `org_id` with `scopes` (all of a customer's when none is named), good for longer than all tests take."""
+    """A token of `org_id` with `scopes` (all of a customer's when none is named), good for longer than tests take."""
     body: dict[str, Any] = {"sub": "tester", "scopes": list(scopes or OWN), "exp": int(time.time()) + 7200}
     if org_id is not None:
         body["org_id"] = org_id
