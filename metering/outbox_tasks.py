@@ -20,6 +20,7 @@ from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
 from metering.store.orgs import Orgs
 from metering.store.outbox import Outbox
+from metering.store.shadow_book import ShadowBook
 from metering.store.timing import StoreTime, settled_offset
 from metering.store.window import State, Window
 from metering.store.window_lists import WAITING, Place, WindowLists
@@ -112,6 +113,13 @@ async def _beside_stripe(settings: Settings, *, shadow: bool = False) -> AsyncIt
             _not_asked, fake=False,
         )  # fmt: skip
         yield _Side(ground, gateway, orgs, customers)
+
+
+async def shadowed(settings: Settings) -> dict[str, int]:
+    """What became of windows at the second account, since it is told: how many of each outcome."""
+    async with opened(settings) as access:
+        counts = await ShadowBook(access.client, access.keys, "").counts()
+        return {outcome.value: windows for outcome, windows in counts.items()}
 
 
 async def _not_asked(org_id: str, at_ms: int) -> bool:  # noqa: ARG001 - what a ground tells of queues

@@ -150,16 +150,17 @@ def reconcile(
 ) -> None:
     """Hold our books against Stripe's, of the running periods and those before; exit status 3 where they differ."""
     from metering.api.reconciliation import HEAD, cells_of, csv_of, line_view
-    from metering.outbox_tasks import reconciled
+    from metering.outbox_tasks import reconciled, shadowed
     from metering.store_access import AccessError
 
     try:
         lines = asyncio.run(reconciled(beside_service(), org_id, shadow=shadow))
+        counts = asyncio.run(shadowed(beside_service())) if shadow else {}
     except AccessError as error:
         fail(str(error), error.cure)
     rows = [dict(zip(HEAD, cells_of(line), strict=True)) for line in lines]
     if json:
-        say_json({"lines": [line_view(line) for line in lines]})
+        say_json({"lines": [line_view(line) for line in lines]} | ({"shadow": counts} if shadow else {}))
     elif csv:
         say(csv_of(lines).decode().rstrip("\r\n"))
     elif rows:
@@ -168,6 +169,8 @@ def reconcile(
         )
     else:
         say("none")
+    if counts and not (json or csv):
+        say("windows: " + ", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
     if any(row["verdict"] == "drift" for row in rows):
         raise typer.Exit(3)
 

@@ -120,7 +120,7 @@ def _of_feature(feature: Feature, currency: str) -> Iterator[Wanted | Passed]:
         cure = 'Sell it by overage_model = "package", or choose a price that can be divided.'
         yield Passed(f"overage of {feature.name}", str(error), cure)
         return
-    yield _meter(feature.name, feature.title, feature.stripe_meter_event)
+    yield meter_for(feature.name, feature.title, feature.stripe_meter_event)
     yield _product(f"{feature.title} above the limit", FEATURE_TAG, feature.name)
     recurring = {**EVERY_MONTH, "usage_type": "metered", "meter": Ref("meter", feature.name)}
     names = (FEATURE_TAG, feature.name, overage_key(feature.name))
@@ -143,7 +143,8 @@ def _of_plan(plan: Plan, catalogue: Catalogue, variables: Mapping[str, str]) -> 
         yield _price((PLAN_TAG, plan.name, plan_key(plan.name)), terms)
 
 
-def _meter(name: str, title: str, event: str) -> Wanted:
+def meter_for(name: str, title: str, event: str) -> Wanted:
+    """The meter of a feature's overage."""
     params = {
         "display_name": f"{title} above the limit",
         "event_name": event,

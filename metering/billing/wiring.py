@@ -152,9 +152,11 @@ def shadow_jobs(stack: AsyncExitStack, ground: Ground, customers: Customers) -> 
     if shade is None:
         return ()
     stack.push_async_callback(shade.close)
+    client, keys = ground.client, ground.keys
     shadow = Shadow(
-        shade, _shadow_book(ground), _shadows(ground, shade, customers), WindowLists(ground.client, ground.keys),
-        Breaker(ground.clock.monotonic), ground.catalogue, ground.time.now_ms, partitions=ground.keys.partitions,
+        shade, _shadow_book(ground), _shadows(ground, shade, customers), WindowLists(client, keys),
+        Lanes(client, keys, customers, fake=ground.fake), Breaker(ground.clock.monotonic), ground.catalogue,
+        ground.time.now_ms,
     )  # fmt: skip
     return (Job("shadow", shadow.turn, SHADOW_S),)
 

@@ -1,5 +1,7 @@
 """How far a second account of Stripe was told, and who pays there: one place of the data set."""
 
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Final
 
 from metering.store.connect import answered, text_of
@@ -16,11 +18,21 @@ LEASE_S: Final = 120
 _LIST: Final = "settled"
 
 
+class Outcome(StrEnum):
+    """What became of a window at the second account."""
+
+    TOLD = "told"
+    REFUSED = "refused"
+    TOO_OLD = "too_old"
+    PASSED = "passed"  # no meter ever was told of it
+
+
 class ShadowBook:
     """The place of one data set. `worker` names who holds the lease. Errors of the store come out as 503 problems."""
 
     def __init__(self, client: Client, keys: Keys, worker: str) -> None:
         self._client: Any = client
+        self.partitions = keys.partitions
         self._key = keys.shared("shadow", _PLACE)
         self._lease, self._worker = keys.shared("shadowing", _PLACE), worker
 
@@ -31,15 +43,32 @@ class ShadowBook:
         holds = text_of(await answered(self._client.get(self._lease))) == self._worker
         return holds and bool(await answered(self._client.expire(self._lease, LEASE_S)))
 
-    async def place(self, partition: int, since_ms: int) -> Place:
-        """The last window of a partition that was told; before the first, whose way was over at `since_ms`."""
+    async def begin(self, account: str) -> None:
+        """All that is noted is of this account; what was of another one is forgotten."""
+        if text_of(await answered(self._client.hget(self._key, "account"))) != account:
+            pipe: Any = self._client.pipeline(transaction=True)
+            pipe.delete(self._key)
+            pipe.hset(self._key, "account", account)
+            await answered(pipe.execute())
+
+    async def place(self, partition: int) -> Place | None:
+        """The last window of a partition that is done with; None before the first."""
         found = text_of(await answered(self._client.hget(self._key, f"p:{partition}")))
         score, _, name = found.partition("|")
-        return Place(partition, _LIST, int(score or since_ms), name)
+        return Place(partition, _LIST, int(score), name) if found else None
 
-    async def move(self, place: Place) -> None:
-        """All windows up to this one were told."""
-        await answered(self._client.hset(self._key, f"p:{place.partition}", f"{place.score}|{place.name}"))
+    async def move(self, place: Place, found: Mapping[Outcome, int]) -> None:
+        """All windows up to this one are done with; what became of those since the last."""
+        pipe: Any = self._client.pipeline(transaction=True)
+        pipe.hset(self._key, f"p:{place.partition}", f"{place.score}|{place.name}")
+        for outcome, windows in found.items():
+            pipe.hincrby(self._key, f"n:{outcome.value}", windows)
+        await answered(pipe.execute())
+
+    async def counts(self) -> dict[Outcome, int]:
+        """What became of windows since the account is told."""
+        found = await answered(self._client.hmget(self._key, [f"n:{outcome.value}" for outcome in Outcome]))
+        return {outcome: int(windows or 0) for outcome, windows in zip(Outcome, found, strict=True)}
 
     async def customer(self, digest: str) -> str:
         """Who pays there for the customer with this digest; '' nobody yet."""

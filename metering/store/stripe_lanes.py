@@ -66,6 +66,10 @@ class Lanes:
         """Take a window back that Stripe took and could not use."""
         await answered(self._client.hdel(self._day(lane, window.stamp_ms), window.id))
 
+    async def has(self, lane: str, window: Window) -> bool:
+        """Whether it is written down that Stripe took a window."""
+        return bool(await answered(self._client.hexists(self._day(lane, window.stamp_ms), window.id)))
+
     async def hour(self, lane: str, at_ms: int) -> dict[str, int]:
         """The windows that Stripe took of the hour that holds an instant, and their units."""
         wanted = f"{at_ms % DAY_MS // HOUR_MS:02d}"

@@ -149,3 +149,22 @@ def test_the_command_line_shows_a_repair_before_it_does_it(service: Running, org
     assert run() == ["none"]
     [entry] = service.call("GET", "/v1/audit", ROOT, params={"org_id": org, "type": "overage_replayed"}).json()["data"]
     assert (entry["actor"].startswith("cli:"), entry["details"]["window"]) == (True, name)
+
+
+def test_the_command_line_holds_the_books_against_the_second_account_and_tells_what_became_of_windows(
+    service: Running, stripe: Till, org: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", service.server_store.url)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, ["stripe", "reconcile", "--shadow", "--org", org, *words])
+        return result.exit_code, result.stdout, result.stderr
+
+    assert "STRIPE_SHADOW_KEY" in run()[2]
+    monkeypatch.setenv("STRIPE_SHADOW_KEY", "sk_test_shadow")
+    monkeypatch.setenv("STRIPE_SHADOW_API_BASE", stripe.url)
+    stripe.usage = 7  # of customers that this account does not know
+    code, text, _ = run()
+    assert (code, text.splitlines()[1].split()[3:]) == (0, ["3", "0", "0", "0", "0", "even"])
+    assert text.splitlines()[2] == "windows: 0 told, 0 refused, 0 too_old, 0 passed"
+    assert json.loads(run("--json")[1])["shadow"] == {"told": 0, "refused": 0, "too_old": 0, "passed": 0}
