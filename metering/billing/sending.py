@@ -79,7 +79,8 @@ class Sender:
             "description": f"{cut.units} {cut.feature} above the plan, of a period billed before",
             "metadata": {WINDOW_TAG: window.id},
         }  # fmt: skip
-        await self._till.create_invoice_item(params, key=window.id)
+        # A refusal is kept under its key for a day, and another customer must not meet that of the one before.
+        await self._till.create_invoice_item(params, key=f"{window.id}-{window.customer}")
 
     async def _there(self, window: Window) -> bool:
         items = await self._till.invoice_items(window.customer)

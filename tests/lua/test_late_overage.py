@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from metering.billing.errors import Refused
 from metering.billing.late import METER_AGE_MAX_MS, Late, Way
 from metering.billing.sending import WINDOW_TAG
 from metering.store.fields import FieldCodec
@@ -17,7 +18,7 @@ from plans.catalogue import parse
 from plans.periods import Period
 from tests.lua.exporting import SOLD, exporter_of, till_of
 from tests.lua.ledger import Ledger
-from tests.lua.outboxes import CUSTOMER, customer_of
+from tests.lua.outboxes import CUSTOMER, customer_of, outbox_of
 from tests.lua.scenes import DAY_MS, HOUR_MS, calm, event, lawful, move_to, next_year
 from tests.lua.test_exporter import LONG_MS, after, states, windows
 from tests.support.servers import StoreServer
@@ -131,6 +132,20 @@ async def test_an_item_is_there_once_also_after_its_key_is_forgotten(store: Stor
             till.keys.clear()
             await after(ledger, 25 * HOUR_MS)
         assert [item["amount"] for item in till.items] == [75]
+        assert await states(ledger) == [State.DELIVERED]
+        await lawful(ledger)
+
+
+async def test_an_item_that_was_refused_goes_to_another_customer_the_same_day(store: StoreServer) -> None:
+    async with closed(store.url) as (ledger, till):
+        till.faults = [Refused("No such customer", status=400, code="resource_missing")]
+        await exporter_of(ledger, till).turn()
+        [dead] = await windows(ledger)
+        assert dead.state is State.DEAD
+        await customer_of(ledger, "acme", "cus_2")
+        await outbox_of(ledger).replay(dead, "ann")
+        await exporter_of(ledger, till).turn()
+        assert [(item["customer"], item["amount"]) for item in till.items] == [("cus_2", 75)]
         assert await states(ledger) == [State.DELIVERED]
         await lawful(ledger)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from metering.billing.errors import Duplicate, GatewayError, Refused, TooMany, Unknown
+from metering.billing.errors import Duplicate, GatewayError, KeyReused, Refused, TooMany, Unknown
 from metering.billing.gateway import MeterEvent, Params, StripeObject
 from tests.support.stripe_objects import whole
 from tests.support.stripe_schema import check_params
@@ -33,6 +33,7 @@ class Till:
     calls: list[tuple[str, int]] = field(default_factory=list)  # identifier, attempt
     items: list[StripeObject] = field(default_factory=list)
     keys: dict[str, StripeObject] = field(default_factory=dict)
+    asked: dict[str, Params] = field(default_factory=dict)  # what each key was used with
     lag: set[str] = field(default_factory=set)  # identifiers that no sum shows yet
     clock_ms: int | None = None
     on_call: Callable[[MeterEvent], Awaitable[None]] | None = None
@@ -105,8 +106,10 @@ class Till:
         return [item for item in self.items if item["customer"] == customer]
 
     async def create_invoice_item(self, params: Params, *, key: str) -> StripeObject:
-        """Put one on the next invoice, once a key."""
+        """Put one on the next invoice, once a key; a key is remembered, refusals included."""
         check_params("POST", "/v1/invoiceitems", params)
+        if self.asked.setdefault(key, params) != params:
+            raise KeyReused("Keys can only be used with the same parameters", status=400, code="idempotency_error")
         late = self._struck()
         if key not in self.keys:
             item = whole("invoiceitem", id=f"ii_{len(self.items)}", **params)
