@@ -278,3 +278,31 @@ PRUNE_CRASH_BUGS: Final = (
     ),
 )
 """Bugs of pruning that show where a worker dies."""
+
+INBOX: Final = "metering/store/inbox.py"
+INBOX_WORKER: Final = "metering/billing/inbox.py"
+APPLY_EVENT: Final = "metering/store/lua/apply_event.lua"
+
+_RECEIVE: Final = "        code, _ = await answered(self._receive(keys=keys, args=args))\n"
+_REACT: Final = "            noted = await self._react(event)\n"
+_DONE: Final = "if keep_s ~= '' then call('SET', mark, now, 'EX', tonumber(keep_s)) end\n"
+
+REACTION_BUGS: Final = (
+    Bug(
+        "an id is marked before its event is kept",
+        (
+            (
+                INBOX,
+                _RECEIVE,
+                '        if not await answered(self._client.set(keys[0] + "seen", 1, nx=True)):\n'
+                "            return False\n" + _RECEIVE,
+            ),
+        ),
+    ),
+    Bug(
+        "an event leaves the inbox before it takes effect",
+        ((INBOX_WORKER, _REACT, "            await self._inbox.dismiss(letter)\n" + _REACT),),
+    ),
+    Bug("an effect leaves no mark", ((APPLY_EVENT, _DONE, ""),)),
+)
+"""Bugs on the way in, that the crash-point test of reactions must catch."""

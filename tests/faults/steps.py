@@ -3,8 +3,9 @@
 `before`: the worker dies without having called. `after`: the call had its effect, and nobody learned of it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations, product
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -12,8 +13,28 @@ from redis.asyncio.client import Pipeline
 
 WHEN: Final = ("before", "after")
 
-_WRITES: Final = frozenset({"EVALSHA", "ZADD", "HDEL", "send_meter_event", "create_invoice_item"})
+_WRITES: Final = frozenset(
+    {"EVALSHA", "ZADD", "HDEL", "SADD", "XREADGROUP", "XAUTOCLAIM", "send_meter_event", "create_invoice_item"}
+)
 """Calls that may change something: a worker that dies around a read leaves what the write before it left."""
+
+
+Schedule = Mapping[int, str]
+"""At which steps workers die, and when."""
+
+
+def singles(steps: int) -> Iterator[Schedule]:
+    """One crash, at every step, before and after."""
+    for number, when in product(range(1, steps + 1), WHEN):
+        yield {number: when}
+
+
+def pairs(steps: int) -> Iterator[Schedule]:
+    """Two crashes; the second may hit the repair of the first, which makes some steps more."""
+    for one, other in combinations(range(1, steps + 5), 2):
+        if one <= steps:
+            for first, second in product(WHEN, WHEN):
+                yield {one: first, other: second}
 
 
 class Crash(BaseException):
@@ -28,7 +49,7 @@ class Steps:
     With `writes` only calls that may change something count.
     """
 
-    schedule: Mapping[int, str] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=dict)
     writes: bool = False
     names: list[str] = field(default_factory=list)
     piped: list[str] = field(default_factory=list)
@@ -43,10 +64,12 @@ class Steps:
         when = self.schedule.get(len(self.names))
         if when == "before":
             raise Crash(f"{len(self.names)} before {name}")
-        answer = await call()
-        if when == "after":
-            raise Crash(f"{len(self.names)} after {name}")
-        return answer
+        number = len(self.names)
+        try:
+            return await call()
+        finally:  # an error was an answer too
+            if when == "after":
+                raise Crash(f"{number} after {name}")
 
 
 class SteppedRedis(Redis):

@@ -1,17 +1,18 @@
-"""Bugs planted on the way to Stripe and after it: the crash-point and model tests, unchanged, catch each."""
+"""Bugs planted on the way to Stripe, after it and on the way in: the crash-point and model tests catch each."""
 
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.faults.planted import OVERAGE_BUGS, PRUNE_BUGS, PRUNE_CRASH_BUGS, Bug
+from tests.faults.planted import OVERAGE_BUGS, PRUNE_BUGS, PRUNE_CRASH_BUGS, REACTION_BUGS, Bug
 from tests.faults.test_planted_bugs import caught, copy
 from tests.support.servers import StoreServer
 
 __all__ = ["copy"]
 
 CRASH_TEST: Final = "tests/faults/test_overage_crashes.py"
+REACTION_CRASH_TEST: Final = "tests/faults/test_reaction_crashes.py"
 PRUNE_CRASH_TEST: Final = "tests/faults/test_prune_crashes.py"
 PRUNE_MODEL_TEST: Final = "tests/lua/test_prune_model.py"
 
@@ -20,6 +21,12 @@ PRUNE_MODEL_TEST: Final = "tests/lua/test_prune_model.py"
 def test_crash_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted some crash costs or doubles units, or some window stays for ever."""
     caught(copy, bug, store, CRASH_TEST)
+
+
+@pytest.mark.parametrize("bug", REACTION_BUGS, ids=lambda bug: bug.name)
+def test_crash_test_of_reactions_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+    """With the bug planted some crash costs an event, or makes it take effect twice."""
+    caught(copy, bug, store, REACTION_CRASH_TEST)
 
 
 @pytest.mark.parametrize("bug", PRUNE_BUGS, ids=lambda bug: bug.name)

@@ -8,7 +8,6 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from itertools import combinations, product
 from typing import Any, Final
 
 import pytest
@@ -18,7 +17,7 @@ from metering.store.correction import By, Change, adjustment
 from metering.store.fields import FieldCodec
 from metering.store.orgs import Orgs
 from metering.store.window import Sink, State, Window
-from tests.faults.steps import WHEN, Crash, SteppedRedis, SteppedTill, Steps
+from tests.faults.steps import WHEN, Crash, Schedule, SteppedRedis, SteppedTill, Steps, pairs, singles
 from tests.lua.exporting import SOLD, exporter_of, till_of
 from tests.lua.ledger import Ledger
 from tests.lua.outboxes import customer_of, outbox_of
@@ -42,8 +41,6 @@ PRICE: Final = 25
 TURNS_MAX: Final = 60
 PASSES_MS: Final = 11 * 60_000
 """Between two turns: any lease and any pause is over."""
-
-Schedule = Mapping[int, str]
 
 
 class Scenario:
@@ -202,20 +199,6 @@ async def learned(store: StoreServer, name: str, **options: Any) -> Steps:
     for _ in range(2):
         scenario = await run(store, name, {}, **options)
     return scenario.steps
-
-
-def singles(steps: int) -> Iterator[Schedule]:
-    """One crash, at every step, before and after."""
-    for number, when in product(range(1, steps + 1), WHEN):
-        yield {number: when}
-
-
-def pairs(steps: int) -> Iterator[Schedule]:
-    """Two crashes; the second may hit the repair of the first, which makes some steps more."""
-    for one, other in combinations(range(1, steps + 5), 2):
-        if one <= steps:
-            for first, second in product(WHEN, WHEN):
-                yield {one: first, other: second}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

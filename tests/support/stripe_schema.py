@@ -158,6 +158,7 @@ def _answer_validator(call: Call) -> Any:
     return jsonschema_rs.validator_for(Answers().of(ast.Constant(call.answer), Scope(module(call.place))))
 
 
+@cache
 def object_schema(tag: str, version: int = 1, kind: str = "") -> Schema:
     """The schema of what says that it is `tag`; `kind` is the type of a thin event, whose data depends on it."""
     place, name = (V2_OBJECT_CLASSES if version > 1 else OBJECT_CLASSES)[tag]
