@@ -150,7 +150,7 @@ class Metrics:
                     *_business(totals, await self._top.units(totals.top)),
                     *_waiting("metering_queue", _QUEUE_SAYS, state),
                     *_waiting("metering_stripe_inbox", _INBOX_SAYS, inbox),
-                    *_overage(outbox),
+                    *_overage(outbox, totals.delivered),
                 ]
         except (Problem, TimeoutError) as error:
             log.warning("scrape without the store", error=repr(error))
@@ -286,7 +286,7 @@ def _waiting(name: str, says: tuple[str, str, str], state: QueueState) -> Iterat
         yield _gauge(f"{name}_{kind}", about, [((), figure)])
 
 
-def _overage(state: OutboxState) -> Iterator[Metric]:
+def _overage(state: OutboxState, delivered: Mapping[str, int]) -> Iterator[Metric]:
     """What the store knows of overage on its way to Stripe."""
     about = (
         "Overage that Stripe has not been told: counters not sealed yet, windows on their way, windows refused, and "
@@ -297,6 +297,9 @@ def _overage(state: OutboxState) -> Iterator[Metric]:
     yield _gauge("metering_overage_entries", about, series, "state")
     about = "Age of the oldest overage that somebody pays for and Stripe was not told of; 0 where there is none."
     yield _gauge("metering_overage_oldest_seconds", about, [((), state.age_ms // MS_PER_S)])
+    about = "Windows of overage that Stripe took: new to it, or known to it already, as the answer before was lost."
+    series = [((how,), delivered.get(how, 0)) for how in ("known", "new")]
+    yield _counter("metering_overage_delivered", about, series, "how")
     about = "Units by which Stripe's sums differed from what it took by our books, at the last reconciliation."
     yield _gauge("metering_stripe_drift_units", about, [((), state.drift.units)])
     about = "When that was, in seconds since the epoch; 0: never."

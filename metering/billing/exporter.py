@@ -270,7 +270,7 @@ class Exporter:
         sent = await self._parts.sender.send(going, meter, attempt)
         if sent.fate is Fate.TAKEN:
             self._breaker.ok()
-            await self._delivered(going, lane)
+            await self._delivered(going, lane, known=sent.duplicate)
         else:
             await self._failed(going, lane, attempt, sent, first=window.fresh)
 
@@ -279,11 +279,11 @@ class Exporter:
         stripe_ms = self._parts.stripe_ms()
         return last_ms if stripe_ms is None else max(period.start_ms, min(last_ms, stripe_ms))
 
-    async def _delivered(self, window: Window, lane: str) -> None:
-        """Stripe has it: first the journal says so, then the window."""
+    async def _delivered(self, window: Window, lane: str, *, known: bool = False) -> None:
+        """Stripe has it (`known`: and had it before): first the journal says so, then the window."""
         if window.sink is Sink.METER:
             await self._lanes.note(lane, window)
-        await self._outbox.settle(window, State.DELIVERED)
+        await self._outbox.settle(window, State.DELIVERED, known=known)
         await self._lanes.leave(lane, window.id)
         await self._finalize(window)
 
@@ -314,7 +314,7 @@ class Exporter:
         """A window that may have arrived and must not be sent again: Stripe's own sum of its hour tells."""
         rows = await self._lanes.hour(lane, window.stamp_ms)
         if window.id in rows:
-            return await self._delivered(window, lane)
+            return await self._delivered(window, lane, known=True)
         quiet_ms = (window.tried_ms or 0) + QUIET_MS
         if now_ms < quiet_ms:
             return await self._outbox.postpone(window, quiet_ms)
@@ -327,7 +327,7 @@ class Exporter:
             return await self._bury(window, lane, sent.why, window.attempts)
         known = sum(rows.values())
         if found == known + window.units:
-            return await self._delivered(window, lane)
+            return await self._delivered(window, lane, known=True)
         if found == known:
             await self._outbox.defer(window, window.attempts, 0, "it did not arrive", nothing=True)
             return None

@@ -224,13 +224,13 @@ class Outbox:
         await answered(self._client.zadd(key, {window.id: at_ms}, xx=True))
 
     async def settle(
-        self, window: Window, state: State, why: str = "", *, attempts: int | None = None, by: str = "",
-        sink: Sink | None = None, revoked: bool = False, nothing: bool = False,
+        self, window: Window, state: State, why: str = "", *, attempts: int | None = None,
+        sink: Sink | None = None, known: bool = False, revoked: bool = False, nothing: bool = False,
     ) -> bool:  # fmt: skip
         """End the way of a window; False where it had ended. With `attempts` only if nobody tried since.
 
-        `revoked`: it was delivered, and Stripe could not use it; `nothing`: none of it can have arrived. Raises
-        OrgCorrupt where its counter is gone.
+        `known`: Stripe had it already; `revoked`: it was delivered, and Stripe could not use it; `nothing`: none of it
+        can have arrived. Raises OrgCorrupt where its counter is gone.
         """
         org_id = window.cut.org_id
         partition = self._keys.partition(org_id)
@@ -239,9 +239,9 @@ class Outbox:
             *self._counters(window), self._keys.trail(org_id), *self._shared(partition, "totals"),
         ]  # fmt: skip
         expected = "" if attempts is None else attempts
-        word = "revoked" if revoked else state.value
+        word = "revoked" if revoked else "known" if known else state.value
         found = "" if sink is None else sink.value
-        args = [window.id, word, expected, why[:_ERROR_MAX], found, by, "1" if nothing else ""]
+        args = [window.id, word, expected, why[:_ERROR_MAX], found, "1" if nothing else ""]
         return bool((await self._timed("settle", partition, keys, args))[0] == 1)
 
     async def replay(self, window: Window, by: str, not_before_ms: int = 0) -> bool:

@@ -25,12 +25,14 @@ class Totals:
 
     `units` by (plan, feature) since ever, under the plan that held when they were counted, also those that corrections
     took out again; `taken_out` are those, by feature; `events` by type of billing event; `plans` organisations by
-    plan; `top` scores of the organisations that may be among the highest.
+    plan; `delivered` windows of overage that Stripe took: `new` to it, or `known` to it already; `top` scores of the
+    organisations that may be among the highest.
     """
 
     units: Counter[tuple[str, str]] = field(default_factory=Counter)
     taken_out: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    delivered: Counter[str] = field(default_factory=Counter)
     plans: Counter[str] = field(default_factory=Counter)
     orgs: int = 0
     top: dict[str, float] = field(default_factory=dict)
@@ -46,6 +48,8 @@ class Totals:
                 self.taken_out[rest] += int(value)
             elif kind == "e":
                 self.events[rest] += int(value)
+            elif kind == "w":
+                self.delivered[rest] += int(value)
         for plan_name, value in plans.items():
             self.plans[plan_name.decode()] += int(value)
         self.orgs += orgs

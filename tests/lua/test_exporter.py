@@ -14,6 +14,7 @@ from metering.billing.gateway import MeterEvent
 from metering.billing.meter_reports import MeterReport
 from metering.clock import HandClock
 from metering.store.outbox import KNOWN_MS, LEASE_MS
+from metering.store.totals import read_totals
 from metering.store.window import State, Window
 from tests.lua.exporting import SOLD, exporter_of, till_of
 from tests.lua.ledger import Ledger
@@ -141,6 +142,10 @@ async def test_an_identifier_that_stripe_has_already_is_delivered_and_asked_once
             await after(ledger, LONG_MS)
         assert [attempt for _, attempt in till.calls] == [1, 2]
         assert await states(ledger) == [State.DELIVERED]
+        await track(ledger, 2)
+        await exporter_of(ledger, till).turn()
+        totals = await read_totals(ledger.client, ledger.keys, top=1)
+        assert totals.delivered == {"known": 1, "new": 1}
 
 
 @pytest.mark.parametrize("error", [Refused("No such customer", status=400), NotThere("gone", status=404)], ids=str)

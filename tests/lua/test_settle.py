@@ -31,7 +31,7 @@ async def test_the_end_of_a_window_is_in_its_counter_its_list_and_the_trail(
             await move_to(ledger, await next_year(ledger, "02-01T00:00:05"))
             await ledger.callers[0].counters.track(event("acme", 12))
             key = ledger.keys.archive("acme", window.cut.period.start_ms)
-        assert await outbox_of(ledger).settle(window, state, "why", attempts=1, by="ann", sink=Sink.NONE)
+        assert await outbox_of(ledger).settle(window, state, "why", attempts=1, sink=Sink.NONE)
         assert await sums(ledger, key) == KEPT[state]
         told = await window_of(ledger, window.id)
         assert (told.state, told.error, told.sink) == (state, "why", Sink.NONE)
@@ -45,7 +45,7 @@ async def test_the_end_of_a_window_is_in_its_counter_its_list_and_the_trail(
             assert words == [
                 {
                     "type": kind, "window": window.id, "feature": "scans", "units": "3", "period": period,
-                    "reason": "why", "actor": "ann",
+                    "reason": "why",
                 }
             ]  # fmt: skip
             assert await ledger.client.hget("{p00}:totals", f"e:{kind}") == b"1"

@@ -265,6 +265,8 @@ async def test_overage_shows_where_it_stands_and_since_when(client: Redis, tmp_p
         await client.hset("{p01}:b:" + "a" * 52, "at", str((seconds - 120) * 1000))
         await client.zadd("{p01}:dead_windows", {"b" * 52: 1})
         await client.zadd("{p01}:unbilled", {"gamma|scans": 0})
+        await client.hset("{p00}:totals", mapping={"w:new": 4, "w:known": 1})
+        await client.hset("{p01}:totals", "w:new", 2)
         page = await page_of(shown)
     states = ("unsealed", "on_its_way", "dead", "unbilled")
     names = [("metering_overage_entries", ("state", state)) for state in states]
@@ -272,6 +274,8 @@ async def test_overage_shows_where_it_stands_and_since_when(client: Redis, tmp_p
     assert [empty[name] for name in names] == [0, 0, 0, 0]
     assert empty["metering_overage_oldest_seconds"] == 0
     assert 119 <= page["metering_overage_oldest_seconds"] < 125
+    assert page["metering_overage_delivered_total", ("how", "new")] == 6
+    assert page["metering_overage_delivered_total", ("how", "known")] == 1
 
 
 async def test_without_a_folder_named_the_figures_are_kept_all_the_same(

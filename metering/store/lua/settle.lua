@@ -3,9 +3,9 @@
 --
 -- KEYS   window, outbox, settled, dead windows, record, archive of the window's period, trail, totals, then clock when
 --        ARGV[2] is given
--- ARGV   caller's clock ms, test clock offset ms or '', identifier, how it ended (delivered, dead or written_off; revoked: it
---        was delivered, and Stripe could not use it), attempts as the caller knows them ('' any), why, another sink ('' as it
---        is), who decided it ('' the service), '1' when nothing of the window can have arrived
+-- ARGV   caller's clock ms, test clock offset ms or '', identifier, how it ended (delivered, dead or written_off; known:
+--        Stripe had it already; revoked: it was delivered, and Stripe could not use it), attempts as the caller knows them
+--        ('' any), why, another sink ('' as it is), '1' when nothing of the window can have arrived
 -- RETURNS {1, now} settled; {0, now} it was before, or somebody else tried since; {-1, now} a clock that does not fit,
 --        {-2, now} its counter is gone or no number: nothing written
 --@ clock
@@ -15,7 +15,8 @@ local window, outbox, settled, dead, record, archive, trail, totals =
 local id, state, why = ARGV[3], ARGV[4], ARGV[6]
 
 local row = call('HMGET', window, 'state', 'attempts', 'feature', 'start', 'from', 'to')
-local revoked = state == 'revoked'
+local known, revoked = state == 'known', state == 'revoked'
+if known then state = 'delivered' end
 if revoked then
   if row[1] ~= 'delivered' then return {0, now} end
 elseif row[1] == 'dead' then
@@ -45,15 +46,17 @@ elseif state ~= 'dead' then
 end
 call('HSET', window, 'state', state, 'settled', now, 'error', why)
 if ARGV[7] ~= '' then call('HSET', window, 'sink', ARGV[7]) end
-if ARGV[9] == '1' then call('HDEL', window, 'first') end
+if ARGV[8] == '1' then call('HDEL', window, 'first') end
 call('ZREM', outbox, id)
 call('ZREM', settled, id)
 call('ZREM', dead, id)
 if state == 'dead' then call('ZADD', dead, now, id) else call('ZADD', settled, now, id) end
-if state ~= 'delivered' then
+if state == 'delivered' then
+  call('HINCRBY', totals, known and 'w:known' or 'w:new', 1)
+else
   local kind = state == 'dead' and 'overage_refused' or 'overage_written_off'
   call('XADD', trail, '*', 'type', kind, 'at', now, 'window', id, 'feature', row[3], 'units', units, 'period', row[4],
-    'reason', why, 'actor', ARGV[8])
+    'reason', why)
   call('HINCRBY', totals, 'e:' .. kind, 1)
 end
 return {1, now}
