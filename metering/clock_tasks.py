@@ -16,7 +16,7 @@ from metering.sandbox_client import NoSandboxError, SandboxClient, sandbox_at
 from metering.settings import Settings, SettingsError
 from metering.store.fields import FieldCodec
 from metering.store.orgs import Orgs
-from metering.store.quiet import left_to_do, next_claim_end
+from metering.store.quiet import left_to_do, next_end
 from metering.store.timing import FOLLOW_S, StoreTime, age_minutes, move_test_clock, stored_offset
 from metering.store_access import Access, AccessError, opened
 from plans.catalogue import CatalogueError, parse
@@ -110,7 +110,7 @@ class Traveller:
         if self._sandbox is not None:
             due_ms = (await self._sandbox.due()).next_ms
             stops += [] if due_ms is None else [due_ms]
-        ends_ms = await next_claim_end(self._access.client, self._access.keys, now_ms)
+        ends_ms = await next_end(self._access.client, self._access.keys, now_ms)
         stops += [] if ends_ms is None else [max(ends_ms, now_ms + STRIDE_MS)]
         return max(now_ms + 1, min(stops))
 

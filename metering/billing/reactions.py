@@ -36,8 +36,8 @@ from plans.billing_periods import Alignment
 from plans.dunning import Word, told
 from webhooks.stripe_events import Reaction, StripeEvent
 
-GRACE_S: Final = 60.0
-"""Between two looks at who has run out of grace, which is counted in days."""
+GRACE_S: Final = 10.0
+"""Between two looks at who has run out of grace. It is counted in days, but time on a test clock waits for it."""
 
 _PAID: Final = frozenset({"paid", "no_payment_required"})
 """https://docs.stripe.com/api/checkout/sessions/object#checkout_session_object-payment_status"""

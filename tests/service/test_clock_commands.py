@@ -119,10 +119,21 @@ def test_the_sandbox_decides_where_to_stop_and_does_what_is_due_there(service: R
     assert calls.count("POST /sandbox/run") == 4
 
 
-def test_a_service_that_does_not_keep_up_is_told_with_what_is_left(service: Running) -> None:
-    service.store.zadd("{p00}:dirty", {"acme|scans": 0})
+def test_time_stops_where_a_time_of_grace_ends(service: Running) -> None:
+    now_ms = asyncio.run(read_clock(settings_of(service))).now_ms
+    service.store.zadd("{p05}:grace", {"acme": now_ms + DAY_MS // 2})
+    [first, _] = [parse_ms(stop) - now_ms for stop in pass_by(service, DAY_MS)]
+    assert DAY_MS // 2 < first < DAY_MS // 2 + 60_000
+
+
+@pytest.mark.parametrize(
+    ("key", "left"),
+    [("{p00}:dirty", "1 counters with overage"), ("{p00}:grace", "1 times of grace that ended")],
+)
+def test_a_service_that_does_not_keep_up_is_told_with_what_is_left(service: Running, key: str, left: str) -> None:
+    service.store.zadd(key, {"acme|scans": 0})
     chosen = settings_of(service, stripe_secret_key=SecretStr("sk_test_1"))
-    with pytest.raises(AccessError, match="left: 1 counters with overage") as told:
+    with pytest.raises(AccessError, match=f"left: {left}") as told:
         asyncio.run(advance(chosen, SystemClock(), DAY_MS, lambda _: None, patience_s=0.5))
     assert "run the command again" in told.value.cure
 
