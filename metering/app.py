@@ -313,7 +313,7 @@ class App:
             measures=opened.measures,
             vitals=opened.vitals,
             mail=opened.billing.intake,
-            checkout=opened.billing.checkout,
+            self_service=opened.billing.self_service,
             return_origins=origins_of(settings),
             outbox=opened.billing.desk,
             comparer=opened.billing.reconciler,

@@ -10,7 +10,7 @@
     ├── 408 RequestTimeout
     ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
     │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept, TooManyKeys,
-    │       WindowNotDead
+    │       WindowNotDead, StripeNotConfigured, PlanNotSold, AlreadySubscribed, NotSubscribed, CustomerUnknown
     ├── 412 PreconditionFailed
     ├── 413 TooLarge
     ├── 415 UnsupportedMediaType
@@ -236,6 +236,11 @@ class PlanNotSold(Problem):
 class AlreadySubscribed(Problem):
     status, code, title = 409, "already-subscribed", "The organisation has a subscription"
     cure = "Change or end the subscription it has: a second one would be paid beside it."
+
+
+class NotSubscribed(Problem):
+    status, code, title = 409, "not-subscribed", "The organisation has no subscription"
+    cure = "Buy a plan first: POST /v1/billing/checkout."
 
 
 class CustomerUnknown(Problem):

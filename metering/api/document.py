@@ -114,12 +114,12 @@ def _operation(route: Route, path: str) -> dict[str, Any]:
     about = [route.about, f"Scope: `{route.scope}`." if ":" in route.scope or route.scope == "admin" else ""]
     if any(about):
         operation["description"] = " ".join(part for part in about if part)
-    if path != route.path:
+    if path != route.path or route.successor:
         operation["deprecated"] = True
     if parameters := _parameters(route, path):
         operation["parameters"] = parameters
     if route.has_body:
-        operation["requestBody"] = {"required": True, "content": _bodies(route)}
+        operation["requestBody"] = {"required": not route.optional, "content": _bodies(route)}
     return operation
 
 

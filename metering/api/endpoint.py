@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as StarletteRoute
 
+from metering.api.alias import ECHOING, echoed, echoing
 from metering.api.answers import Send, bounded, successor
 from metering.api.bodies import (
     Faults,
@@ -39,21 +40,27 @@ class Endpoint:
     """All methods of one path. Raises Problems; the front answers them."""
 
     def __init__(self, path: str, routes: Iterable[Route], services: Services, track: Any) -> None:
-        self._routes = {route.method: route for route in routes}
+        self._routes = {route.method: echoing(route) if path.startswith(ECHOING) else route for route in routes}
         if "GET" in self._routes:
             self._routes["HEAD"] = self._routes["GET"]
         self._path = path
-        self._template = next(iter(self._routes.values())).path
+        first = next(iter(self._routes.values()))
+        self._template = first.path
+        self._newer = first.successor or (first.path if path != first.path else "")
         self._services = services
         self._track = track
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        with echoed(self._path):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         if "\n" in scope["path"] and not scope["path_params"]:
             raise NotFound  # the router's patterns end at a line's end, not at the path's
         scope["template"] = self._template
-        if self._path != self._template:
-            scope["more_headers"] = successor(self._template)
+        if self._newer:
+            scope["more_headers"] = successor(self._newer)
         route = self._routes.get(scope["method"])
         if route is None:
             allowed = ", ".join(sorted(self._routes))
@@ -80,6 +87,8 @@ class Endpoint:
         if route.reader is not None:
             body = await route.reader(scope["headers"], headers, receive)
             scope["unread"] = False
+        elif route.request is not None and route.optional and _bodiless(headers):
+            body = route.request()
         elif route.request is not None:
             check_media_type(headers)
             raw = await read_body(headers, receive)
@@ -104,6 +113,11 @@ class Endpoint:
             listed.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": reply.status, "headers": listed})
         await send({"type": "http.response.body", "body": reply.body})
+
+
+def _bodiless(headers: Headers) -> bool:
+    """Whether a request has no body (RFC 9112, section 6.3), whatever type it gives to it."""
+    return b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
 
 def checked(value: Any, model: type[BaseModel]) -> BaseModel:

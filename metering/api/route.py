@@ -53,6 +53,10 @@ class Call:
             raise TypeError("an open route has no caller")
         return self.identity
 
+    def name(self) -> str:
+        """A name of this request for others to know repeats by: its key's, or else a new one at every call."""
+        return self.idempotency_key or self.services.ulids.mint()
+
     def sent(self, model: type[_M]) -> _M:
         """The body, which the route declares to be a `model`, or its reader to make one."""
         return _expect(self.body, model)
@@ -121,6 +125,9 @@ class Route:
     a caller would send it, `shows` one as they would get it, `shows_at` one of a certain status. Aliases are older
     paths of the same route. A body is JSON checked by `request`, or what `reader` makes of one of the `takes`.
 
+    `successor` is the path of the newer route that this one is an older way to ask for: see `metering.api.alias`.
+    `optional` says that the body may be left out: then it is one of defaults.
+
     `reads` says that a POST changes nothing, so that an Idempotency-Key has no business with it; `has_ids` that what it
     brings has ids of its own, for which the key can stand in; `secret` that an answer shows a secret that is never
     shown again; `etag` that answers carry an ETag, so that If-Match and If-None-Match are heeded; `rated` that
@@ -141,7 +148,9 @@ class Route:
     shows: Mapping[str, Any] | None = None
     shows_at: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    successor: str = ""
     about: str = ""
+    optional: bool = False
     reads: bool = False
     has_ids: bool = False
     secret: bool = False

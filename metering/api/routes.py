@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from metering.api.alias import older
 from metering.api.route import Route
 from metering.api.tables import (
     audit,
@@ -15,14 +16,16 @@ from metering.api.tables import (
     ops,
     orgs,
     outlook,
+    portal,
     raw_events,
     reference,
     stripe,
     usage,
     webhooks,
 )
+from metering.api.tables.aliases import ALIASES
 
-ROUTES: Final[tuple[Route, ...]] = (
+_NOUNS: Final[tuple[Route, ...]] = (
     *usage.ROUTES,
     *check.ROUTES,
     *holds.ROUTES,
@@ -33,6 +36,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *corrections.ROUTES,
     *orgs.ROUTES,
     *checkout.ROUTES,
+    *portal.ROUTES,
     *audit.ROUTES,
     *keys.ROUTES,
     *webhooks.ROUTES,
@@ -40,4 +44,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *ops.ROUTES,
     *reference.ROUTES,
 )
+
+ROUTES: Final[tuple[Route, ...]] = (*_NOUNS, *older(ALIASES, _NOUNS))
 """Literal paths stand before patterns: the first that fits answers."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metering.auth import Authenticator
-from metering.billing.checkout import Order, Session
 from metering.billing.intake import Taken
 from metering.billing.reconcile import Line
 from metering.billing.repair import Repairer
+from metering.billing.self_service import SelfService
 from metering.clock import Clock
-from metering.errors import Problem
+from metering.errors import Problem, StripeNotConfigured
 from metering.setting_kinds import StripeMode
 from metering.store.api_key import ApiKey, NewKey
 from metering.store.correction import Corrected, Correction
@@ -257,14 +257,6 @@ class Mail(Protocol):
         ...
 
 
-class Desk(Protocol):
-    """Where plans are bought (`metering.billing.checkout.Checkout`)."""
-
-    def begin(self, org: Org, order: Order) -> Awaitable[Session]:
-        """Begin a checkout."""
-        ...
-
-
 class Comparer(Protocol):
     """Our books against Stripe's (`metering.billing.reconcile.Reconciler`)."""
 
@@ -307,7 +299,7 @@ class OutboxDesk(Protocol):
 class Services:
     """Everything handlers share. The metrics are shown to all where `metrics_open`, else for `metrics_token` alone.
 
-    `checkout` None: no Stripe is configured; payers come back to `return_origins` alone, usually to the first.
+    `self_service` None: no Stripe is configured; payers come back to `return_origins` alone, usually to the first.
     `stripe_answers()`: whether Stripe answered the last call of this process. `raw_log` None: no raw events are kept. A
     request brings at most `events_max` events, which get their details where `keep_details`.
     """
@@ -330,7 +322,7 @@ class Services:
     measures: Measures
     vitals: Vitals
     mail: Mail
-    checkout: Desk | None
+    self_service: SelfService | None
     return_origins: Sequence[str]
     outbox: OutboxDesk
     comparer: Comparer | None
@@ -344,3 +336,9 @@ class Services:
     metrics_token: str | None
     events_max: int
     keep_details: bool
+
+    def at_stripe(self) -> SelfService:
+        """What customers do by themselves. Raises StripeNotConfigured."""
+        if self.self_service is None:
+            raise StripeNotConfigured
+        return self.self_service

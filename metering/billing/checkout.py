@@ -5,20 +5,18 @@ customer without a subscription would have overage sent to a meter that bills no
 https://docs.stripe.com/payments/checkout/build-subscriptions
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 import structlog
 
-from metering.billing.errors import Barred, GatewayError, Refused, Unknown
 from metering.billing.gateway import Params, StripeObject
 from metering.billing.prices import overage_key, plan_key, price_id_of
 from metering.billing.subscriptions import ORG_TAG
+from metering.billing.waiting import once, waiting
 from metering.clock import MS_PER_S
-from metering.errors import AlreadySubscribed, CustomerUnknown, PlanNotSold, StripeFailed, StripeUnavailable
+from metering.errors import AlreadySubscribed, PlanNotSold
 from metering.store.org import Org
 from plans.catalogue import Catalogue
 
@@ -27,9 +25,6 @@ DATASET_TAG: Final = "metering_dataset"
 
 ENDED: Final = frozenset({"canceled", "incomplete_expired"})
 """Subscriptions that end where another one may begin."""
-
-PATIENCE_S: Final = 20.0
-"""Somebody waits in front of a page; Stripe's slowest usual answers take 3 s, and there are up to three."""
 
 log = structlog.get_logger(__name__)
 
@@ -80,20 +75,15 @@ class Checkout:
         held = org.profile.subscription
         if held is not None and held.status not in ENDED:
             raise AlreadySubscribed(plan=org.plan)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                made = await self._made(org, order)
-        except GatewayError as error:
-            _tell(error)
-        except TimeoutError as error:
-            raise StripeUnavailable from error
+        async with waiting("checkout"):
+            made = await self._made(org, order)
         return Session(made["id"], made["url"], made["expires_at"] * MS_PER_S)
 
     async def _made(self, org: Org, order: Order) -> StripeObject:
         items = await self._items(order.plan)
         customer = org.profile.stripe_customer_id or await self._customer(org.org_id)
         params = _params(org.org_id, customer, order, items)
-        return await _once(self._till.create_checkout, params, f"checkout:{order.name}")
+        return await once(self._till.create_checkout, params, f"checkout:{order.name}")
 
     async def _items(self, plan: str) -> list[dict[str, object]]:
         """The plan's price, and the metered price of every feature whose overage is sold. Raises PlanNotSold."""
@@ -111,20 +101,8 @@ class Checkout:
     async def _customer(self, org_id: str) -> str:
         """The customer of an organisation that has none: made once, however often it is asked for in a day."""
         params = {"metadata": {ORG_TAG: org_id, DATASET_TAG: self._dataset_id}, "description": org_id}
-        made = await _once(self._till.create_customer, params, f"customer:{self._dataset_id}:{org_id}")
+        made = await once(self._till.create_customer, params, f"customer:{self._dataset_id}:{org_id}")
         return str(made["id"])
-
-
-async def _once(create: Callable[..., Awaitable[StripeObject]], params: Params, key: str) -> StripeObject:
-    """Make something under a key. Stripe keeps an answer of 500 for a day too: after one another key is tried, as two
-    customers or two sessions harm nobody, and an organisation that cannot buy for a day is harmed.
-    """
-    try:
-        return await create(params, key=key)
-    except Unknown as error:
-        if error.status is None or error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise
-        return await create(params, key=f"{key}:again")
 
 
 def _params(org_id: str, customer: str, order: Order, items: list[dict[str, object]]) -> Params:
@@ -140,15 +118,3 @@ def _params(org_id: str, customer: str, order: Order, items: list[dict[str, obje
         "success_url": order.success_url,
         "cancel_url": order.cancel_url,
     }
-
-
-def _tell(error: GatewayError) -> NoReturn:
-    """Raise the problem that the caller sees; Stripe's own words go to them only where they are about the request."""
-    told: dict[str, Any] = {"stripe_code": error.code, "stripe_request_id": error.request_id}
-    if isinstance(error, Refused) and error.param == "customer":
-        raise CustomerUnknown(**told) from error
-    if isinstance(error, Refused):
-        log.error("stripe refused a checkout", message=error.message, param=error.param, **told)
-        raise StripeFailed("" if isinstance(error, Barred) else error.message, **told) from error
-    log.warning("stripe did not answer a checkout", message=error.message, **told)
-    raise StripeUnavailable from error

@@ -127,6 +127,10 @@ class Customers(Protocol):
         """One checkout."""
         ...
 
+    async def create_portal_session(self, params: Params, *, key: str) -> StripeObject:
+        """Let a customer into the portal; `url` is where they go, soon and once."""
+        ...
+
     async def subscription(self, subscription_id: str) -> StripeObject:
         """One subscription, its items included."""
         ...

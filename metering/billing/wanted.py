@@ -16,6 +16,9 @@ from webhooks.stripe_events import THIN_ALONE, TYPES
 TAG: Final = "metering"
 """Metadata of what is neither a plan's nor a feature's: what it is for."""
 
+PORTAL: Final = "portal"
+"""What the configuration of the customers' portal is for."""
+
 URL_TAG: Final = "metering_url"
 """Metadata of a destination of thin events: its address, which Stripe does not show in lists."""
 
@@ -79,8 +82,8 @@ def wanted_of(catalogue: Catalogue, variables: Mapping[str, str]) -> Iterator[Wa
 
 def portal() -> Wanted:
     """The configuration of the customers' portal."""
-    params = {"features": PORTAL_FEATURES, "metadata": {TAG: "portal"}}
-    return Wanted("portal", "portal", params, "invoices, card and address, cancelling at the end of the period")
+    params = {"features": PORTAL_FEATURES, "metadata": {TAG: PORTAL}}
+    return Wanted("portal", PORTAL, params, "invoices, card and address, cancelling at the end of the period")
 
 
 def endpoint(url: str, api_version: str) -> Wanted:

@@ -21,11 +21,13 @@ from metering.billing.inbox import TURN_S, InboxWorker
 from metering.billing.intake import Intake
 from metering.billing.late import Late
 from metering.billing.payers import Payers
+from metering.billing.portal import Portal
 from metering.billing.prices import Prices
 from metering.billing.pruning import PRUNE_S, READ, Pruner
 from metering.billing.reactions import GRACE_S, Hooks, Reactions
 from metering.billing.reconcile import RECONCILE_S, Books, Reconciler, Sums
 from metering.billing.repair import Repairer
+from metering.billing.self_service import SelfService
 from metering.billing.sending import Sender, Till
 from metering.billing.shadow import SHADOW_S, Shadow, Shadows, ShadowSums
 from metering.billing.subscriptions import Policy
@@ -97,7 +99,7 @@ class Billing:
 
     intake: Intake
     desk: Desk
-    checkout: Checkout | None = None
+    self_service: SelfService | None = None
     reconciler: Reconciler | None = None
     repairer: Repairer | None = None
     jobs: tuple[Job, ...] = ()
@@ -138,12 +140,18 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     return Billing(
         intake,
         desk,
-        Checkout(gateway, ground.catalogue, variables_of(settings), ground.dataset_id),
+        self_service_of(ground, gateway),
         reconciler,
         repairer_of(ground, gateway, desk, customers),
         jobs,
         lambda: gateway.answers,
     )
+
+
+def self_service_of(ground: Ground, gateway: Gateway) -> SelfService:
+    """What customers do by themselves."""
+    checkout = Checkout(gateway, ground.catalogue, variables_of(ground.settings), ground.dataset_id)
+    return SelfService(checkout, Portal(gateway))
 
 
 def shadow_jobs(stack: AsyncExitStack, ground: Ground, customers: Customers) -> tuple[Job, ...]:

@@ -58,6 +58,7 @@ CHECKOUT: Final = {
     "success_url": "https://app.example.org/done?session={CHECKOUT_SESSION_ID}",
     "cancel_url": "https://app.example.org/plans",
 }
+ENTRY: Final = {"customer": "cus_1", "return_url": "https://app.example.org/account", "configuration": "bpc_1"}
 CHANGE: Final = {
     "items": [{"id": "si_base", "price": "price_pro"}],
     "proration_behavior": "create_prorations",
@@ -95,6 +96,7 @@ VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "create_customer": lambda g: g.create_customer({"name": "Acme", "metadata": {"org_id": "acme"}}, key="k"),
     "create_checkout": lambda g: g.create_checkout(CHECKOUT, key="k"),
     "checkout": lambda g: g.checkout("cs_1"),
+    "create_portal_session": lambda g: g.create_portal_session(ENTRY, key="k"),
     "subscription": lambda g: g.subscription("sub_1"),
     "subscriptions": lambda g: g.subscriptions("cus_1"),
     "update_subscription": lambda g: g.update_subscription("sub_1", CHANGE, key="k"),

@@ -221,6 +221,22 @@ async def test_s8_a_metered_price_has_no_quantity_in_a_checkout(stripe: Party) -
     assert (await stripe.gateway.checkout(session))["status"] == "open"
 
 
+async def test_s9_a_portal_session_is_one_customers_and_follows_the_configuration_that_it_names(stripe: Party) -> None:
+    features = {"invoice_history": {"enabled": True}}
+    made = await stripe.gateway.create_portal_configuration({"features": features}, key=stripe.new())
+    wanted = {
+        "customer": await stripe.customer(),
+        "configuration": made["id"],
+        "return_url": "https://example.org/back",
+    }
+    session = await stripe.gateway.create_portal_session(wanted, key=stripe.new())
+    assert (session["customer"], session["configuration"]) == (wanted["customer"], made["id"])
+    assert session["url"].startswith("http")
+    with pytest.raises(Refused) as caught:
+        await stripe.gateway.create_portal_session({**wanted, "customer": "cus_of_nobody"}, key=stripe.new())
+    assert (caught.value.code, caught.value.param) == ("resource_missing", "customer")
+
+
 # What only the sandbox shows: faults on demand, time that passes, reports that come when they are due
 
 NOW_S = utc(2026, 3, 17, 10, 30)

@@ -89,6 +89,15 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/v1/billing/projection"): Row(_asking("/v1/billing/projection")),
     ("POST", "/v1/plans/{plan}/preview"): Row(_at("/v1/plans/professional/preview", quantities={})),
     ("POST", "/v1/billing/checkout"): Row(_at("/v1/billing/checkout", plan="professional"), status=201, creates=True),
+    **{
+        ("POST", path): Row(_at(path, plan="professional"), status=201, creates=True)
+        for path in ("/api/checkout/create", "/api/billing/checkout", "/subscription/create")
+    },
+    **{
+        ("POST", path): Row(_at(path, return_url="http://localhost:3000/"))
+        for path in ("/v1/billing/portal", "/api/billing/portal")
+    },
+    ("GET", "/subscription/portal"): Row(_asking("/subscription/portal")),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),
     ("POST", "/v1/usage/adjustments"): Row(_at("/v1/usage/adjustments", feature="scans", delta=1, reason="test")),
@@ -170,6 +179,8 @@ def made(service: Running) -> str:
     for path, hold in (("/v1/reservations", HELD), ("/v1/leases", LEASED)):
         asked = {"id": hold, "org_id": name, "feature": "scans", "quantity": 1, "ttl_s": 60}
         assert service.call("POST", path, token(None, ADMIN), json=asked).status_code == 201
+    paid = {"org_id": name, "stripe_customer_id": f"cus_{name[4:]}"}
+    assert service.call("POST", "/billing/update", token(None, ADMIN), json=paid).status_code == 200
     return name
 
 

@@ -20,9 +20,10 @@ _STORED = {"error": {"type": "api_error", "message": "stored"}}
 
 class Till(ThreadingHTTPServer):
     """`sent` holds what came in: method, path, parameters, Idempotency-Key. `refuse` answers everything instead;
-    keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price; `usage` is what
-    the meter of scans has of everybody. `metered` are the units of each identifier of a meter event; when they are
-    counted, and before the answer, `on_metered` is called. Everybody has a subscription to overage of scans."""
+    keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price; `configurations` are
+    those of the portal; `usage` is what the meter of scans has of everybody. `metered` are the units of each identifier
+    of a meter event; when they are counted, and before the answer, `on_metered` is called. Everybody has a subscription
+    to overage of scans."""
 
     daemon_threads = True
 
@@ -31,6 +32,7 @@ class Till(ThreadingHTTPServer):
         self.sent: list[tuple[str, str, dict[str, Any], str]] = []
         self.made: dict[str, dict[str, Any]] = {}
         self.lacks: set[str] = set()
+        self.configurations: list[dict[str, Any]] = [{"id": "bpc_own"}]
         self.broken: set[str] = set()
         self.usage = 0
         self.metered: dict[str, int] = {}
@@ -72,19 +74,21 @@ class Till(ThreadingHTTPServer):
             return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
         if path == "/v1/billing/meters":
             return rows(whole("billing.meter", id="mtr_1", event_name="scorpius_scans_overage"), url=path)
+        if path == "/v1/billing_portal/configurations":
+            found = [whole("billing_portal.configuration", active=True, **one) for one in self.configurations]
+            return rows(*found, url=path)
         if key not in self.made:
-            number = len(self.made) + 1
-            self.made[key] = (
-                whole("customer", id=f"cus_{number}")
-                if path == "/v1/customers"
-                else whole(
-                    "checkout.session",
-                    id=f"cs_{number}",
-                    url=f"{self.url}/pay/cs_{number}",
-                    expires_at=1_795_694_400,
-                )
-            )
+            self.made[key] = self._new(path, len(self.made) + 1)
         return self.made[key]
+
+    def _new(self, path: str, number: int) -> dict[str, Any]:
+        """What is made by a call."""
+        if path == "/v1/customers":
+            return whole("customer", id=f"cus_{number}")
+        if path == "/v1/billing_portal/sessions":
+            return whole("billing_portal.session", id=f"bps_{number}", url=f"{self.url}/portal/bps_{number}")
+        url = f"{self.url}/pay/cs_{number}"
+        return whole("checkout.session", id=f"cs_{number}", url=url, expires_at=1_795_694_400)
 
 
 class _Handler(BaseHTTPRequestHandler):

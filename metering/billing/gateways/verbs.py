@@ -157,6 +157,10 @@ class Verbs(abc.ABC):
         """One checkout."""
         return await self._ask(self._v1.checkout.sessions.retrieve_async, session_id)
 
+    async def create_portal_session(self, params: Params, *, key: str) -> StripeObject:
+        """Let a customer into the portal."""
+        return await self._ask(self._v1.billing_portal.sessions.create_async, params=params, key=key)
+
     async def subscription(self, subscription_id: str) -> StripeObject:
         """One subscription with all of its items."""
         return await self._whole(await self._ask(self._v1.subscriptions.retrieve_async, subscription_id))

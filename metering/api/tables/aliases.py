@@ -1,0 +1,21 @@
+"""Older ways to ask: the paths of clients that were written for other services, each over one of our routes."""
+
+from dataclasses import replace
+from typing import Final
+
+from metering.api.alias import Alias
+from metering.api.models.portal import PortalQuery
+from metering.api.route import Call
+
+
+def _query_as_body(call: Call) -> Call:
+    return replace(call, body=call.query)
+
+
+ALIASES: Final[tuple[Alias, ...]] = (
+    Alias("POST", "/api/billing/portal", "POST /v1/billing/portal"),
+    Alias("GET", "/subscription/portal", "POST /v1/billing/portal", asks=_query_as_body, query=PortalQuery),
+    Alias("POST", "/api/checkout/create", "POST /v1/billing/checkout"),
+    Alias("POST", "/api/billing/checkout", "POST /v1/billing/checkout"),
+    Alias("POST", "/subscription/create", "POST /v1/billing/checkout"),
+)
