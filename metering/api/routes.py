@@ -20,6 +20,7 @@ from metering.api.tables import (
     raw_events,
     reference,
     stripe,
+    subscription,
     usage,
     webhooks,
 )
@@ -37,6 +38,7 @@ _NOUNS: Final[tuple[Route, ...]] = (
     *orgs.ROUTES,
     *checkout.ROUTES,
     *portal.ROUTES,
+    *subscription.ROUTES,
     *audit.ROUTES,
     *keys.ROUTES,
     *webhooks.ROUTES,

@@ -59,8 +59,7 @@ def id_of(value: Any) -> str:
 
 def ended_ms_of(subscription: StripeObject) -> int | None:
     """When a subscription ended, in Stripe's time; None where it has not."""
-    ended_s = subscription.get("ended_at")
-    return None if ended_s is None else int(ended_s) * MS_PER_S
+    return _ms(subscription.get("ended_at"))
 
 
 def org_named(thing: StripeObject) -> str:
@@ -188,7 +187,13 @@ def _sold(one: StripeObject, kept: Subscription | None, prices: Prices, now_ms: 
         period=_until(ended_ms_of(one), _period(items, base or items[0], prices, now_ms)),
         cancel_at_period_end=bool(one.get("cancel_at_period_end")),
         metered=frozenset(feature for item in items if (feature := prices.feature_of(item["price"]))),
+        stops_ms=_ms(one.get("cancel_at")),
+        trial_end_ms=_ms(one.get("trial_end")),
     )
+
+
+def _ms(at_s: int | None) -> int | None:
+    return None if at_s is None else at_s * MS_PER_S
 
 
 def _period(items: Iterable[StripeObject], base: StripeObject, prices: Prices, now_ms: int) -> Period:

@@ -24,6 +24,10 @@ _OVER: Final = "canceled"
 """The one status that a subscription which was in force ends with."""
 
 
+_SELDOM: Final = ("stops_ms", "trial_end_ms")
+"""What most subscriptions have not: kept by name, after the rest."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureUsage:
     """One counter of the current period. Units; `billed` is overage that Stripe has, `overage` net of all that was
@@ -47,7 +51,8 @@ class Subscription:
     """What Stripe said last of the organisation's current subscription: https://docs.stripe.com/api/subscriptions.
 
     `plan` is what its price buys, `since_ms` when it began, `anchor_ms` what its months are computed from, `period`
-    that of its metered items, cut off where it ended, `metered` the features whose overage they bill.
+    that of its metered items, cut off where it ended, `metered` the features whose overage they bill. `stops_ms` is
+    when it is to end by itself, `trial_end_ms` when what was to be tried out has to be paid; None: never, or nothing.
     """
 
     id: str
@@ -58,6 +63,8 @@ class Subscription:
     period: Period
     cancel_at_period_end: bool = False
     metered: frozenset[str] = frozenset()
+    stops_ms: int | None = None
+    trial_end_ms: int | None = None
 
     @property
     def grants(self) -> bool:
@@ -240,13 +247,17 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
 
 
 def _subscription_text(one: Subscription) -> str:
-    return json.dumps([one.id, one.status, one.plan, one.since_ms, one.anchor_ms, one.period.start_ms,
-                       one.period.end_ms, one.cancel_at_period_end, *sorted(one.metered)])  # fmt: skip
+    seldom = {name: ms for name in _SELDOM if (ms := getattr(one, name)) is not None}
+    known = [one.id, one.status, one.plan, one.since_ms, one.anchor_ms, one.period.start_ms, one.period.end_ms,
+             one.cancel_at_period_end, *sorted(one.metered)]  # fmt: skip
+    return json.dumps([*known, seldom] if seldom else known)
 
 
 def _subscription(text: str) -> Subscription:
-    name, status, plan, since_ms, anchor_ms, start_ms, end_ms, ends, *metered = json.loads(text)
-    return Subscription(name, status, plan, since_ms, anchor_ms, Period(start_ms, end_ms), ends, frozenset(metered))
+    name, status, plan, since_ms, anchor_ms, start_ms, end_ms, ends, *more = json.loads(text)
+    seldom = more.pop() if more and isinstance(more[-1], dict) else {}
+    period, metered = Period(start_ms, end_ms), frozenset(more)
+    return Subscription(name, status, plan, since_ms, anchor_ms, period, ends, metered, **seldom)
 
 
 def _debts_text(debts: Mapping[str, Debt]) -> str:

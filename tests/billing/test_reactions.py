@@ -76,6 +76,22 @@ async def test_a_status_grants_the_plan_or_the_default_one(store: StoreServer, s
         await lawful(rig.ledger)
 
 
+async def test_when_it_stops_and_when_it_was_tried_out_are_kept_as_stripe_says(
+    store: StoreServer,
+) -> None:
+    async with rigged(store.url) as rig:
+        period = await subscribed(rig)
+        end_s = period.end_ms // 1000
+        for stops_s, trial_s in ((end_s, end_s - 1), (None, None)):
+            rig.account.change("sub_1", cancel_at=stops_s, trial_end=trial_s)
+            await rig.reactions.react(event("customer.subscription.updated", "sub_1"))
+            sold = (await rig.org()).profile.subscription
+            assert sold is not None
+            told = None if stops_s is None else (period.end_ms, period.end_ms - 1000)
+            assert (sold.stops_ms, sold.trial_end_ms) == (told or (None, None))
+            assert sold.metered == {"scans"}
+
+
 @pytest.mark.parametrize("status", ["incomplete", "incomplete_expired"])
 async def test_a_subscription_that_was_never_paid_changes_nothing(store: StoreServer, status: str) -> None:
     async with rigged(store.url) as rig:

@@ -97,6 +97,10 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         ("POST", path): Row(_at(path, return_url="http://localhost:3000/"))
         for path in ("/v1/billing/portal", "/api/billing/portal")
     },
+    **{
+        ("GET", path): Row(_asking(path))
+        for path in ("/v1/billing/subscription", "/api/billing/subscription", "/subscription/status")
+    },
     ("GET", "/subscription/portal"): Row(_asking("/subscription/portal")),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),

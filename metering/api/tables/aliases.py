@@ -18,4 +18,6 @@ ALIASES: Final[tuple[Alias, ...]] = (
     Alias("POST", "/api/checkout/create", "POST /v1/billing/checkout"),
     Alias("POST", "/api/billing/checkout", "POST /v1/billing/checkout"),
     Alias("POST", "/subscription/create", "POST /v1/billing/checkout"),
+    Alias("GET", "/api/billing/subscription", "GET /v1/billing/subscription"),
+    Alias("GET", "/subscription/status", "GET /v1/billing/subscription"),
 )

@@ -1,0 +1,41 @@
+"""An organisation's subscription on the wire."""
+
+from typing import Final
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from metering.api.models.fields import Answer, OrgId, Request, Span, unset
+
+_MOMENT: Final[JsonDict] = {"format": "date-time"}
+
+
+class SubscriptionQuery(Request):
+    """Whose subscription."""
+
+    org_id: OrgId | None = unset(None, "The token's organisation when left out.")
+
+
+class SubscriptionView(Answer):
+    """The plan that is in force, and the subscription that pays for it as Stripe told of it last."""
+
+    org_id: str
+    plan: str = Field(description="The plan in force.")
+    status: str | None = Field(
+        description="Stripe's word: `active`, `trialing`, `past_due`, `unpaid`, `paused`, `canceled`. "
+        "null: there never was a subscription."
+    )
+    subscription_id: str | None
+    stripe_customer_id: str | None
+    plan_subscribed: str | None = Field(description="What is paid for; another one may be in force, set by people.")
+    started_at: str | None = Field(json_schema_extra=_MOMENT)
+    period: Span = Field(description="The period that runs, by which usage is counted and billed.")
+    cancel_at_period_end: bool
+    ends_at: str | None = Field(description="When it stops, or stopped; null: it goes on.", json_schema_extra=_MOMENT)
+    trial_ends_at: str | None = Field(json_schema_extra=_MOMENT)
+    payment_overdue: bool
+    grace_ends_at: str | None = Field(
+        description="Until when what is not paid has no consequences; null: nothing is owed, or it is overdue.",
+        json_schema_extra=_MOMENT,
+    )
+    metered: list[str] = Field(description="The features whose overage it bills.")

@@ -1,0 +1,40 @@
+"""An organisation's subscription: GET /v1/billing/subscription."""
+
+from typing import Any
+
+from metering.api.models.subscription import SubscriptionQuery
+from metering.api.route import Call, Reply, json_reply
+from metering.api.usage import found, span
+from metering.moments import rfc3339
+from metering.store.org import Org
+
+
+async def get_subscription(call: Call) -> Reply:
+    """The subscription of one organisation, as Stripe told of it last."""
+    return json_reply(subscription_view(await found(call, call.asked(SubscriptionQuery).org_id)))
+
+
+def subscription_view(org: Org) -> dict[str, Any]:
+    """The subscription as the wire shows it; of an organisation that has none, the plan alone."""
+    profile, sold = org.profile, org.profile.subscription
+    ends_ms = None if sold is None else sold.ended_ms or sold.stops_ms
+    return {
+        "org_id": org.org_id,
+        "plan": org.plan,
+        "status": None if sold is None else sold.status,
+        "subscription_id": None if sold is None else sold.id,
+        "stripe_customer_id": profile.stripe_customer_id,
+        "plan_subscribed": None if sold is None else sold.plan,
+        "started_at": None if sold is None else rfc3339(sold.since_ms),
+        "period": span(org.period),
+        "cancel_at_period_end": sold is not None and sold.cancel_at_period_end,
+        "ends_at": _moment(ends_ms),
+        "trial_ends_at": _moment(None if sold is None else sold.trial_end_ms),
+        "payment_overdue": profile.payment_overdue,
+        "grace_ends_at": _moment(profile.grace_end_ms),
+        "metered": [] if sold is None else sorted(sold.metered),
+    }
+
+
+def _moment(at_ms: int | None) -> str | None:
+    return None if at_ms is None else rfc3339(at_ms)
