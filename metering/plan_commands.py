@@ -1,6 +1,7 @@
 """`metering plans`: the catalogue, and what a newer one changes. Imports wait until a command needs them."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,6 +11,7 @@ from metering.console import fail, loaded, plain, say, say_json, say_table, warn
 
 if TYPE_CHECKING:
     from metering.plan_tasks import Effect
+    from plans.catalogue import Catalogue
 
 app = typer.Typer(help="The catalogue of plans.", no_args_is_help=True)
 
@@ -34,6 +36,18 @@ def check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML.")]) ->
         raise typer.Exit(1) from error
     plans, features = ", ".join(catalogue.plans), ", ".join(catalogue.features)
     say(f"{file} is good: version {catalogue.version}; plans {plans}; features {features}")
+    if catalogue.packages:
+        say_table([("CREDITS", "PRICE", "PER CREDIT", "DISCOUNT"), *_offers(catalogue)])
+
+
+def _offers(catalogue: "Catalogue") -> Iterator[tuple[str, str, str, str]]:
+    """The packages of credits as a price list."""
+    from plans.money import shown, unit_price
+
+    for one in catalogue.packages.values():
+        price = shown(one.price_minor, catalogue.currency)
+        each = unit_price(one.price_minor, one.credits, catalogue.currency)
+        yield str(one.credits), price, each, f"{one.discount_percent} %"
 
 
 @app.command("diff")

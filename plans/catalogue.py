@@ -11,22 +11,21 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, Literal
 
-from plans.catalogue_file import (
+from plans.catalogue_file import CatalogueError, Fault, nearest, read
+from plans.catalogue_tables import (
     NAME_PATTERN,
-    CatalogueError,
     CatalogueTable,
-    Fault,
     FeatureTable,
     LeaseExpiry,
     PlanTable,
     RateTable,
     RuleTable,
-    nearest,
-    read,
 )
 from plans.limits import OnLimit, Rule, remaining
 from plans.meters import Meters
 from plans.meters_file import meters_of
+from plans.packages import Package
+from plans.packages_file import packages_from
 from plans.periods import Reset
 from plans.prices_file import pricing_of
 from plans.subwindows import RateLimit, SubWindow
@@ -65,7 +64,8 @@ class Feature:
 
     Overage costs `overage_price_minor` (minor units of the catalogue's currency; None: it is not sold so) per
     `overage_per` units, or what `pricing` says, which covers that too (None: it is not sold).
-    `stripe_meter_event` is the event name of its Stripe meter.
+    `stripe_meter_event` is the event name of its Stripe meter. `credits` is what one unit costs of them (None: they do
+    not pay for it).
     """
 
     name: str
@@ -76,6 +76,7 @@ class Feature:
     overage_per: int = 1
     lease_expiry: LeaseExpiry = LeaseExpiry.CHARGE
     pricing: Pricing | None = None
+    credits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ class Catalogue:
     version and another digest was changed without raising it. `default_plan` is for new organisations,
     `default_feature` for events that name none. `currency` is an ISO 4217 code in lower case. `dimensions` are what
     history is also kept by: `actor` or keys of metadata, each with the most values it may have in a month.
-    `meters` are the rules by which events of other systems count.
+    `meters` are the rules by which events of other systems count. `packages` are sold, by their number of credits, the
+    smallest first; below `low_credits` a balance is low (None: unless an organisation has a mark of its own, never).
     """
 
     version: int
@@ -116,6 +118,8 @@ class Catalogue:
     plans: Mapping[str, Plan]
     dimensions: Mapping[str, int]
     meters: Meters
+    packages: Mapping[int, Package]
+    low_credits: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ def parse(text: str, file: str) -> Catalogue:
         plans=MappingProxyType({name: _plan(name, plan) for name, plan in table.plans.items()}),
         dimensions=MappingProxyType(dict(table.dimensions)),
         meters=meters_of(table.meters),
+        packages=MappingProxyType(packages_from(table.credit_packages)),
+        low_credits=table.credits.low_mark,
     )
 
 
@@ -191,6 +197,7 @@ def _feature(name: str, table: FeatureTable) -> Feature:
         overage_per=table.overage_per,
         lease_expiry=table.lease_expiry,
         pricing=pricing_of(table.overage_model, table.overage_tiers, table.overage_price_minor, table.overage_per),
+        credits=table.credits,
     )
 
 

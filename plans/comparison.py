@@ -27,6 +27,12 @@ def terms_of(catalogue: Catalogue) -> dict[str, str]:
         found |= _of_plan(plan)
     for feature in catalogue.features.values():
         found[f"features.{feature.name}.overage"] = _of_feature(feature)
+        if feature.credits is not None:
+            found[f"features.{feature.name}.credits"] = str(feature.credits)
+    for package in catalogue.packages.values():
+        found[f"credit_packages.{package.credits}.price_minor"] = str(package.price_minor)
+    if catalogue.low_credits is not None:
+        found["credits.low_mark"] = str(catalogue.low_credits)
     return found
 
 

@@ -44,6 +44,22 @@ def share(amount_minor: int, units: int, per: int) -> int:
     return -rounded if exact < 0 else rounded
 
 
+_FINER: Final = 4
+"""Digits that the price of one unit shows beyond the minor unit, at most."""
+
+
+def unit_price(amount_minor: int, units: int, currency: str) -> str:
+    """What one of `units` (1 or more) costs as a decimal number of the major unit: 4500 usd for 500 is `0.090`.
+
+    With at least one digit beyond the minor unit, as prices of small things are written, and at most four; a half is
+    rounded away from zero. For people to read: amounts are never made from it.
+    """
+    digits = minor_digits(currency)
+    major, fraction = divmod(share(amount_minor * 10**_FINER, 1, units), 10 ** (digits + _FINER))
+    shown_digits = f"{fraction:0{digits + _FINER}d}"
+    return f"{major}.{shown_digits[: digits + 1]}{shown_digits[digits + 1 :].rstrip('0')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a calculation: `units` at `price_minor` per `per` of them, and a fixed `flat_minor`.

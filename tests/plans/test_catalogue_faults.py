@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans.catalogue import CatalogueError, Fault, LeaseExpiry, parse
-from plans.catalogue_file import FEATURES_MAX
+from plans.catalogue_tables import FEATURES_MAX
 from plans.subwindows import Per, RateLimit, SubWindow
 from plans.tiers import PriceModel, Pricing, Tier
 

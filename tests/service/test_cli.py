@@ -140,6 +140,19 @@ def test_a_good_catalogue_is_called_good(tmp_path: Path) -> None:
     assert "mine.toml is good" in run.output
 
 
+def test_plans_check_shows_what_credits_cost(tmp_path: Path) -> None:
+    text, _ = Settings().plans_text()
+    sold = text.replace('unit = "scan"', 'unit = "scan"\ncredits = 1', 1)
+    for size, price in ((100, 1000), (500, 4500)):
+        sold += f"\n[[credit_packages]]\ncredits = {size}\nprice_minor = {price}\n"
+    (tmp_path / "mine.toml").write_text(sold, encoding="utf-8")
+    lines = Run(tmp_path, "plans", "check", "mine.toml").output.splitlines()
+    assert [line.split() for line in lines if line.startswith(("100 ", "500 "))] == [
+        ["100", "10.00", "USD", "0.100", "0", "%"],
+        ["500", "45.00", "USD", "0.090", "10", "%"],
+    ]
+
+
 def test_every_fault_of_a_bad_catalogue_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("version = 0\nnonsense = 1\n")
     run = Run(tmp_path, "plans", "check", "bad.toml")

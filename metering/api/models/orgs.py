@@ -19,7 +19,7 @@ from metering.api.models.fields import (
     whole,
 )
 from metering.api.models.usage import OrgView
-from plans.catalogue_file import WINDOWS_MAX
+from plans.catalogue_tables import WINDOWS_MAX
 
 PerName: TypeAlias = Literal["minute", "hour", "day", "week"]
 
