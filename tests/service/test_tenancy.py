@@ -117,6 +117,10 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/v1/keys"): Row(_at("/v1/keys?org_id={org_id}")),
     ("DELETE", "/v1/keys/{key_id}"): Row(_plain("/v1/keys/0000000000000000000"), status=404, names_org=False),
     ("POST", "/v1/tokens/deny"): Row(lambda _: ("/v1/tokens/deny", {"jti": "nobody"}), names_org=False),
+    **{
+        ("GET", path): Row(_plain(path), names_org=False)
+        for path in ("/v1/credits/packages", "/billing/credit-packages")
+    },
     ("GET", "/v1/plans"): Row(_plain("/v1/plans"), names_org=False),
     **{
         ("POST", path): Row(lambda _: ("/webhooks/stripe", snapshot()), names_org=False)

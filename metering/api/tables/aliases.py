@@ -6,6 +6,7 @@ from typing import Final
 from metering.api.alias import Alias
 from metering.api.models.portal import PortalQuery
 from metering.api.route import Call
+from metering.api.tables.packages import OLDER as OLDER_PACKAGES
 
 
 def _query_as_body(call: Call) -> Call:
@@ -20,4 +21,5 @@ ALIASES: Final[tuple[Alias, ...]] = (
     Alias("POST", "/subscription/create", "POST /v1/billing/checkout"),
     Alias("GET", "/api/billing/subscription", "GET /v1/billing/subscription"),
     Alias("GET", "/subscription/status", "GET /v1/billing/subscription"),
+    OLDER_PACKAGES,
 )
