@@ -8,6 +8,7 @@ reverse. Importing this module does nothing. It serves as
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -53,9 +54,10 @@ from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import FOLLOW_S, StoreTime, settled_offset
 from metering.store.trail import Trail
+from metering.tallies import Tallies
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
-from metering.workers import Loop, Workers
+from metering.workers import LAG_S, Loop, Workers, look_at_lag
 from plans.catalogue import Catalogue, CatalogueError, parse
 
 PACKAGE: Final = "usage-metering"
@@ -147,6 +149,7 @@ class App:
         self._tidies = tidies
         self._key_file = key_file(settings)
         self._ulids = Ulids(clock)
+        self._tallies = Tallies()
         self._front: Front | None = None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -185,9 +188,9 @@ class App:
         kept_for = Retention(settings.history_days, settings.minute_history_hours, settings.event_retention_ms())
         counters = self._counters(ground, orgs, kept_for)
         stack.push_async_callback(counters.close)
-        build = Build(version(PACKAGE), tuple((route.method, route.path) for route in ROUTES), report.lossy)
-        queue_stats = QueueStats()
-        measures = stack.enter_context(self._measures(settings, client, keys, counters.stats, build, queue_stats))
+        queue_stats, tallies = QueueStats(), self._tallies
+        told = (counters.stats, self._build(report), queue_stats, tallies)
+        measures = stack.enter_context(self._measures(settings, client, keys, *told))
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
         corrections = Corrections(patient, keys, orgs, time, secret=dataset.secret, retention=kept_for, fake=fake)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
@@ -196,18 +199,19 @@ class App:
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
-        queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted), queue_stats)
+        queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted, tallies), queue_stats)
         billing = open_billing(stack, self._under(ground, queue), orgs, customers)
         loops = (
             *credentials.loops,
-            Loop("metrics", measures.flush, FLUSH_S),
+            *self._measuring(measures),
             Loop("queue", consumer.turn, TURN_S, queue.woken),
             Loop("catalogue", orgs.follow_catalogue, SWEEP_S),
         )
         loops += (Loop("test clock", orgs.follow, FOLLOW_S),) if settings.test_clock else ()
         jobs = (Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs)
         tidying = (*self._tidying(ground, orgs, holds, raw_log), *jobs)
-        await stack.enter_async_context(Workers(*loops, *(tidying if self._tidies else ())))
+        loops += tidying if self._tidies else ()
+        await stack.enter_async_context(Workers(*loops, failures=tallies.job_failures))
         vitals = self._vitals(stack, ground, counters)
         return self._wired(
             _Opened(
@@ -235,7 +239,19 @@ class App:
         return Ground(
             self._settings, self._catalogue, ground.patient, ground.keys, ground.time, ground.codec, self._clock,
             ground.dataset.secret, ground.dataset.id, queue.drained_past, ground.fake,
+            self._tallies.stripe_calls,
         )  # fmt: skip
+
+    def _build(self, report: GateReport) -> Build:
+        """What the metrics say from the first page on."""
+        endpoints = tuple((route.method, route.path) for route in ROUTES)
+        embedded = self._settings.store_kind is not StoreKind.EXTERNAL
+        return Build(version(PACKAGE), endpoints, report.lossy, embedded)
+
+    def _measuring(self, measures: Measures) -> tuple[Loop, ...]:
+        """What the metrics do by themselves."""
+        lag = partial(look_at_lag, self._tallies.lag_us)
+        return (Loop("metrics", measures.flush, FLUSH_S), Loop("lag", lag, LAG_S))
 
     def _tidying(self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog) -> tuple[Loop, ...]:
         """What ends by itself and has to be taken away."""
@@ -293,7 +309,7 @@ class App:
     def _wired(self, opened: _Opened) -> Front:
         """The HTTP side over what has been opened."""
         settings, clock, ulids, measures = self._settings, self._clock, self._ulids, opened.measures
-        keep, counted = settings.event_retention_ms() > 0, Counted(opened.counters, measures.counted)
+        keep, counted = settings.event_retention_ms() > 0, Counted(opened.counters, measures.counted, self._tallies)
         services = Services(
             auth=opened.credentials.auth,
             counts=counted,
@@ -327,9 +343,14 @@ class App:
             metrics_token=settings.metrics_secret(),
             events_max=min(settings.events_max, settings.pending_max),
             keep_details=keep,
+            tallies=self._tallies,
         )
-        track = self._track(opened, counted, keep=keep)
-        return Front(track, router(ROUTES, services, track), ulids, measures.observe, clock)
+        return self._front_of(services, self._track(opened, counted, keep=keep))
+
+    def _front_of(self, services: Services, track: Track) -> Front:
+        """The door to these handlers."""
+        routes, observe = router(ROUTES, services, track), services.measures.observe
+        return Front(track, routes, self._ulids, observe, self._clock, self._tallies.refusals)
 
     def _track(self, opened: _Opened, counted: Counted, *, keep: bool) -> Track:
         """The hot path; `keep`: details of events are kept."""

@@ -3,6 +3,7 @@
 Whatever happens behind it, a request leaves with one answer, an id, careful headers, a duration and a line in the log.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,13 +24,25 @@ log = structlog.get_logger(__name__)
 
 
 class Front:
-    """The ASGI application of the service. `track` answers its own errors; `router` raises them."""
+    """The ASGI application of the service. `track` answers its own errors; `router` raises them.
 
-    def __init__(self, track: App, router: App, ulids: Ulids, observe: Observe, clock: Clock) -> None:
+    `refusals` counts problems by code; whoever answers one leaves its code in the scope.
+    """
+
+    def __init__(
+        self,
+        track: App,
+        router: App,
+        ulids: Ulids,
+        observe: Observe,
+        clock: Clock,
+        refusals: Counter[str] | None = None,
+    ) -> None:
         self._track = track
         self._router = router
         self._ulids = ulids
         self._observe = observe
+        self._refusals = Counter[str]() if refusals is None else refusals
         self._monotonic = clock.monotonic
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -39,6 +52,8 @@ class Front:
             await self._track(scope, receive, completed(send, successor(TRACK)) if older else send)
         else:
             await self._serve(scope, receive, send)
+        if "refused" in scope:
+            self._refusals[scope["refused"]] += 1
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         began = self._monotonic()
@@ -64,9 +79,11 @@ class Front:
         except ClientGone:
             return
         except Problem as problem:
+            scope["refused"] = problem.code
             await refuse(problem, headers, send.request_id, receive, send, unread=scope["unread"])
         except Exception:
             log.exception("unexpected error", route=scope["template"])
+            scope["refused"] = InternalError.code
             if send.status != GONE:
                 raise  # half an answer is out: only closing the connection tells the client
             await refuse(InternalError(), headers, send.request_id, receive, send, unread=scope["unread"])

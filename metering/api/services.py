@@ -25,6 +25,7 @@ from metering.store.trail import Wanted as WantedEntries
 from metering.store.window import State, Window
 from metering.store.window_lists import Count, Listed
 from metering.store.window_lists import Place as WindowPlace
+from metering.tallies import Tallies
 from metering.ulid import Ulids
 from metering.usage import Outcome, UsageEvent
 from plans.catalogue import Catalogue
@@ -336,6 +337,7 @@ class Services:
     metrics_token: str | None
     events_max: int
     keep_details: bool
+    tallies: Tallies
 
     def at_stripe(self) -> SelfService:
         """What customers do by themselves. Raises StripeNotConfigured."""

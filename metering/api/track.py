@@ -159,5 +159,6 @@ class Track:
         else:
             log.error("unexpected error", exc_info=error, request_id=request_id)
             error = InternalError()
+        scope["refused"] = error.code
         await refuse(error, headers, request_id, receive, send, unread=scope["unread"])
         return error.status

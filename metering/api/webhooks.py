@@ -1,5 +1,6 @@
 """What others tell us: Stripe's events, believed by their signature, kept, and answered before anything is done."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,7 @@ from metering.api.route import Call, Reply, json_reply
 from metering.billing.intake import Taken
 from metering.clock import MS_PER_S
 from metering.errors import NotFound, SignatureInvalid
+from metering.families import UNREADABLE
 from metering.setting_kinds import StripeMode
 from webhooks.signature import TOLERANCE_S, Verdict, check
 from webhooks.stripe_events import MalformedEvent, StripeEvent, event_of
@@ -56,8 +58,10 @@ async def post_stripe(call: Call) -> Reply:
     mail = call.services.mail
     if not mail.secrets:
         raise NotFound
-    event = _believed(call.sent(Signed), mail.secrets, await _moments(call))
+    seen = call.services.tallies.webhooks
+    event = _believed(call.sent(Signed), mail.secrets, await _moments(call), seen)
     taken = await mail.take(event)
+    seen[taken.value] += 1
     ignored = None if taken in (Taken.KEPT, Taken.DUPLICATE) else taken.value
     return json_reply({"received": True, "duplicate": taken is Taken.DUPLICATE, "ignored": ignored})
 
@@ -72,17 +76,19 @@ async def _moments(call: Call) -> list[float]:
     return moments
 
 
-def _believed(signed: Signed, secrets: Sequence[str], moments: Sequence[float]) -> StripeEvent:
-    """The event, whose signature holds. Raises SignatureInvalid, MalformedJson, Invalid."""
+def _believed(signed: Signed, secrets: Sequence[str], moments: Sequence[float], seen: Counter[str]) -> StripeEvent:
+    """The event, whose signature holds. Raises SignatureInvalid, MalformedJson, Invalid, after it counted in `seen`."""
     verdicts = [check(signed.header, signed.body, secrets, moment) for moment in moments]
     verdict = Verdict.GENUINE if Verdict.GENUINE in verdicts else verdicts[0]
     if verdict is not Verdict.GENUINE:
         # A genuine signature of another time means a clock that is wrong, or a replay: somebody has to look.
         tell = log.error if verdict in _CLOCK else log.warning
+        seen[verdict.value] += 1
         tell("webhook refused", verdict=verdict.value, size=len(signed.body))
         raise SignatureInvalid(_WHY[verdict])
     value = parse_json(signed.body)
     try:
         return event_of(value)
     except MalformedEvent as error:
+        seen[UNREADABLE] += 1
         raise invalid([fault("", "stripe-event", f"no event of Stripe's: {error}")]) from None

@@ -13,7 +13,8 @@
 Texts and codes: https://docs.stripe.com/api/errors and https://docs.stripe.com/error-codes.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 
 class GatewayError(Exception):
@@ -39,6 +40,11 @@ class GatewayError(Exception):
         self.param = param
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+
+
+def outcome_of(error: GatewayError) -> str:
+    """One of OUTCOMES, for the metrics."""
+    return next(name for kind, name in _NAMES.items() if isinstance(error, kind))
 
 
 class Refused(GatewayError):
@@ -77,3 +83,18 @@ class Unknown(GatewayError):
     """Nobody can say whether it happened."""
 
     settled = False
+
+
+_NAMES: Final[Mapping[type[GatewayError], str]] = {
+    Duplicate: "duplicate",
+    Barred: "barred",
+    Declined: "declined",
+    Refused: "refused",
+    TooMany: "rate_limited",
+    Unknown: "unknown",
+    GatewayError: "unknown",
+}
+"""From the leaves up: the first that fits names an error."""
+
+OUTCOMES: Final = ("ok", *dict.fromkeys(_NAMES.values()))
+"""What can become of a call; `unknown` may have happened, and `barred` says that the API key does not hold."""

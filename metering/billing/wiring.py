@@ -3,9 +3,10 @@
 import asyncio
 import os
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -77,7 +78,7 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What billing stands on. `client` repeats what is safe to repeat; `secret` is the data set's;
-    `drained(org_id, at_ms)`: all that was accepted before an instant was counted.
+    `drained(org_id, at_ms)`: all that was accepted before an instant was counted; `calls` counts those to Stripe.
     """
 
     settings: Settings
@@ -91,6 +92,7 @@ class Ground:
     dataset_id: str
     drained: Drained
     fake: bool
+    calls: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     settings, client, keys = ground.settings, ground.client, ground.keys
     inbox = inbox_of(ground)
     intake, desk = intake_of(settings, inbox), desk_of(ground)
-    gateway = gateway_of(settings, ground.clock)
+    gateway = gateway_of(settings, ground.clock, ground.calls)
     if gateway is None:
         return Billing(intake, desk)
     stack.push_async_callback(gateway.close)
@@ -228,17 +230,19 @@ def intake_of(settings: Settings, inbox: Inbox) -> Intake:
     return Intake(inbox, secrets=settings.webhook_secrets(), livemode=settings.stripe_livemode())
 
 
-def gateway_of(settings: Settings, clock: Clock) -> Gateway | None:
+def gateway_of(settings: Settings, clock: Clock, calls: Counter[str] | None = None) -> Gateway | None:
     """Stripe, or whatever answers at STRIPE_API_BASE; None without a key. Raises GateRefusedError."""
     key = settings.stripe_secret_key
-    return None if key is None else _gateway(key.get_secret_value(), settings.stripe_api_base, settings, clock)
+    return None if key is None else _gateway(key.get_secret_value(), settings.stripe_api_base, settings, clock, calls)
 
 
-def _gateway(key: str, base: str | None, settings: Settings, clock: Clock) -> Gateway:
+def _gateway(
+    key: str, base: str | None, settings: Settings, clock: Clock, calls: Counter[str] | None = None
+) -> Gateway:
     from metering.billing.gateways.live import LiveGateway  # noqa: PLC0415 - 32 MB that nobody without a key needs
 
     try:
-        return LiveGateway(key, clock=clock, api_base=base, test_clock=settings.test_clock)
+        return LiveGateway(key, clock=clock, api_base=base, test_clock=settings.test_clock, calls=calls)
     except ValueError as error:
         raise GateRefusedError(f"Stripe: {error}") from error
 

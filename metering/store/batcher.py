@@ -55,6 +55,8 @@ _PAUSE_S: Final = 0.05
 
 _SWEEP_S: Final = 0.25
 
+_US_PER_S: Final = 1_000_000
+
 _RETRY: Final = {"Retry-After": "1"}
 
 Resolve = Callable[[str, str | None], Awaitable[Frame]]
@@ -211,13 +213,16 @@ class Batcher:
         call = (self._admit if rich else self._maker).make(groups)
         self._in_flight.add(call)
         self.stats.calls += 1
-        self._lane.call(call.payload, lambda reply: self._on_reply(call, reply))
+        self.stats.sizes.add(sum(len(events) for _, events in groups))
+        sent_s = self._loop.time()
+        self._lane.call(call.payload, lambda reply: self._on_reply(call, reply, sent_s))
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_reply(self, call: Call, reply: Any) -> None:
+    def _on_reply(self, call: Call, reply: Any, sent_s: float) -> None:
         """Settle a call: answers, one refusal for all of it, or an unknown fate."""
         self._in_flight.discard(call)
+        self.stats.replies_us.add(int((self._loop.time() - sent_s) * _US_PER_S))
         try:
             self._settle_call(call, reply)
         except Exception:  # a fault of ours must not leave clients waiting for ever

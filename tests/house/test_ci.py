@@ -51,15 +51,16 @@ def _run(programs: Path) -> tuple[int, list[str]]:
     return done.returncode, [line for line in lines if line.startswith(("apt-get", "make"))]
 
 
-def test_a_store_server_that_is_missing_is_installed_before_the_tests(programs: Path) -> None:
+def test_a_store_server_and_a_prometheus_that_are_missing_are_installed_before_the_tests(programs: Path) -> None:
     code, calls = _run(programs)
     assert code == 0
     assert [call.split()[1] for call in calls] == ["update", "install", "test"]
-    assert "redis-server" in calls[1]
+    assert calls[1].endswith("redis-server prometheus CI=")
 
 
 def test_nothing_is_installed_where_all_is_there(programs: Path) -> None:
-    _says(programs / "redis-server", "true")
+    for name in ("redis-server", "prometheus", "promtool"):
+        _says(programs / name, "true")
     assert _run(programs) == (0, ["make test CI=true"])
 
 

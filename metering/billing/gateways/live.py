@@ -7,6 +7,7 @@ what Stripe's JSON said (amounts with decimals stay strings), and errors of `met
 import asyncio
 import logging
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from metering.billing.errors import (
     Refused,
     TooMany,
     Unknown,
+    outcome_of,
 )
 from metering.billing.gateway import Params, StripeObject
 from metering.billing.gateways.answers import StripeClock, error_of, is_object, retry_after_s, shortened, tells_an_error
@@ -167,7 +169,9 @@ class Transport(stripe.AIOHTTPClient):
 class LiveGateway(Verbs):
     """The verbs of `Gateway` (see there), spoken to Stripe, or to whatever answers at `api_base`.
 
-    One a process. Raises ValueError where a live key would meet anything but Stripe itself and the true time.
+    One a process. `calls` counts what becomes of them (`metering.billing.errors.OUTCOMES`).
+
+    Raises ValueError where a live key would meet anything but Stripe itself and the true time.
     """
 
     def __init__(
@@ -179,7 +183,9 @@ class LiveGateway(Verbs):
         test_clock: bool = False,
         timeouts: Timeouts | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        calls: Counter[str] | None = None,
     ) -> None:
+        self._calls = Counter[str]() if calls is None else calls
         self.livemode, self.answers = is_live(api_key), True
         if self.livemode and (api_base or test_clock):
             name = "STRIPE_API_BASE" if api_base else "TEST_CLOCK"
@@ -232,8 +238,10 @@ class LiveGateway(Verbs):
             with _mapped():
                 yield
         except GatewayError as error:
+            self._calls[outcome_of(error)] += 1
             self.answers = error.settled and error.status != HTTPStatus.UNAUTHORIZED
             raise
+        self._calls["ok"] += 1
         self.answers = True
 
 
