@@ -168,6 +168,50 @@ class Invoices(Protocol):
         ...
 
 
+class Payments(Protocol):
+    """What is paid once, and given back."""
+
+    async def create_payment_intent(self, params: Params, *, key: str) -> StripeObject:
+        """Begin a payment; with `confirm` it is tried at once. Raises Declined where it is refused."""
+        ...
+
+    async def payment_intent(self, intent_id: str) -> StripeObject:
+        """One payment."""
+        ...
+
+    async def payment_intents(self, customer: str, *, since_s: int) -> list[StripeObject]:
+        """Those of a customer that were begun at `since_s` or later, the newest first."""
+        ...
+
+    async def payment_methods(self, customer: str) -> list[StripeObject]:
+        """What a customer has saved to pay with, the newest first."""
+        ...
+
+    async def charge(self, charge_id: str) -> StripeObject:
+        """One attempt to take money."""
+        ...
+
+    async def create_refund(self, params: Params, *, key: str) -> StripeObject:
+        """Give money back."""
+        ...
+
+    async def refund(self, refund_id: str) -> StripeObject:
+        """One refund."""
+        ...
+
+    async def refunds(self, intent_id: str) -> list[StripeObject]:
+        """All of a payment, failed ones too, the newest first."""
+        ...
+
+    async def dispute(self, dispute_id: str) -> StripeObject:
+        """One dispute."""
+        ...
+
+    async def disputes(self, intent_id: str) -> list[StripeObject]:
+        """All of a payment, the newest first."""
+        ...
+
+
 API_VERSION: Final = "2026-10-28.endive"
 """The version of Stripe's API that all of this was written for; that of the client, as a test proves."""
 
@@ -191,7 +235,7 @@ class Events(Protocol):
         ...
 
 
-class Gateway(Meters, Setup, Customers, Invoices, Events, Protocol):
+class Gateway(Meters, Setup, Customers, Invoices, Payments, Events, Protocol):
     """All of it."""
 
     livemode: bool

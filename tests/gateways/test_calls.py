@@ -73,6 +73,25 @@ ITEM: Final = {
     "metadata": {"window": "abc"},
 }
 
+PAYMENT: Final = {
+    "amount": 4500,
+    "currency": "usd",
+    "customer": "cus_1",
+    "payment_method": "pm_1",
+    "confirm": True,
+    "off_session": True,
+    "description": "500 credits",
+    "metadata": {"org_id": "acme"},
+}
+REFUND: Final = {"payment_intent": "pi_1", "amount": 900, "reason": "requested_by_customer", "metadata": {"a": "b"}}
+
+KINDS: Final = {
+    "send_meter_event": "billing.meter_event",
+    "create_invoice_item": "invoiceitem",
+    "create_payment_intent": "payment_intent",
+    "create_refund": "refund",
+}
+
 VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "send_meter_event": lambda g: g.send_meter_event(MeterEvent("e", "cus_1", 5, 1_795_600_000, "abc"), attempt=1),
     "meter_usage": lambda g: g.meter_usage("mtr_1", "cus_1", 60, 120),
@@ -106,6 +125,16 @@ VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "invoice_items": lambda g: g.invoice_items("cus_1"),
     "create_invoice_item": lambda g: g.create_invoice_item(ITEM, key="k"),
     "events": lambda g: g.events(after="evt_1"),
+    "create_payment_intent": lambda g: g.create_payment_intent(PAYMENT, key="k"),
+    "payment_intent": lambda g: g.payment_intent("pi_1"),
+    "payment_intents": lambda g: g.payment_intents("cus_1", since_s=1_795_600_000),
+    "payment_methods": lambda g: g.payment_methods("cus_1"),
+    "charge": lambda g: g.charge("ch_1"),
+    "create_refund": lambda g: g.create_refund(REFUND, key="k"),
+    "refund": lambda g: g.refund("re_1"),
+    "refunds": lambda g: g.refunds("pi_1"),
+    "dispute": lambda g: g.dispute("du_1"),
+    "disputes": lambda g: g.disputes("pi_1"),
     "thin_event": lambda g: g.thin_event("evt_1"),
     "thin_events": lambda g: g.thin_events(["v1.billing.meter.no_meter_found"], since_s=1_795_600_000),
 }
@@ -118,7 +147,7 @@ def test_no_verb_is_left_out() -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 async def test_a_verb_is_a_call_that_stripe_has(stripe_says: Scripted, gateway: LiveGateway, name: str) -> None:
-    kind = {"send_meter_event": "billing.meter_event", "create_invoice_item": "invoiceitem"}.get(name, "list")
+    kind = KINDS.get(name, "list")
     stripe_says.answer({"id": "x_1", "object": kind, "url": "/v1", "has_more": False, "data": []})
     await VERBS[name](gateway)
     for request in stripe_says.requests:

@@ -63,6 +63,12 @@ CALLS: list[tuple[Verb, str, dict[str, str]]] = [
     ),
     (lambda g: g.invoice("in_1"), "GET /v1/invoices/in_1", {}),
     (lambda g: g.create_invoice_item({"amount": 5}, key="k"), "POST /v1/invoiceitems", {"amount": "5"}),
+    (lambda g: g.create_payment_intent({"amount": 5}, key="k"), "POST /v1/payment_intents", {"amount": "5"}),
+    (lambda g: g.payment_intent("pi_1"), "GET /v1/payment_intents/pi_1", {}),
+    (lambda g: g.charge("ch_1"), "GET /v1/charges/ch_1", {}),
+    (lambda g: g.create_refund({"amount": 5}, key="k"), "POST /v1/refunds", {"amount": "5"}),
+    (lambda g: g.refund("re_1"), "GET /v1/refunds/re_1", {}),
+    (lambda g: g.dispute("du_1"), "GET /v1/disputes/du_1", {}),
     (lambda g: g.thin_event("evt_1"), "GET /v2/core/events/evt_1", {}),
 ]
 
@@ -79,7 +85,18 @@ LISTS: list[tuple[Verb, str, dict[str, str]]] = [
     (lambda g: g.subscriptions("cus_1"), "/v1/subscriptions", {"customer": "cus_1", "status": "all"}),
     (lambda g: g.invoices("cus_1"), "/v1/invoices", {"customer": "cus_1"}),
     (lambda g: g.invoice_items("cus_1"), "/v1/invoiceitems", {"customer": "cus_1"}),
+    (
+        lambda g: g.payment_intents("cus_1", since_s=7),
+        "/v1/payment_intents",
+        {"customer": "cus_1", "created[gte]": "7"},
+    ),
+    (lambda g: g.payment_methods("cus_1"), "/v1/customers/cus_1/payment_methods", {}),
+    (lambda g: g.refunds("pi_1"), "/v1/refunds", {"payment_intent": "pi_1"}),
+    (lambda g: g.disputes("pi_1"), "/v1/disputes", {"payment_intent": "pi_1"}),
 ]
+
+KINDS = {"POST /v1/payment_intents": "payment_intent", "POST /v1/refunds": "refund"}
+"""Where the gateway looks at what it is given back; everything else is an invoice item here."""
 
 
 def test_it_is_a_gateway(gateway: LiveGateway) -> None:
@@ -91,7 +108,8 @@ def test_it_is_a_gateway(gateway: LiveGateway) -> None:
 async def test_a_verb_is_one_call(
     stripe_says: Scripted, gateway: LiveGateway, verb: Verb, call: str, form: dict[str, str]
 ) -> None:
-    told = {"id": "x_1", "object": "invoiceitem", "unit_amount_decimal": "0.50", "metadata": {"a": "b"}, "created": 5}
+    kind = KINDS.get(call, "invoiceitem")
+    told = {"id": "x_1", "object": kind, "unit_amount_decimal": "0.50", "metadata": {"a": "b"}, "created": 5}
     stripe_says.answer(told)
     assert await verb(gateway) == told
     (request,) = stripe_says.requests

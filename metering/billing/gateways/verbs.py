@@ -209,6 +209,53 @@ class Verbs(abc.ABC):
         _check_kind(made, "invoiceitem")
         return made
 
+    # What is paid once
+
+    async def create_payment_intent(self, params: Params, *, key: str) -> StripeObject:
+        """Begin a payment. Where the answer is none of Stripe's, nobody knows whether money moved: Unknown."""
+        made = await self._ask(self._v1.payment_intents.create_async, params=params, key=key)
+        _check_kind(made, "payment_intent")
+        return made
+
+    async def payment_intent(self, intent_id: str) -> StripeObject:
+        """One payment."""
+        return await self._ask(self._v1.payment_intents.retrieve_async, intent_id)
+
+    async def payment_intents(self, customer: str, *, since_s: int) -> list[StripeObject]:
+        """Those of a customer since a moment."""
+        params = {"customer": customer, "created": {"gte": since_s}}
+        return await self._all(self._v1.payment_intents.list_async, params=params)
+
+    async def payment_methods(self, customer: str) -> list[StripeObject]:
+        """What a customer has saved."""
+        return await self._all(self._v1.customers.payment_methods.list_async, customer)
+
+    async def charge(self, charge_id: str) -> StripeObject:
+        """One attempt."""
+        return await self._ask(self._v1.charges.retrieve_async, charge_id)
+
+    async def create_refund(self, params: Params, *, key: str) -> StripeObject:
+        """Give money back."""
+        made = await self._ask(self._v1.refunds.create_async, params=params, key=key)
+        _check_kind(made, "refund")
+        return made
+
+    async def refund(self, refund_id: str) -> StripeObject:
+        """One refund."""
+        return await self._ask(self._v1.refunds.retrieve_async, refund_id)
+
+    async def refunds(self, intent_id: str) -> list[StripeObject]:
+        """All of a payment."""
+        return await self._all(self._v1.refunds.list_async, params={"payment_intent": intent_id})
+
+    async def dispute(self, dispute_id: str) -> StripeObject:
+        """One dispute."""
+        return await self._ask(self._v1.disputes.retrieve_async, dispute_id)
+
+    async def disputes(self, intent_id: str) -> list[StripeObject]:
+        """All of a payment."""
+        return await self._all(self._v1.disputes.list_async, params={"payment_intent": intent_id})
+
     # What happened
 
     async def events(self, *, after: str | None = None, since_s: int | None = None) -> list[StripeObject]:

@@ -28,6 +28,11 @@ class Payment(StrEnum):
     NO_CARD = "no_card"
 
 
+LAST4: Final = {Card.GOOD: "4242", Card.BAD: "0341", Card.ASKS: "3184"}
+"""Of their numbers the last four digits: those of Stripe's own test cards."""
+
+CARD_OF: Final = {last4: card for card, last4 in LAST4.items()}
+
 _ENDS: Final = {Card.GOOD: Payment.PAID, Card.BAD: Payment.DECLINED, Card.ASKS: Payment.ASKS}
 
 
@@ -43,7 +48,7 @@ def give_card(ctx: Context, customer: str, card: Card) -> None:
     known = ctx.db.get("customer", customer)
     if known is None or known.get("deleted"):
         return
-    method = _payment_method(ctx, customer, card)
+    method = method_of(ctx, customer, LAST4[card])
     ctx.db.put("payment_method", method)
     ctx.emit("payment_method.attached", method)
     settings = known.get("invoice_settings") or {}
@@ -62,9 +67,8 @@ def pays(ctx: Context, customer: str) -> Payment:
     return Payment.NO_CARD if card is None else _ENDS[card]
 
 
-def _payment_method(ctx: Context, customer: str, card: Card) -> Obj:
-    """A card as Stripe shows it: of its number the last four digits, those of Stripe's own test cards."""
-    last4 = {Card.GOOD: "4242", Card.BAD: "0341", Card.ASKS: "3184"}[card]
+def method_of(ctx: Context, customer: str | None, last4: str) -> Obj:
+    """A card as Stripe shows it."""
     return {
         "id": ctx.db.new_id("pm"),
         "object": "payment_method",

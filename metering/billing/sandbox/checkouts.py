@@ -10,6 +10,7 @@ from metering.billing.sandbox import customers
 from metering.billing.sandbox.amounts import pieces
 from metering.billing.sandbox.bills import title
 from metering.billing.sandbox.cards import Card, Payment, give_card
+from metering.billing.sandbox.checkout_payments import PAYMENT_DATA, PRICE_DATA, once_sold, paid_once
 from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.contracts import Wish, check_prices, wished_price
 from metering.billing.sandbox.db import Obj
@@ -30,6 +31,7 @@ from metering.billing.sandbox.invoices import declined
 from metering.billing.sandbox.lists import as_list, page, within
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.metered import is_metered
+from metering.billing.sandbox.methods import TestMethod
 from metering.billing.sandbox.renewals import begin
 from metering.billing.sandbox.subscription_calls import ANCHOR_CONFIG, BILLING_MODE, anchored
 from metering.billing.sandbox.timers import on, wind
@@ -67,7 +69,6 @@ _NOTHING: Final[Obj] = {
     "invoice_creation": None,
     "livemode": False,
     "locale": None,
-    "mode": "subscription",
     "object": "checkout.session",
     "origin_context": None,
     "payment_intent": None,
@@ -94,17 +95,22 @@ _NOTHING: Final[Obj] = {
 
 
 def create(ctx: Context, params: dict[str, Any]) -> Obj:
-    """POST /v1/checkout/sessions with mode=subscription; metered prices have no quantity."""
+    """POST /v1/checkout/sessions: of a subscription (metered prices have no quantity), or of one payment."""
     if params.get("customer") and params.get("customer_email"):
         raise ApiError("You may only specify one of these parameters: customer, customer_email.")
     if params.get("customer") and ctx.need("customer", params["customer"], param="customer").get("deleted"):
         raise ApiError(f"No such customer: '{params['customer']}'", code="resource_missing", param="customer")
-    rows = [_line_item(ctx, line, f"line_items[{number}]") for number, line in enumerate(params["line_items"])]
-    check_prices(price for price, _ in rows)
+    once = params["mode"] == "payment"
+    _check_mode(params, "subscription_data" if once else "payment_intent_data")
+    read = once_sold if once else _line_item
+    rows = [read(ctx, line, f"line_items[{number}]") for number, line in enumerate(params["line_items"])]
+    if not once:
+        check_prices(price for price, _ in rows)
     session = _session(ctx, params, rows)
     ctx.db.put(KIND, session)
-    data = params.get("subscription_data") or {}
-    anchored(ctx, data)
+    data = params.get("payment_intent_data" if once else "subscription_data") or {}
+    if not once:
+        anchored(ctx, data)
     ctx.db.put(_WISH, {"id": session["id"], "data": data, "lines": [[row["id"], units] for row, units in rows]})
     wind(ctx.db, "expire", session["id"], session["expires_at"])
     return session
@@ -138,6 +144,17 @@ def expire(ctx: Context, params: dict[str, Any]) -> Obj:
     if session["status"] != "open":
         raise ApiError(f'Only Checkout Sessions with a status in ["open"] can be expired: it is {session["status"]}.')
     _close(ctx, session)
+    return session
+
+
+def pay_once(ctx: Context, session: Obj, test: TestMethod) -> Obj:
+    """The payer pays one amount with a test method. Raises ApiError 402 where it does not pay, as `complete` does."""
+    customer = _payer(ctx, session)
+    paid_once(ctx, session, customer, ctx.need(_WISH, session["id"])["data"], test)
+    session["customer_details"] = _details(session, customer)
+    ctx.db.put(KIND, session)
+    wind(ctx.db, "expire", session["id"], None)
+    ctx.emit("checkout.session.completed", session)
     return session
 
 
@@ -181,6 +198,11 @@ def _close(ctx: Context, session: Obj) -> None:
     ctx.emit("checkout.session.expired", session)
 
 
+def _check_mode(params: dict[str, Any], foreign: str) -> None:
+    if params.get(foreign):
+        raise ApiError(f"You can not pass `{foreign}` in `{params['mode']}` mode.", param=foreign)
+
+
 def _line_item(ctx: Context, line: dict[str, Any], where: str) -> tuple[Obj, int | None]:
     if line.get("price") is None:
         raise ApiError(f"Missing required param: {where}[price].", code="parameter_missing", param=f"{where}[price]")
@@ -215,6 +237,7 @@ def _session(ctx: Context, params: dict[str, Any], rows: list[tuple[Obj, int | N
             f"/v1/checkout/sessions/{session_id}/line_items", [_shown(ctx, price, units) for price, units in rows]
         ),
         "metadata": merged({}, params.get("metadata") or {}),
+        "mode": params["mode"],
         "success_url": params["success_url"],
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         "url": f"{ctx.base}/c/pay/{session_id}",
@@ -274,7 +297,9 @@ def _wish(ctx: Context, customer: Obj, wish: Obj) -> Wish:
     )
 
 
-_LINE: Final = Fields(price=TEXT, quantity=COUNT, **unbuilt("adjustable_quantity metadata price_data tax_rates"))
+_LINE: Final = Fields(
+    price=TEXT, price_data=PRICE_DATA, quantity=COUNT, **unbuilt("adjustable_quantity metadata tax_rates")
+)
 
 _DATA: Final = Fields(
     billing_cycle_anchor=COUNT,
@@ -301,7 +326,8 @@ ROUTES: Final = (
             expires_at=COUNT,
             line_items=Need(Many(_LINE, 20)),
             metadata=METADATA,
-            mode=Need(Only(("subscription",))),
+            mode=Need(Only(("subscription", "payment"))),
+            payment_intent_data=PAYMENT_DATA,
             payment_method_collection=Only(("always",)),
             subscription_data=_DATA,
             success_url=Need(URL),
@@ -311,7 +337,7 @@ ROUTES: Final = (
                 " billing_address_collection consent_collection currency custom_fields custom_text customer_account"
                 " customer_creation customer_update discounts excluded_payment_method_types integration_identifier"
                 " invoice_creation locale managed_payments name_collection optional_items origin_context"
-                " payment_intent_data payment_method_configuration payment_method_data payment_method_options"
+                " payment_method_configuration payment_method_data payment_method_options"
                 " permissions phone_number_collection redirect_on_completion return_url saved_payment_method_options"
                 " setup_intent_data shipping_address_collection shipping_options submit_type tax_id_collection"
                 " wallet_options"

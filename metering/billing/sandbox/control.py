@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from metering.billing.sandbox import jobs, mail, pages
+from metering.billing.sandbox import jobs, mail, money_calls, pages
 from metering.billing.sandbox.answers import Answer
 from metering.billing.sandbox.cards import Card, give_card
 from metering.billing.sandbox.db import Db
@@ -23,9 +23,11 @@ SECTIONS: Final[dict[str, Callable[[Db], object]]] = {
     "accepted": lambda db: db.all("sandbox.accepted"),
     "rejected": lambda db: db.all("sandbox.rejected"),
     "invoices": lambda db: db.all("invoice"),
+    "payments": lambda db: db.all("payment_intent"),
     "deliveries": lambda db: db.all("sandbox.delivery"),
 }
-"""What GET /sandbox/audit shows: meter events that were taken and that were refused, invoices, webhook deliveries."""
+"""What GET /sandbox/audit shows: meter events that were taken and that were refused, invoices, payments,
+webhook deliveries."""
 
 Answering = Callable[["Sandbox", bytes], tuple[int, object]]
 
@@ -133,6 +135,9 @@ CALLS: Final[dict[tuple[str, str], Answering]] = {
     ("POST", "/sandbox/faults"): _add_fault,
     ("DELETE", "/sandbox/faults"): _clear_faults,
     ("POST", "/sandbox/cards"): _give_card,
+    ("POST", "/sandbox/payments"): money_calls.pay,
+    ("POST", "/sandbox/refunds"): money_calls.refund,
+    ("POST", "/sandbox/disputes"): money_calls.dispute,
     ("GET", "/sandbox/deliveries"): _switches,
     ("POST", "/sandbox/deliveries"): _add_switch,
     ("DELETE", "/sandbox/deliveries"): _clear_switches,

@@ -1,4 +1,4 @@
-"""The pages that payers see: checkout and portal. They decide there; the result goes out by webhook alone.
+"""The pages that payers see: checkout, portal, the form for one payment. They decide there; webhooks alone tell of it.
 
 https://docs.stripe.com/payments/checkout, https://docs.stripe.com/customer-management
 """
@@ -6,7 +6,7 @@ https://docs.stripe.com/payments/checkout, https://docs.stripe.com/customer-mana
 from collections.abc import Callable
 from typing import Final
 
-from metering.billing.sandbox import checkouts, portals
+from metering.billing.sandbox import checkouts, methods, payments, portals
 from metering.billing.sandbox.amounts import written
 from metering.billing.sandbox.audit_page import moment
 from metering.billing.sandbox.cards import Card, card_of
@@ -18,6 +18,10 @@ from metering.billing.sandbox.markup import Html, button, joined, link, page, ta
 
 CHECKOUT: Final = "/c/pay/"
 PORTAL: Final = "/p/session/"
+PAY: Final = "/pay/"
+"""Stands for the payment form that a page of the seller's would have: https://docs.stripe.com/payments/elements."""
+
+NO_BUTTON: Final = "There is no such button."
 
 _CARDS: Final = {"pay": Card.GOOD, "decline": Card.BAD, "3ds": Card.ASKS}
 
@@ -28,9 +32,10 @@ def checkout_page(session: Obj, error: str = "") -> bytes:
         (line["description"], line["quantity"] or "by usage", written(line["amount_total"], line["currency"]))
         for line in session["line_items"]["data"]
     ]
+    bought = "What you buy" if session["mode"] == "payment" else "What you subscribe to"
     return page(
         "Checkout",
-        table("What you subscribe to", ("price", "quantity", "now"), lines),
+        table(bought, ("price", "quantity", "now"), lines),
         tag("p", f"To pay now: {written(session['amount_total'], session['currency'])}"),
         Html(f'<p class="bad" role="alert">{tag("span", error).text}</p>') if error else "",
         _checkout_buttons(session)
@@ -45,8 +50,45 @@ def decide(ctx: Context, session: Obj, choice: str) -> str | None:
         raise ApiError(f"This checkout is {session['status']}.")
     if choice == "cancel":
         return str(session["cancel_url"]) if session["cancel_url"] else None
-    checkouts.complete(ctx, session, _CARDS[choice])
+    test = methods.test_of(choice)
+    if session["mode"] == "payment" and test is not None:
+        checkouts.pay_once(ctx, session, test)
+    elif session["mode"] == "payment" or choice not in _CARDS:
+        raise ApiError(NO_BUTTON)
+    else:
+        checkouts.complete(ctx, session, _CARDS[choice])
     return str(session["success_url"]).replace("{CHECKOUT_SESSION_ID}", session["id"])
+
+
+def pay_page(intent: Obj, error: str = "") -> bytes:
+    """What is to be paid, and a button for each of Stripe's test methods."""
+    here, open_still = PAY + intent["id"], intent["status"].startswith("requires_")
+    asked = intent["status"] == "requires_action"
+    return page(
+        "Payment",
+        tag("p", f"{written(intent['amount'], intent['currency'])}: {intent['status']}."),
+        Html(f'<p class="bad" role="alert">{tag("span", error).text}</p>') if error else "",
+        joined(button(here, "It is me", choice="yes"), button(here, "It is not me", choice="no")) if asked else "",
+        joined(*_method_buttons(here)) if open_still and not asked else "",
+    )
+
+
+def pay_once(ctx: Context, intent: Obj, choice: str) -> None:
+    """What the payer typed or pressed: a number or token of a test method, or `yes` or `no` where they are asked.
+
+    Raises ApiError for what does not pay.
+    """
+    if choice in {"yes", "no"} and intent["status"] == "requires_action":
+        method = ctx.need(methods.KIND, intent["payment_method"])
+        if choice == "no":
+            payments.refuse(ctx, intent, method)
+        else:
+            payments.attempt(ctx, intent, method, off_session=False)
+        return
+    test = methods.test_of(choice)
+    if test is None:
+        raise ApiError(NO_BUTTON)
+    payments.attempt(ctx, intent, methods.made(ctx, test), off_session=False)
 
 
 def portal_page(ctx: Context, session: Obj, told: str = "") -> bytes:
@@ -78,7 +120,7 @@ def act(ctx: Context, session: Obj, verb: str, value: str) -> str:
     """What the payer pressed in the portal; what to say of it."""
     done = _ACTS.get(verb)
     if done is None:
-        raise ApiError("There is no such button.")
+        raise ApiError(NO_BUTTON)
     done(ctx, session, value)
     return ""
 
@@ -103,8 +145,14 @@ _ACTS: Final[dict[str, Callable[[Context, Obj, str], None]]] = {
 }
 
 
+def _method_buttons(here: str) -> list[Html]:
+    return [button(here, f"{test.number}: {test.does}", choice=test.token) for test in methods.TESTS]
+
+
 def _checkout_buttons(session: Obj) -> Html:
     here = CHECKOUT + session["id"]
+    if session["mode"] == "payment":
+        return joined(*_method_buttons(here), button(here, "Go back without paying", choice="cancel"))
     return joined(
         button(here, "Pay", choice="pay"),
         button(here, "Pay with a card that is declined", choice="decline"),

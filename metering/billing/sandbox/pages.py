@@ -1,10 +1,10 @@
-"""Answers what browsers ask for: /, /c/pay/{id} and /p/session/{id}."""
+"""Answers what browsers ask for: /, /c/pay/{id}, /p/session/{id} and /pay/{id}."""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from metering.billing.sandbox import checkouts, hosted, portals
+from metering.billing.sandbox import checkouts, hosted, payments, portals
 from metering.billing.sandbox.answers import Answer
 from metering.billing.sandbox.audit_page import audit_page
 from metering.billing.sandbox.db import Obj
@@ -25,6 +25,7 @@ def answer(sandbox: "Sandbox", method: str, path: str, body: bytes) -> Answer | 
     for prefix, kind, show in (
         (hosted.CHECKOUT, checkouts.KIND, _checkout),
         (hosted.PORTAL, portals.KIND, _portal),
+        (hosted.PAY, payments.KIND, _payment),
     ):
         if path.startswith(prefix) and method in {"GET", "POST"}:
             session = sandbox.db.get(kind, path.removeprefix(prefix))
@@ -36,17 +37,28 @@ def _checkout(sandbox: "Sandbox", session: Obj, pressed: dict[str, str] | None) 
     leads_to = (session["success_url"], session["cancel_url"])
     if pressed is None:
         return _page(hosted.checkout_page(session), *leads_to)
-    if pressed.get("choice") not in {"pay", "decline", "3ds", "cancel"}:
-        return _page(
-            hosted.checkout_page(session, "There is no such button."), *leads_to, status=HTTPStatus.BAD_REQUEST
-        )
     try:
         with sandbox.db.transaction():
-            next_page = hosted.decide(sandbox.context(), dict(session), pressed["choice"])
+            next_page = hosted.decide(sandbox.context(), dict(session), pressed.get("choice", ""))
     except ApiError as error:
         told = str(error.error["message"])
-        return _page(hosted.checkout_page(session, told), *leads_to, status=HTTPStatus.PAYMENT_REQUIRED)
+        status = HTTPStatus.BAD_REQUEST if told == hosted.NO_BUTTON else HTTPStatus.PAYMENT_REQUIRED
+        return _page(hosted.checkout_page(session, told), *leads_to, status=status)
     return _redirect(next_page or hosted.CHECKOUT + session["id"])
+
+
+def _payment(sandbox: "Sandbox", intent: Obj, pressed: dict[str, str] | None) -> Answer:
+    if pressed is None:
+        return _page(hosted.pay_page(intent))
+    try:
+        with sandbox.db.transaction():
+            hosted.pay_once(sandbox.context(), dict(intent), pressed.get("choice", ""))
+    except ApiError as error:
+        with sandbox.db.transaction():
+            payments.keep_failure(sandbox.context(), {}, error)
+        told, now = str(error.error["message"]), sandbox.db.get(payments.KIND, intent["id"]) or intent
+        return _page(hosted.pay_page(now, told), status=HTTPStatus.PAYMENT_REQUIRED)
+    return _redirect(hosted.PAY + intent["id"])
 
 
 def _portal(sandbox: "Sandbox", session: Obj, pressed: dict[str, str] | None) -> Answer:

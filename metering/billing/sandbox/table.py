@@ -9,16 +9,21 @@ from typing import Final
 from metering.billing.sandbox import (
     account,
     adjustments,
+    charges,
     checkouts,
     customers,
+    disputes,
     endpoints,
     events,
     invoice_calls,
     meter_events,
     meters,
+    methods,
+    payment_calls,
     portal_configurations,
     portals,
     prices,
+    refunds,
     subscription_calls,
 )
 from metering.billing.sandbox.context import Route
@@ -26,16 +31,21 @@ from metering.billing.sandbox.context import Route
 _NOUNS: Final = (
     account,
     adjustments,
+    charges,
     checkouts,
     customers,
+    disputes,
     endpoints,
     events,
     invoice_calls,
     meter_events,
     meters,
+    methods,
+    payment_calls,
     portal_configurations,
     portals,
     prices,
+    refunds,
     subscription_calls,
 )
 
