@@ -138,6 +138,7 @@ class Override:
             on_limit=rule.on_limit if self.on_limit is None else self.on_limit,
             enabled=rule.enabled if self.enabled is None else self.enabled,
             windows=rule.windows if self.windows is None else self.windows,
+            credits=rule.credits,
         )
 
 
@@ -152,7 +153,7 @@ def parse(text: str, file: str) -> Catalogue:
         default_plan=table.default_plan,
         default_feature=table.default_feature,
         features=MappingProxyType(features),
-        plans=MappingProxyType({name: _plan(name, plan) for name, plan in table.plans.items()}),
+        plans=MappingProxyType({name: _plan(name, plan, features) for name, plan in table.plans.items()}),
         dimensions=MappingProxyType(dict(table.dimensions)),
         meters=meters_of(table.meters),
         packages=MappingProxyType(packages_from(table.credit_packages)),
@@ -201,8 +202,10 @@ def _feature(name: str, table: FeatureTable) -> Feature:
     )
 
 
-def _plan(name: str, table: PlanTable) -> Plan:
-    rules = {feature: _rule(rule, table.on_limit) for feature, rule in table.features.items()}
+def _plan(name: str, table: PlanTable, features: Mapping[str, Feature]) -> Plan:
+    rules = {
+        feature: _rule(rule, table.on_limit, features[feature].credits) for feature, rule in table.features.items()
+    }
     return Plan(
         name=name,
         title=table.title,
@@ -215,9 +218,9 @@ def _plan(name: str, table: PlanTable) -> Plan:
     )
 
 
-def _rule(table: RuleTable, on_limit: OnLimit) -> Rule:
+def _rule(table: RuleTable, on_limit: OnLimit, weight: int | None) -> Rule:
     windows = tuple(SubWindow(window.limit, window.per, window.rolling) for window in table.windows)
-    return Rule(table.limit, table.on_limit or on_limit, table.enabled, windows)
+    return Rule(table.limit, table.on_limit or on_limit, table.enabled, windows, weight)
 
 
 def _rate(table: RateTable) -> RateLimit:

@@ -31,12 +31,16 @@ class OnLimit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one plan (with an organisation's overrides) says of one feature. `limit` None is unlimited."""
+    """What one plan (with an organisation's overrides) says of one feature. `limit` None is unlimited.
+
+    `credits` is what a unit above the limit costs of them (None: the pool does not pay for it).
+    """
 
     limit: int | None
     on_limit: OnLimit = OnLimit.OVERAGE
     enabled: bool = True
     windows: tuple[SubWindow, ...] = ()
+    credits: int | None = None
 
 
 class Verdict(StrEnum):

@@ -104,6 +104,10 @@ SHAPES: Final = (
     Shape("customers", "{p<p>}:f:<digest>", Kind.SET, Expiry.CALL, "the organisations of a Stripe customer"),
     Shape("received", "{p<p>}:n:<event>", Kind.STRING, Expiry.TTL, "a Stripe event that came in"),
     Shape("applied", "{p<p>}:z:<org>:<event>", Kind.STRING, Expiry.TTL, "a Stripe event that took effect"),
+    Shape("pool", "{p<p>}:y:<org>", Kind.HASH, Expiry.ORG, "open grants of credits, the debt and the low mark"),
+    Shape("grants", "{p<p>}:s:<org>", Kind.HASH, Expiry.ORG, "every grant of credits ever, and what was taken of it"),
+    Shape("burned", "{p<p>}:j:<org>", Kind.HASH, Expiry.ORG, "credits burned by day, feature and grant"),
+    Shape("ledger", "{p<p>}:t:<org>", Kind.STREAM, Expiry.ORG, "what became of grants, but for what usage burned"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape(
@@ -132,6 +136,8 @@ SHAPES: Final = (
     Shape("inbox", "{p<p>}:inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that came in and wait for their effect"),
     Shape("dead_inbox", "{p<p>}:dead_inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that could not take effect"),
     Shape("grace", "{p<p>}:grace", Kind.ZSET, Expiry.NEVER, "organisations with a failed payment, by the end of grace"),
+    Shape("lapsing", "{p<p>}:lapsing", Kind.ZSET, Expiry.NEVER, "organisations by the next expiry of their credits"),
+    Shape("topups", "{p<p>}:topups", Kind.ZSET, Expiry.NEVER, "organisations whose credits fell below their mark"),
     Shape("stripe", "{p<p>}:stripe", Kind.HASH, Expiry.NEVER, "how far Stripe's events were read, and its pace"),
     Shape("shadow", "{p<p>}:shadow", Kind.HASH, Expiry.NEVER, "how far a second account was told, and who pays there"),
     Shape("shadowing", "{p<p>}:shadowing", Kind.STRING, Expiry.TTL, "the worker that tells it"),
@@ -250,6 +256,22 @@ class Keys:
     def applied(self, org: str, event: str) -> str:
         """The mark of a Stripe event that took effect on an organisation."""
         return f"{self._tag(org)}:z:{org}:{event}"
+
+    def pool(self, org: str) -> str:
+        """The open grants of credits of an organisation."""
+        return f"{self._tag(org)}:y:{org}"
+
+    def grants(self, org: str) -> str:
+        """Every grant of credits that an organisation ever had."""
+        return f"{self._tag(org)}:s:{org}"
+
+    def burned(self, org: str) -> str:
+        """What an organisation's usage burned, by day, feature and grant."""
+        return f"{self._tag(org)}:j:{org}"
+
+    def ledger(self, org: str) -> str:
+        """The other lines of an organisation's credits."""
+        return f"{self._tag(org)}:t:{org}"
 
     def _of(self, digest: str) -> str:
         return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}"

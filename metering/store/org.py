@@ -31,7 +31,7 @@ _SELDOM: Final = ("stops_ms", "trial_end_ms")
 @dataclass(frozen=True, slots=True)
 class FeatureUsage:
     """One counter of the current period. Units; `billed` is overage that Stripe has, `overage` net of all that was
-    given back.
+    given back, `credit` what credits paid for.
 
     `closed` is the units of all closed periods. `held` is what open reservations and leases keep, and those that ended
     without anybody having looked since.
@@ -44,6 +44,7 @@ class FeatureUsage:
     closed: int = 0
     held: int = 0
     last_updated_ms: int | None = None
+    credit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,8 @@ class Profile:
 class Org:
     """An organisation: its plan, the period that runs, and every counter in it.
 
-    `rate` is the rate limit in force, `holds` whether it ever had reservations or leases since a claim without, and
-    `before` the period that closed last, where it had usage.
+    `rate` is the rate limit in force, `holds` whether it ever had reservations or leases since a claim without,
+    `before` the period that closed last, where it had usage, and `pool` whether it ever had credits.
     """
 
     org_id: str
@@ -123,6 +124,7 @@ class Org:
     rate: RateLimit | None = None
     holds: bool = False
     before: Period | None = None
+    pool: bool = False
 
     @property
     def rich(self) -> bool:
@@ -155,7 +157,9 @@ def settings_of(org: Org) -> dict[str, object]:
 
 
 def rule_fields(rules: Mapping[str, Rule]) -> dict[str, str]:
-    """Limits and modes as the record and the scripts hold them: `-1` is unlimited, a mode after `x` is disabled."""
+    """Limits, modes and weights as the record and the scripts hold them: `-1` is unlimited, a mode after `x` is
+    disabled.
+    """
     fields = {}
     for feature, rule in rules.items():
         fields[f"l:{feature}"] = "-1" if rule.limit is None else str(rule.limit)
@@ -163,6 +167,8 @@ def rule_fields(rules: Mapping[str, Rule]) -> dict[str, str]:
         fields[f"m:{feature}"] = mode if rule.enabled else _DISABLED + mode
         if rule.windows:
             fields[f"w:{feature}"] = ",".join(f"{w.limit}/{w.per}{'~' * w.rolling}" for w in rule.windows)
+        if rule.credits is not None:
+            fields[f"v:{feature}"] = str(rule.credits)
     return fields
 
 
@@ -184,10 +190,16 @@ def _windows(text: str | None) -> tuple[SubWindow, ...]:
     return tuple(SubWindow(int(limit), Per(per.removesuffix("~")), per.endswith("~")) for limit, _, per in parts)
 
 
-def _rule(limit: str, mode: str, windows: str | None) -> Rule:
-    """The rule of the stored fields of a feature."""
-    number = None if limit == "-1" else int(limit)
-    return Rule(number, _ON_LIMIT_OF[mode[-1]], not mode.startswith(_DISABLED), _windows(windows))
+def _rule(record: Mapping[str, str], feature: str) -> Rule:
+    """The rule of a feature, out of the fields of a record."""
+    limit, mode, weight = record[f"l:{feature}"], record[f"m:{feature}"], record.get(f"v:{feature}")
+    return Rule(
+        None if limit == "-1" else int(limit),
+        _ON_LIMIT_OF[mode[-1]],
+        not mode.startswith(_DISABLED),
+        _windows(record.get(f"w:{feature}")),
+        None if weight is None else int(weight),
+    )
 
 
 def parse(org_id: str, record: Mapping[str, str], stored: Mapping[str, str], codec: FieldCodec) -> Org:
@@ -202,6 +214,7 @@ def parse(org_id: str, record: Mapping[str, str], stored: Mapping[str, str], cod
         rate=_rate(record.get("rate")),
         holds="holds" in record,
         before=Period(int(record["pb"]), int(record["pz"])) if "pb" in record else None,
+        pool="pool" in record,
     )
 
 
@@ -210,13 +223,14 @@ def _usage(record: Mapping[str, str], feature: str) -> FeatureUsage:
         return int(record.get(f"{kind}:{feature}", 0))
 
     return FeatureUsage(
-        rule=_rule(record[f"l:{feature}"], record[f"m:{feature}"], record.get(f"w:{feature}")),
+        rule=_rule(record, feature),
         used=units("u"),
         overage=units("x") - units("y"),
         billed=units("d"),
         closed=units("b"),
         held=units("h"),
         last_updated_ms=units("t") or None,
+        credit=units("a"),
     )
 
 

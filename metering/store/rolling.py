@@ -91,11 +91,15 @@ def newcomer(
 
 
 def dropped_fields(org: Org, rules: Mapping[str, Rule], rate: RateLimit | None) -> tuple[str, ...]:
-    """Record fields of features that the rules no longer name, and of sub-windows and a rate limit that are gone."""
+    """Record fields of features that the rules no longer name, and of sub-windows, weights and a rate limit that are
+    gone.
+    """
     gone = [f"{kind}:{name}" for name in org.features if name not in rules for kind in ("l", "m")]
     for name, usage in org.features.items():
         if usage.rule.windows and not (name in rules and rules[name].windows):
             gone.append(f"w:{name}")
+        if usage.rule.credits is not None and (name not in rules or rules[name].credits is None):
+            gone.append(f"v:{name}")
     if org.rate is not None and rate is None:
         gone.append("rate")
     return tuple(gone)

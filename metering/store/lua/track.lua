@@ -20,6 +20,15 @@
 --          5 shard full, 6 other test clock, 7 other minute;   plus 16 * bits for the marks 75, 80, 90, 100
 --@ counting
 
+-- Made where an organisation has credits to burn: most calls never need it.
+local function credits()
+--@ credits
+  return {
+    pool_of = pool_of, cover_of = cover_of, has_own = has_own, burn = burn, put = put, wrong = pool_wrong,
+    write = write_burns, keys = POOL_KEYS,
+  }
+end
+
 local function answer(code, used, extra)
   out[o + 1], out[o + 2], out[o + 3] = code, used, extra
   o = o + 3
