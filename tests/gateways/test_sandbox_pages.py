@@ -89,7 +89,7 @@ async def test_a_checkout_is_open_for_a_day(world: World) -> None:
         ({"line_items": [{"price": "base"}]}, stripe.InvalidRequestError),
         ({"success_url": "javascript:alert(1)"}, stripe.InvalidRequestError),
         ({"customer": "cus_nobody"}, stripe.InvalidRequestError),
-        ({"mode": "payment"}, stripe.APIError),
+        ({"mode": "setup"}, stripe.APIError),
         ({"subscription_data": {"trial_period_days": 7}}, stripe.APIError),
     ],
 )
