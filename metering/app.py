@@ -26,7 +26,8 @@ from metering.api.front import Front
 from metering.api.routes import ROUTES
 from metering.api.services import Measures, Services
 from metering.api.track import Track
-from metering.billing.wiring import Billing, Ground, open_billing
+from metering.billing.prices import Prices
+from metering.billing.wiring import Billing, Ground, open_billing, variables_of
 from metering.clock import Clock, SystemClock
 from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
@@ -324,16 +325,13 @@ class App:
             trail=opened.trail,
             raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,
-            clock=clock,
-            ulids=ulids,
-            measures=opened.measures,
-            vitals=opened.vitals,
+            prices=Prices(self._catalogue, variables_of(settings)),
+            clock=clock, ulids=ulids, measures=opened.measures, vitals=opened.vitals,
             mail=opened.billing.intake,
             self_service=opened.billing.self_service,
             return_origins=origins_of(settings),
             outbox=opened.billing.desk,
-            comparer=opened.billing.reconciler,
-            repairer=opened.billing.repairer,
+            comparer=opened.billing.reconciler, repairer=opened.billing.repairer,
             version=version(PACKAGE),
             document=orjson.dumps(document(ROUTES, version(PACKAGE))),
             auto_create_orgs=settings.auto_create_orgs,
@@ -344,7 +342,7 @@ class App:
             events_max=min(settings.events_max, settings.pending_max),
             keep_details=keep,
             tallies=self._tallies,
-        )
+        )  # fmt: skip
         return self._front_of(services, self._track(opened, counted, keep=keep))
 
     def _front_of(self, services: Services, track: Track) -> Front:

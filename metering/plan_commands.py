@@ -22,12 +22,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("check")
-def check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML.")]) -> None:
+def check(file: Annotated[Path, typer.Argument(help="A catalogue in TOML, or the name of a shipped one.")]) -> None:
     """Read a catalogue and say what is wrong with it, everything at once; exit 1 if anything is."""
+    from metering.catalogues import text_of
     from plans.catalogue import CatalogueError, parse
 
     try:
-        catalogue = parse(file.read_text(encoding="utf-8"), str(file))
+        text, _ = text_of(file)
+        catalogue = parse(text, str(file))
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read ({error})", "Name a readable TOML file in UTF-8.")
     except CatalogueError as error:
@@ -48,6 +50,19 @@ def _offers(catalogue: "Catalogue") -> Iterator[tuple[str, str, str, str]]:
         price = shown(one.price_minor, catalogue.currency)
         each = unit_price(one.price_minor, one.credits, catalogue.currency)
         yield str(one.credits), price, each, f"{one.discount_percent} %"
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(help="A shipped catalogue; without it they are listed.")] = "") -> None:
+    """Print a shipped catalogue, to be copied and changed; without a name, which ones there are."""
+    from metering.catalogues import NUMBERED, SHIPPED, text_of
+
+    if not name:
+        say_table([(number, one, SHIPPED[one]) for number, one in NUMBERED.items()])
+    elif name in SHIPPED or name in NUMBERED:
+        say(text_of(Path(name))[0].rstrip())
+    else:
+        fail(f"no shipped catalogue is called {name}", f"Name one of {', '.join(SHIPPED)}.")
 
 
 @app.command("diff")

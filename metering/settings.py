@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -24,6 +23,7 @@ from metering.address import (
     masked_url,
     store_address,
 )
+from metering.catalogues import SHIPPED, text_of
 from metering.clock import MS_PER_S
 from metering.moments import span_s
 from metering.setting_kinds import (
@@ -47,8 +47,6 @@ JWT_SECRET_BYTES_MIN: Final = 32
 """RFC 7518 3.2: an HS256 key is at least as long as its hash."""
 
 JWT_SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file name
-
-SHIPPED_CATALOGUE: Final = "scorpius.toml"
 
 _TEST_KEYS: Final = ("sk_test_", "rk_test_", "sk_sandbox_", "rk_sandbox_")
 """First letters of keys of Stripe that move no real money; every other key is taken for one that does."""
@@ -155,7 +153,9 @@ class Settings(BaseSettings):
     jwt_audience: Text | None = _setting(None, "`aud` every token must carry", "a name")
     jwt_issuer: Text | None = _setting(None, "`iss` every token must carry", "a name")
 
-    plans_file: Path | None = _setting(None, "catalogue of plans (TOML); unset: the shipped one", "a path")
+    plans_file: Path | None = _setting(
+        None, "catalogue of plans (TOML), or the name of one that is shipped; unset: scorpius", "a path or a name"
+    )
     auto_create_orgs: bool = _setting(True, "an unknown organisation starts on the default plan", "true or false")
     late_policy: Literal["current", "original", "reject"] = _setting(
         "current",
@@ -330,13 +330,12 @@ class Settings(BaseSettings):
 
     def plans_text(self) -> tuple[str, str]:
         """The catalogue's text and the name of its file. Raises SettingsError when it cannot be read."""
-        shipped = resources.files("plans") / "catalogs" / SHIPPED_CATALOGUE
-        source = self.plans_file or shipped
         try:
-            return source.read_text(encoding="utf-8"), str(self.plans_file or SHIPPED_CATALOGUE)
+            return text_of(self.plans_file)
         except (OSError, UnicodeDecodeError) as error:
-            cure = "Set PLANS_FILE to a readable TOML file in UTF-8, or leave it out for the shipped catalogue."
-            raise SettingsError((Fault("PLANS_FILE", str(source), f"cannot be read ({error})", cure),)) from error
+            cure = f"Set PLANS_FILE to a readable TOML file in UTF-8, or to a shipped one: {', '.join(SHIPPED)}."
+            fault = Fault("PLANS_FILE", str(self.plans_file), f"cannot be read ({error})", cure)
+            raise SettingsError((fault,)) from error
 
     def with_secret_kept(self) -> Self:
         """These settings, with the secret kept in DATA_DIR where JWT_SECRET was not set at all.

@@ -41,6 +41,7 @@ __all__ = [
     "LeaseExpiry",
     "Override",
     "Plan",
+    "YearlyPrice",
     "nearest",
     "parse",
     "plan_with_room",
@@ -80,11 +81,21 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class YearlyPrice:
+    """What a plan costs by the year. Limits hold by the month all the same."""
+
+    price_minor: int
+    stripe_price_env: str | None = None
+    stripe_price_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What an organisation buys: a rule for every feature of the catalogue.
 
-    `price_minor` is for one period, in minor units of the catalogue's currency; None is a custom price.
-    The Stripe price is either an id or the name of the environment variable that holds it.
+    `price_minor` is for one month, in minor units of the catalogue's currency; None is a custom price. A Stripe price
+    is either an id or the name of the environment variable that holds it. `yearly` None: it is not sold by the year.
+    `includes` is what people are shown besides the limits.
     """
 
     name: str
@@ -95,6 +106,8 @@ class Plan:
     stripe_price_env: str | None = None
     stripe_price_id: str | None = None
     rate_limit: RateLimit | None = None
+    yearly: YearlyPrice | None = None
+    includes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +228,8 @@ def _plan(name: str, table: PlanTable, features: Mapping[str, Feature]) -> Plan:
         stripe_price_env=table.stripe_price_env,
         stripe_price_id=table.stripe_price_id,
         rate_limit=None if table.rate_limit is None else _rate(table.rate_limit),
+        yearly=None if table.yearly is None else YearlyPrice(**table.yearly.model_dump()),
+        includes=table.includes,
     )
 
 

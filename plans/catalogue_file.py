@@ -199,14 +199,27 @@ def _stripe_meter_faults(features: Mapping[str, Any]) -> Iterator[_Found]:
 
 def _plan_faults(path: Path, plan: Mapping[str, Any], features: Mapping[str, Any]) -> Iterator[_Found]:
     """A plan with two Stripe prices, or that does not speak of each feature of the file and of no other."""
-    if "stripe_price_env" in plan and "stripe_price_id" in plan:
-        yield _Found((*path, "stripe_price_id"), "stands beside stripe_price_env", "Keep one of the two.")
+    yield from _stripe_price_faults(path, plan)
     rules = _table(plan.get("features"))
     for name in [feature for feature in features if feature not in rules]:
         cure = f'Add {name} = {{ limit = "unlimited" }}, a number, or {name} = {{ enabled = false }}.'
         yield _Found((*path, "features", name), "is missing", cure)
     for name, rule in rules.items():
         yield from _rule_faults((*path, "features", name), rule, features)
+
+
+def _stripe_price_faults(path: Path, plan: Mapping[str, Any]) -> Iterator[_Found]:
+    """Two Stripe prices where one is meant, and one for two things: whoever pays by the year would pay by the month."""
+    yearly = _table(plan.get("yearly"))
+    for place, priced in ((path, plan), ((*path, "yearly"), yearly)):
+        if "stripe_price_env" in priced and "stripe_price_id" in priced:
+            yield _Found((*place, "stripe_price_id"), "stands beside stripe_price_env", "Keep one of the two.")
+    for key in ("stripe_price_env", "stripe_price_id"):
+        if isinstance(yearly.get(key), str) and yearly[key] == plan.get(key):
+            yield _Found((*path, "yearly", key), "is that of the month already", "Name the price of the year.")
+    if yearly and plan.get("price_minor") in ("custom", 0):
+        reason = f"stands beside price_minor = {json.dumps(plan['price_minor'])}"
+        yield _Found((*path, "yearly"), reason, "Give a price of the month too, or remove it.")
 
 
 def _rule_faults(path: Path, rule: object, features: Mapping[str, Any]) -> Iterator[_Found]:

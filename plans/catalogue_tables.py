@@ -27,6 +27,12 @@ FEATURES_MAX: Final = 200
 WINDOWS_MAX: Final = 8
 """Sub-windows of one rule: each is read and written with every event it holds."""
 
+INCLUDES_MAX: Final = 50
+"""Texts on the card of one plan: more than anybody reads."""
+
+_ENV: Final = "^[A-Z][A-Z0-9_]{0,63}$"
+_PRICE_ID: Final = "^price_[A-Za-z0-9_]{1,94}$"
+
 DIMENSIONS_MAX: Final = 8
 DIMENSION_VALUES_MAX: Final = 1000
 """Declared dimensions, and values of one of them a month: each value is a series of hours in history."""
@@ -121,8 +127,18 @@ class FeatureTable(_Table):
     )
 
 
+class YearlyTable(_Table):
+    """What a plan costs by the year."""
+
+    price_minor: int = Field(ge=1, le=TOTAL_MAX, description="a whole number of minor units (cents) a year")
+    stripe_price_env: str | None = Field(
+        default=None, pattern=_ENV, description="the name of the environment variable that holds the Stripe price id"
+    )
+    stripe_price_id: str | None = Field(default=None, pattern=_PRICE_ID, description='a Stripe price id ("price_...")')
+
+
 class PlanTable(_Table):
-    """One plan; `price_minor` is for one period."""
+    """One plan; `price_minor` is for one month."""
 
     title: Text = Field(description="a short text to show people")
     reset: Reset = Field(strict=False, description="calendar or anniversary")
@@ -130,11 +146,13 @@ class PlanTable(_Table):
     price_minor: Price = Field(description='a whole number of minor units (cents), or "custom"')
     stripe_price_env: str | None = Field(
         default=None,
-        pattern="^[A-Z][A-Z0-9_]{0,63}$",
+        pattern=_ENV,
         description="the name of the environment variable that holds the Stripe price id",
     )
-    stripe_price_id: str | None = Field(
-        default=None, pattern="^price_[A-Za-z0-9_]{1,94}$", description='a Stripe price id ("price_...")'
+    stripe_price_id: str | None = Field(default=None, pattern=_PRICE_ID, description='a Stripe price id ("price_...")')
+    yearly: YearlyTable | None = Field(default=None, description="a table { price_minor = 99000 }")
+    includes: tuple[Text, ...] = Field(
+        default=(), strict=False, max_length=INCLUDES_MAX, description="a list of short texts to show people"
     )
     rate_limit: RateTable | None = Field(
         default=None, description='a table { events = 100, per = "minute", burst = 20 }'
@@ -177,10 +195,11 @@ INSIDE: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (MeterTable, "features"): CountTable,
     (PlanTable, "features"): RuleTable,
     (PlanTable, "rate_limit"): RateTable,
+    (PlanTable, "yearly"): YearlyTable,
     (RuleTable, "windows"): WindowTable,
     (FeatureTable, "overage_tiers"): TierTable,
 }
 """The table that stands in a field of another one; but for those ALONE, under a name or number of its own."""
 
-ALONE: Final = frozenset({RateTable, CreditsTable})
+ALONE: Final = frozenset({RateTable, YearlyTable, CreditsTable})
 """Tables of which a field holds one."""

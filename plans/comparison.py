@@ -58,6 +58,8 @@ def _of_plan(plan: Plan) -> dict[str, str]:
         f"{at}.reset": plan.reset.value,
         f"{at}.rate_limit": "none" if rate is None else f"{rate.events} a {rate.per.value}, burst {rate.burst}",
     }
+    if plan.yearly is not None:
+        found[f"{at}.yearly.price_minor"] = str(plan.yearly.price_minor)
     return found | {f"{at}.{feature}": rule_text(rule) for feature, rule in plan.rules.items()}
 
 

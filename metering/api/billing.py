@@ -1,7 +1,7 @@
 """Organisations and plans: what each organisation is granted, and who may change it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from plans.catalogue import KEEP, Catalogue, Override, Plan, nearest
 from plans.limits import OnLimit, Rule
 from plans.periods import Reset
 from plans.subwindows import Per, RateLimit, SubWindow
-from plans.tiers import PriceModel, Pricing
 
 
 async def update_billing(call: Call) -> Reply:
@@ -51,11 +50,6 @@ async def list_orgs(call: Call) -> Reply:
     orgs, following = await call.services.orgs.page(query.cursor, query.limit)
     views = [org_view(await with_holds(call, org), call.caller) for org in orgs]
     return json_reply({"data": views, "next_cursor": following})
-
-
-async def list_plans(call: Call) -> Reply:
-    """The catalogue."""
-    return json_reply(catalogue_view(call.services.catalogue))
 
 
 async def _updated(call: Call, org_id: str, body: OrgSettings, *, create: bool) -> tuple[Org, bool]:
@@ -138,50 +132,6 @@ def merged(kept: Mapping[str, Override], *, body: OrgSettings) -> dict[str, Over
             made = tuple(SubWindow(window.limit, Per(window.per), window.rolling) for window in windows)
             overrides[name] = replace(overrides.get(name, Override()), windows=made)
     return {name: override for name, override in overrides.items() if override != Override()}
-
-
-def catalogue_view(catalogue: Catalogue) -> dict[str, Any]:
-    """The catalogue as the wire shows it."""
-    return {
-        "version": catalogue.version,
-        "currency": catalogue.currency,
-        "default_plan": catalogue.default_plan,
-        "default_feature": catalogue.default_feature,
-        "dimensions": dict(catalogue.dimensions),
-        "features": [
-            {
-                "name": feature.name,
-                "title": feature.title,
-                "unit": feature.unit,
-                "overage_price_minor": feature.overage_price_minor,
-                "overage_per": feature.overage_per,
-                "overage_model": None if feature.pricing is None else feature.pricing.model.value,
-                "overage_tiers": _tiers(feature.pricing),
-                "lease_expiry": feature.lease_expiry.value,
-            }
-            for feature in catalogue.features.values()
-        ],
-        "data": [_plan_view(plan) for plan in catalogue.plans.values()],
-    }
-
-
-def _tiers(pricing: Pricing | None) -> list[dict[str, int | None]]:
-    """The steps of a price that has them."""
-    if pricing is None or pricing.model not in {PriceModel.GRADUATED, PriceModel.VOLUME}:
-        return []
-    return [asdict(tier) for tier in pricing.tiers]
-
-
-def _plan_view(plan: Plan) -> dict[str, Any]:
-    rules = {name: rule_view(rule) for name, rule in plan.rules.items()}
-    return {
-        "name": plan.name,
-        "title": plan.title,
-        "reset": plan.reset.value,
-        "price_minor": plan.price_minor,
-        "rate_limit": rate_view(plan.rate_limit),
-        "features": rules,
-    }
 
 
 def rule_view(rule: Rule) -> dict[str, Any]:

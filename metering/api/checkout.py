@@ -8,6 +8,7 @@ from metering.api.models.checkout import CheckoutRequest
 from metering.api.return_urls import checked_url
 from metering.api.route import Call, Reply, json_reply
 from metering.billing.checkout import Order
+from metering.billing.prices import Interval
 from metering.errors import OrgNotFound
 from metering.moments import rfc3339
 from metering.store.orgs import OrgChange
@@ -29,6 +30,7 @@ async def begin_checkout(call: Call) -> Reply:
         checked_url("success_url", body.success_url or home + _SUCCESS, services.return_origins),
         checked_url("cancel_url", body.cancel_url or home + _CANCEL, services.return_origins),
         call.name(),
+        Interval(body.interval),
     )
     checkout = services.at_stripe().checkout
     create = services.auto_create_orgs

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from metering.auth import Authenticator
 from metering.billing.intake import Taken
+from metering.billing.prices import Prices
 from metering.billing.reconcile import Line
 from metering.billing.repair import Repairer
 from metering.billing.self_service import SelfService
@@ -318,6 +319,7 @@ class Services:
     trail: AuditBook
     raw_log: EventLog | None
     catalogue: Catalogue
+    prices: Prices
     clock: Clock
     ulids: Ulids
     measures: Measures

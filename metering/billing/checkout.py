@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from metering.billing.gateway import Params, StripeObject
-from metering.billing.prices import overage_key, plan_key, price_id_of
+from metering.billing.prices import Interval, overage_key, plan_key, price_id_of
 from metering.billing.subscriptions import ORG_TAG
 from metering.billing.waiting import once, waiting
 from metering.clock import MS_PER_S
@@ -56,12 +56,15 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is bought: a plan, where the payer comes back to, and a name of this order that its repeats share."""
+    """What is bought: a plan, where the payer comes back to, a name of this order that its repeats share, and how often
+    the plan's price is paid.
+    """
 
     plan: str
     success_url: str
     cancel_url: str
     name: str
+    interval: Interval = Interval.MONTH
 
 
 class Checkout:
@@ -80,23 +83,38 @@ class Checkout:
         return Session(made["id"], made["url"], made["expires_at"] * MS_PER_S)
 
     async def _made(self, org: Org, order: Order) -> StripeObject:
-        items = await self._items(order.plan)
+        items = await self._items(order)
         customer = org.profile.stripe_customer_id or await self._customer(org.org_id)
         params = _params(org.org_id, customer, order, items)
         return await once(self._till.create_checkout, params, f"checkout:{order.name}")
 
-    async def _items(self, plan: str) -> list[dict[str, object]]:
+    async def _items(self, order: Order) -> list[dict[str, object]]:
         """The plan's price, and the metered price of every feature whose overage is sold. Raises PlanNotSold."""
-        named = price_id_of(plan, self._catalogue, self._variables)
+        plan, interval = order.plan, order.interval
         features = [name for name, one in self._catalogue.features.items() if one.stripe_meter_event and one.pricing]
-        keys = [overage_key(name) for name in features] + ([] if named else [plan_key(plan)])
+        if interval is Interval.YEAR:
+            self._check_yearly(plan, features)
+        named = price_id_of(plan, self._catalogue, self._variables, interval)
+        keys = [overage_key(name) for name in features] + ([] if named else [plan_key(plan, interval)])
         ids = {price["lookup_key"]: price["id"] for price in await self._till.prices(keys)}
-        base = named or ids.get(plan_key(plan))
+        base = named or ids.get(plan_key(plan, interval))
         lacks = [key for key in keys if key not in ids]
         if base is None or lacks:
             log.warning("checkout without prices", plan=plan, missing=lacks)
             raise PlanNotSold(f"plan '{plan}' cannot be bought: Stripe lacks {', '.join(lacks)}", plan=plan)
         return [{"price": base, "quantity": 1}, *({"price": ids[overage_key(name)]} for name in features)]
+
+    def _check_yearly(self, plan: str, features: Sequence[str]) -> None:
+        """Raises PlanNotSold for what cannot be bought by the year.
+
+        Overage is billed by the month, and one session of Checkout takes prices of one interval alone, also where the
+        subscription could hold several (https://docs.stripe.com/billing/subscriptions/mixed-interval).
+        """
+        if self._catalogue.plans[plan].yearly is None:
+            raise PlanNotSold(f"plan '{plan}' is not sold by the year", plan=plan)
+        if features:
+            told = f"plan '{plan}' is not sold by the year, because overage of {', '.join(features)} is by the month"
+            raise PlanNotSold(told, plan=plan)
 
     async def _customer(self, org_id: str) -> str:
         """The customer of an organisation that has none: made once, however often it is asked for in a day."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from metering.billing.errors import Barred, GatewayError, NotThere
 from metering.billing.gateway import API_VERSION, StripeObject
-from metering.billing.prices import price_id_of
+from metering.billing.prices import Interval, price_id_of
 from metering.billing.setup import Maker, SetupPlan, Verb
 from metering.billing.wanted import TAG
 from metering.clock import MS_PER_S
@@ -70,20 +70,20 @@ def plan_checks(plan: SetupPlan) -> Iterator[Check]:
 
 
 async def named_prices(stripe: Maker, patient: Patient) -> list[Check]:
-    """The prices that the catalogue or the environment names: there, for sale, of the right currency, by the month."""
+    """The prices that the catalogue or the environment names: there, for sale, of the right currency and interval."""
     checks = []
     for plan in patient.catalogue.plans:
-        price_id = price_id_of(plan, patient.catalogue, patient.variables)
-        if price_id is not None:
-            checks.append(await _named_price(stripe, plan, price_id, patient.catalogue.currency))
+        for interval in Interval:
+            price_id = price_id_of(plan, patient.catalogue, patient.variables, interval)
+            if price_id is not None:
+                checks.append(await _named_price(stripe, (plan, interval), price_id, patient.catalogue.currency))
     return checks
 
 
-async def _named_price(stripe: Maker, plan: str, price_id: str, currency: str) -> Check:
-    name, cure = (
-        f"price of plan {plan}",
-        "Name a price of this account and mode, active, monthly, in the right currency.",
-    )
+async def _named_price(stripe: Maker, sold: tuple[str, Interval], price_id: str, currency: str) -> Check:
+    plan, interval = sold
+    name = f"price of plan {plan}" + " by the year" * (interval is Interval.YEAR)
+    cure = f"Name a price of this account and mode, active, by the {interval}, in the right currency."
     try:
         price = await stripe.price(price_id)
     except NotThere:
@@ -94,7 +94,10 @@ async def _named_price(stripe: Maker, plan: str, price_id: str, currency: str) -
         for fault, there in (
             ("is no longer for sale", not price["active"]),
             (f"is in {price['currency']}, the catalogue in {currency}", price["currency"] != currency),
-            ("is not by the month", (recurring.get("interval"), recurring.get("interval_count", 1)) != ("month", 1)),
+            (
+                f"is not by the {interval}",
+                (recurring.get("interval"), recurring.get("interval_count", 1)) != (interval.value, 1),
+            ),
             ("is metered", recurring.get("usage_type") == "metered"),
         )
         if there

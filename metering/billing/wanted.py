@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from metering.billing.price_terms import NotExactError, terms_of
-from metering.billing.prices import FEATURE_TAG, PLAN_TAG, overage_key, plan_key, price_id_of
+from metering.billing.prices import FEATURE_TAG, PLAN_TAG, Interval, overage_key, plan_key, price_id_of
 from plans.catalogue import Catalogue, Feature, Plan
 from webhooks.stripe_events import THIN_ALONE, TYPES
 
@@ -131,19 +131,31 @@ def _of_feature(feature: Feature, currency: str) -> Iterator[Wanted | Passed]:
 
 
 def _of_plan(plan: Plan, catalogue: Catalogue, variables: Mapping[str, str]) -> Iterator[Wanted | Passed]:
-    """Its monthly price, unless a price is named for it or it has none."""
-    if plan.stripe_price_id or price_id_of(plan.name, catalogue, variables):
-        source = "the catalogue" if plan.stripe_price_id else plan.stripe_price_env
-        yield Passed(f"plan {plan.name}", f"its price is named by {source}")
-    elif plan.price_minor is None:
-        where = f": name one in {plan.stripe_price_env}" if plan.stripe_price_env else ""
-        yield Passed(f"plan {plan.name}", f"its price is made for each customer{where}")
-    elif plan.price_minor == 0:
-        yield Passed(f"plan {plan.name}", "it costs nothing")
-    else:
+    """Its prices by the month and by the year, unless one is named for it or it has none."""
+    prices = [_plan_price(plan, interval, catalogue, variables) for interval in _sold_by(plan)]
+    if any(isinstance(price, Wanted) for price in prices):
         yield _product(plan.title, PLAN_TAG, plan.name)
-        terms = {"currency": catalogue.currency, "unit_amount": plan.price_minor, "recurring": dict(EVERY_MONTH)}
-        yield _price((PLAN_TAG, plan.name, plan_key(plan.name)), terms)
+    yield from prices
+
+
+def _sold_by(plan: Plan) -> tuple[Interval, ...]:
+    return (Interval.MONTH,) if plan.yearly is None else (Interval.MONTH, Interval.YEAR)
+
+
+def _plan_price(plan: Plan, interval: Interval, catalogue: Catalogue, variables: Mapping[str, str]) -> Wanted | Passed:
+    """One price of a plan, or why none is made."""
+    law = plan.yearly if interval is Interval.YEAR and plan.yearly is not None else plan
+    name = f"plan {plan.name}" + " by the year" * (interval is Interval.YEAR)
+    if price_id_of(plan.name, catalogue, variables, interval):
+        return Passed(name, f"its price is named by {'the catalogue' if law.stripe_price_id else law.stripe_price_env}")
+    if law.price_minor is None:
+        where = f": name one in {law.stripe_price_env}" if law.stripe_price_env else ""
+        return Passed(name, f"its price is made for each customer{where}")
+    if law.price_minor == 0:
+        return Passed(name, "it costs nothing")
+    recurring = {"interval": interval.value}
+    terms = {"currency": catalogue.currency, "unit_amount": law.price_minor, "recurring": recurring}
+    return _price((PLAN_TAG, plan.name, plan_key(plan.name, interval)), terms)
 
 
 def meter_for(name: str, title: str, event: str) -> Wanted:
@@ -181,5 +193,7 @@ def said_price(terms: Mapping[str, Any]) -> str:
         return f"{terms['tiers_mode']}, {len(terms['tiers'])} tiers, {terms['currency']}"
     amount = terms.get("unit_amount_decimal", terms.get("unit_amount"))
     per = terms.get("transform_quantity", {}).get("divide_by", 1)
-    unit = "month" if "meter" not in terms["recurring"] else "unit" if per == 1 else f"{per} units"
+    unit = (
+        terms["recurring"]["interval"] if "meter" not in terms["recurring"] else "unit" if per == 1 else f"{per} units"
+    )
     return f"{amount} minor units of {terms['currency']} a {unit}" if per == 1 else f"{amount} minor units for {unit}"

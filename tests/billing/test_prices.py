@@ -11,10 +11,13 @@ from tests.lua.ledger import CATALOGUE
 NAMED = CATALOGUE.replace('title = "Pro"', 'title = "Pro"\nstripe_price_env = "STRIPE_PRICE_PRO"').replace(
     'title = "Free"', 'title = "Free"\nstripe_price_id = "price_free"'
 )
+YEARLY = "yearly = { price_minor = 99000, stripe_price_env = 'STRIPE_PRICE_PRO_YEARLY' }"
+NAMED = NAMED.replace('title = "Pro"', f'title = "Pro"\n{YEARLY}')
 LONGER = NAMED + NAMED[NAMED.index("[plans.pro]") :].replace("plans.pro", "plans.pro_base").replace(
     'stripe_price_env = "STRIPE_PRICE_PRO"', ""
-)
-PRICES = Prices(parse(LONGER, "test.toml"), {"STRIPE_PRICE_PRO": "price_pro"})
+).replace(f"{YEARLY}\n\n", "")
+VARIABLES = {"STRIPE_PRICE_PRO": "price_pro", "STRIPE_PRICE_PRO_YEARLY": "price_pro_yearly"}
+PRICES = Prices(parse(LONGER, "test.toml"), VARIABLES)
 
 
 def price(price_id: str = "price_x", lookup_key: str | None = None, **metadata: str) -> dict[str, Any]:
@@ -29,6 +32,7 @@ def price(price_id: str = "price_x", lookup_key: str | None = None, **metadata: 
         (price(**{PLAN_TAG: "gone"}), None),
         (price("price_free"), "free"),
         (price("price_pro"), "pro"),
+        (price("price_pro_yearly"), "pro"),
         (price("price_pro", **{PLAN_TAG: "free"}), "free"),
         (price(lookup_key="metering_pro_base"), "pro"),
         (price(lookup_key="metering_pro_base_yearly"), "pro"),
@@ -40,6 +44,14 @@ def price(price_id: str = "price_x", lookup_key: str | None = None, **metadata: 
 )
 def test_the_plan_of_a_price(given: dict[str, Any], plan: str | None) -> None:
     assert PRICES.plan_of(given) == plan
+
+
+@pytest.mark.parametrize(
+    ("price_id", "plan"), [("price_free", "free"), ("price_pro", "pro"), ("price_pro_yearly", "pro"), ("price_x", None)]
+)
+def test_the_plan_that_a_named_price_buys(price_id: str, plan: str | None) -> None:
+    found = PRICES.plan_named(price_id)
+    assert (found and found.name) == plan
 
 
 @pytest.mark.parametrize(

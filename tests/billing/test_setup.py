@@ -178,6 +178,29 @@ async def test_a_price_named_in_the_environment_wins() -> None:
     assert ("plan pro", "its price is named by STRIPE_PRICE_PRO") in [(one.name, one.why) for one in found.passed]
 
 
+SOLD_BY_THE_YEAR = CATALOGUE.replace(
+    "price_minor = 9900", 'price_minor = 9900\nyearly = { price_minor = 99000, stripe_price_env = "PRO_YEARLY" }', 1
+)
+
+
+async def test_a_plan_that_is_sold_by_the_year_has_a_price_for_it_too() -> None:
+    shelf = Shelf()
+    await set_up(shelf)
+    assert await set_up(shelf, wishes(text=SOLD_BY_THE_YEAR)) == ["make metering_pro_base_yearly"]
+    (yearly,) = (price for price in shelf.kept["prices"] if price["lookup_key"] == "metering_pro_base_yearly")
+    assert (yearly["unit_amount"], yearly["recurring"]) == (99000, {"interval": "year"})
+    (monthly,) = (price for price in shelf.kept["prices"] if price["lookup_key"] == "metering_pro_base")
+    assert yearly["product"] == monthly["product"]
+    assert await set_up(shelf, wishes(text=SOLD_BY_THE_YEAR)) == []
+
+
+async def test_a_price_of_the_year_named_in_the_environment_wins() -> None:
+    shelf = Shelf()
+    await set_up(shelf, wishes({"PRO_YEARLY": "price_y"}, SOLD_BY_THE_YEAR))
+    assert "metering_pro_base_yearly" not in {price["lookup_key"] for price in shelf.kept["prices"]}
+    assert "metering_pro_base" in {price["lookup_key"] for price in shelf.kept["prices"]}
+
+
 async def test_what_is_not_sold_is_left_out_and_told_why() -> None:
     found = await plan(Shelf())
     assert [(one.name, one.why, one.fault) for one in found.passed] == [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plans.catalogue import CatalogueError, Fault, LeaseExpiry, parse
+from plans.catalogue import CatalogueError, Fault, LeaseExpiry, YearlyPrice, parse
 from plans.catalogue_tables import FEATURES_MAX
 from plans.subwindows import Per, RateLimit, SubWindow
 from plans.tiers import PriceModel, Pricing, Tier
@@ -49,6 +49,12 @@ def faults_of(text: str) -> tuple[Fault, ...]:
 
 FULL = GOOD.replace("[features.scans]", "[dimensions]\nactor = 9\n[features.scans]\nlease_expiry = 'release'", 1)
 FULL = FULL.replace("[plans.free]", "[plans.free]\nrate_limit = { events = 5, per = 'minute', burst = 2 }", 1)
+FULL = FULL.replace(
+    "price_minor = 0",
+    "price_minor = 900\nincludes = ['A', 'B']\n"
+    "yearly = { price_minor = 9000, stripe_price_env = 'STRIPE_PRICE_YEARLY' }",
+    1,
+)
 FULL = FULL.replace("enabled = true }", "enabled = true, windows = [{ limit = 5, per = 'hour', rolling = true }] }", 1)
 
 
@@ -59,6 +65,22 @@ FULL = FULL.replace("enabled = true }", "enabled = true, windows = [{ limit = 5,
         ("actor = 9", "actor = 1001", "dimensions.actor", "is more than 1000", "most values a month"),
         ("actor = 9", "Actor = 9", "dimensions.Actor", "is not a name", "a letter first"),
         ("'release'", "'keep'", "features.scans.lease_expiry", "is not 'charge' or 'release'", "charge or release"),
+        ("= 9000,", "= 0,", "plans.free.yearly.price_minor", "0 is less than 1", "minor units (cents) a year"),
+        ("price_minor = 9000,", "", "plans.free.yearly.price_minor", "is missing", "minor units (cents) a year"),
+        ("'STRIPE_PRICE_YEARLY'", "'price_1'", "plans.free.yearly.stripe_price_env", "wrong form", "environment"),
+        ("PRICE_YEARLY'", "PRICE_FREE'", "plans.free.yearly.stripe_price_env", "that of the month", "of the year"),
+        (
+            "'STRIPE_PRICE_YEARLY'",
+            "'STRIPE_PRICE_YEARLY', stripe_price_id = 'price_1'",
+            "plans.free.yearly.stripe_price_id",
+            "stands beside",
+            "Keep one",
+        ),
+        ("price_minor = 900\n", "price_minor = 0\n", "plans.free.yearly", "beside price_minor = 0", "of the month too"),
+        ("= 900\n", "= 'custom'\n", "plans.free.yearly", 'beside price_minor = "custom"', "of the month too"),
+        ("yearly =", "yearly_price =", "plans.free.yearly_price", "is not a known key", "Did you mean yearly?"),
+        ("['A', 'B']", "['']", "plans.free.includes.0", "'' is empty", "a list of short texts"),
+        ("['A', 'B']", "'A'", "plans.free.includes", "'A' is not a list", "a list of short texts"),
         ("events = 5,", "", "plans.free.rate_limit.events", "is missing", "at least 1"),
         ("events = 5", "events = 0", "plans.free.rate_limit.events", "0 is less than 1", "at least 1"),
         ("'minute'", "'year'", "plans.free.rate_limit.per", "'year' is not", "minute, hour, day or week"),
@@ -83,6 +105,8 @@ def test_what_a_plan_may_also_say_is_read() -> None:
     assert catalogue.features["scans"].lease_expiry is LeaseExpiry.RELEASE
     assert catalogue.features["calls"].lease_expiry is LeaseExpiry.CHARGE
     assert catalogue.plans["free"].rate_limit == RateLimit(5, Per.MINUTE, 2)
+    assert catalogue.plans["free"].yearly == YearlyPrice(9000, "STRIPE_PRICE_YEARLY")
+    assert catalogue.plans["free"].includes == ("A", "B")
     assert catalogue.plans["free"].rules["scans"].windows == (SubWindow(5, Per.HOUR, rolling=True),)
 
 

@@ -140,6 +140,14 @@ def test_a_good_catalogue_is_called_good(tmp_path: Path) -> None:
     assert "mine.toml is good" in run.output
 
 
+def test_a_shipped_catalogue_is_printed_to_be_copied(tmp_path: Path) -> None:
+    assert Run(tmp_path, "plans", "show", "s2").output.rstrip() == Settings().plans_text()[0].rstrip()
+    assert "threatalytics" in Run(tmp_path, "plans", "show").output
+    assert "s4 is good" in Run(tmp_path, "plans", "check", "s4").output
+    refused = Run(tmp_path, "plans", "show", "nothing")
+    assert (refused.code, "no shipped catalogue is called nothing" in refused.errors) == (1, True)
+
+
 def test_plans_check_shows_what_credits_cost(tmp_path: Path) -> None:
     text, _ = Settings().plans_text()
     sold = text.replace('unit = "scan"', 'unit = "scan"\ncredits = 1', 1)

@@ -163,6 +163,7 @@ def test_answers_fit_their_schemas(service: Running, served: dict[str, Any], org
         ("get", "/v1/orgs/{org_id}", f"/v1/orgs/{org}", None),
         ("get", "/v1/orgs", "/v1/orgs", None),
         ("get", "/v1/plans", "/v1/plans", None),
+        ("get", "/v1/plans/{plan}", "/v1/plans/enterprise", None),
         ("get", "/health", "/health", None),
         ("get", "/health/live", "/health/live", None),
         ("get", "/health/ready", "/health/ready", None),

@@ -349,6 +349,12 @@ def test_the_shipped_catalogue_is_read_from_the_package() -> None:
     assert "[plans.free" in text
 
 
+@pytest.mark.parametrize("name", ["s3", "threatalytics"])
+def test_a_shipped_catalogue_is_chosen_by_its_name_or_number(name: str) -> None:
+    text, shown = Settings.model_validate({"plans_file": name}).plans_text()
+    assert (text, shown) == ((ROOT / "plans" / "catalogs" / "threatalytics.toml").read_text(), "threatalytics.toml")
+
+
 def test_a_catalogue_that_is_not_there_is_a_fault_with_its_cure(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings(plans_file=tmp_path / "none.toml").plans_text()

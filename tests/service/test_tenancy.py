@@ -122,6 +122,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         for path in ("/v1/credits/packages", "/billing/credit-packages")
     },
     ("GET", "/v1/plans"): Row(_plain("/v1/plans"), names_org=False),
+    ("GET", "/v1/plans/{plan}"): Row(_plain("/v1/plans/professional"), names_org=False),
     **{
         ("POST", path): Row(lambda _: ("/webhooks/stripe", snapshot()), names_org=False)
         for path in ("/webhooks/stripe", "/api/webhook/stripe", "/api/billing/webhook", "/billing/webhook")

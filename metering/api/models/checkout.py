@@ -1,5 +1,7 @@
 """Checkouts on the wire."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from metering.api.models.fields import Answer, OrgId, PlanName, Request, unset
@@ -13,6 +15,7 @@ class CheckoutRequest(Request):
 
     org_id: OrgId | None = unset(None, "The token's organisation when left out.")
     plan: PlanName = Field(description="A plan of the catalogue.")
+    interval: Literal["month", "year"] = Field("month", description="How often the plan's price is paid.")
     success_url: str = Field(
         "", max_length=URL_CHARS_MAX, description="Where the payer goes afterwards: of FRONTEND_URL or this service."
     )

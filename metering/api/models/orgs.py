@@ -71,6 +71,14 @@ class BillingUpdate(OrgSettings):
     org_id: OrgId | None = unset(None, "The token's organisation when left out.")
 
 
+class PlansQuery(Request):
+    """Which plans."""
+
+    stripe_price: Annotated[str, Field(min_length=1, max_length=100)] | None = unset(
+        None, "The id of a Stripe price: the plan alone that it buys, as the catalogue or the environment names it."
+    )
+
+
 class OrgPage(Answer):
     """One page of organisations, in no promised order; every organisation is on exactly one page of a walk."""
 
@@ -110,9 +118,19 @@ class PlanView(Answer):
     name: str
     title: str
     reset: ResetName
-    price_minor: int | None
+    price_minor: int | None = Field(description="A month.")
+    price: str | None = Field(description="The same as people write it.")
+    yearly_price_minor: int | None = Field(description="A year; null: it is not sold by the year.")
+    yearly_price: str | None
+    includes: list[str] = Field(description="What people are shown besides the limits.")
     rate_limit: RateView | None = Field(description="Of all events of an organisation together; null: none.")
     features: dict[str, RuleView]
+
+
+class PlanOffer(PlanView):
+    """A plan by itself."""
+
+    currency: str
 
 
 class TierView(Answer):
@@ -135,6 +153,7 @@ class FeatureKind(Answer):
     overage_model: Literal["flat", "package", "graduated", "volume"] | None
     overage_tiers: list[TierView]
     lease_expiry: Literal["charge", "release"] = Field(description="What becomes of a lease that is not settled.")
+    credits: int | None = Field(description="What one unit costs in credits; null: they do not pay for it.")
 
 
 class CatalogueView(Answer):

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from metering.api import billing
+from metering.api import billing, plans
 from metering.api.models.fields import PageQuery
-from metering.api.models.orgs import BillingUpdate, CatalogueView, OrgPage, OrgSettings
+from metering.api.models.orgs import BillingUpdate, CatalogueView, OrgPage, OrgSettings, PlanOffer, PlansQuery
 from metering.api.models.usage import OrgView
 from metering.api.route import SIGNED_IN, Route
 from metering.api.tables.shared import ORG, READS
@@ -12,6 +12,22 @@ from metering.auth import ADMIN, BILLING_WRITE, USAGE_READ
 from metering.errors import Invalid, OrgNotFound, PlanUnknown
 
 _SETTINGS: Final = {"plan": "professional", "limits": {"scans": 1000}, "stripe_customer_id": "cus_123"}
+
+_PLAN: Final = {
+    "name": "professional",
+    "title": "Professional",
+    "reset": "calendar",
+    "price_minor": 9900,
+    "price": "99.00 USD",
+    "yearly_price_minor": None,
+    "yearly_price": None,
+    "includes": ["Analytics"],
+    "rate_limit": None,
+    "features": {
+        "scans": {"limit": 1000, "unlimited": False, "on_limit": "overage", "enabled": True, "windows": []},
+    },
+    "currency": "usd",
+}
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -37,7 +53,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         about="As POST /billing/update for the organisation in the path, which is created if there is none.", etag=True,
     ),
     Route(
-        "GET", "/v1/plans", "The catalogue of plans and features", SIGNED_IN, "billing", billing.list_plans,
+        "GET", "/v1/plans", "The catalogue of plans and features", SIGNED_IN, "billing", plans.list_plans,
         {200: CatalogueView},
+        query=PlansQuery, problems=(Invalid,),
+    ),
+    Route(
+        "GET", "/v1/plans/{plan}", "A plan", SIGNED_IN, "billing", plans.get_plan, {200: PlanOffer},
+        problems=(PlanUnknown,), shows=_PLAN,
     ),
 )  # fmt: skip
