@@ -27,7 +27,7 @@ ifneq ($(shell test -x $(PY) && cat $(MADE) 2>/dev/null),$(CURDIR))
 .PHONY: $(MADE)
 endif
 
-.PHONY: help setup setup-dev run test test-unit test-integration test-cov house lint types check bench bench-keeping lock \
+.PHONY: help setup setup-dev run test test-unit test-integration soak test-cov house lint types check bench bench-keeping lock \
         docker-build docker-run clean
 
 help: ## print this list (also plain `make`)
@@ -51,6 +51,9 @@ test-unit: setup-dev ## the tests that need no server process
 
 test-integration: setup-dev ## the tests that start stores and services
 	@$(PY) -m pytest tests $(UNIT:%=--ignore=%) $(SPREAD) $(ARGS)
+
+soak: setup-dev ## what `make test` draws a part of, all of it: every planted bug and mistake
+	@SOAK=1 $(PY) -m pytest tests/faults $(SPREAD) $(ARGS)
 
 test-cov: setup-dev ## every test, with branch coverage and the lines that were missed
 	@$(PY) -m coverage erase

@@ -306,3 +306,7 @@ REACTION_BUGS: Final = (
     Bug("an effect leaves no mark", ((APPLY_EVENT, _DONE, ""),)),
 )
 """Bugs on the way in, that the crash-point test of reactions must catch."""
+
+EVERY_BUG: Final = (
+    *BUGS, *ADMIT_BUGS, *WHOLE_BUGS, *OVERAGE_BUGS, *PRUNE_BUGS, *PRUNE_CRASH_BUGS, *REACTION_BUGS,
+)  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 
 from tests.faults.planted import OVERAGE_BUGS, PRUNE_BUGS, PRUNE_CRASH_BUGS, REACTION_BUGS, Bug
-from tests.faults.test_planted_bugs import caught, copy
+from tests.faults.spoilt import copy, drawn
+from tests.faults.test_planted_bugs import caught
 from tests.support.servers import StoreServer
 
 __all__ = ["copy"]
@@ -17,25 +18,25 @@ PRUNE_CRASH_TEST: Final = "tests/faults/test_prune_crashes.py"
 PRUNE_MODEL_TEST: Final = "tests/lua/test_prune_model.py"
 
 
-@pytest.mark.parametrize("bug", OVERAGE_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", drawn(OVERAGE_BUGS), ids=lambda bug: bug.name)
 def test_crash_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted some crash costs or doubles units, or some window stays for ever."""
     caught(copy, bug, store, CRASH_TEST)
 
 
-@pytest.mark.parametrize("bug", REACTION_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", drawn(REACTION_BUGS), ids=lambda bug: bug.name)
 def test_crash_test_of_reactions_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted some crash costs an event, or makes it take effect twice."""
     caught(copy, bug, store, REACTION_CRASH_TEST)
 
 
-@pytest.mark.parametrize("bug", PRUNE_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", drawn(PRUNE_BUGS), ids=lambda bug: bug.name)
 def test_model_test_of_pruning_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted a window goes that must stay, or stays that must go, or a law breaks."""
     caught(copy, bug, store, PRUNE_MODEL_TEST)
 
 
-@pytest.mark.parametrize("bug", PRUNE_CRASH_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", drawn(PRUNE_CRASH_BUGS), ids=lambda bug: bug.name)
 def test_crash_test_of_pruning_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted a worker that dies leaves half a window."""
     caught(copy, bug, store, PRUNE_CRASH_TEST)
