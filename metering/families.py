@@ -98,7 +98,7 @@ NAMED: Final[Mapping[str, Named]] = {
         (*Taken, *(verdict for verdict in Verdict if verdict is not Verdict.GENUINE), UNREADABLE),
     ),
     "stripe_calls": Named("metering_stripe_calls", "Calls to Stripe by what became of them.", "outcome", OUTCOMES),
-    "job_failures": Named("metering_job_failures", "Turns of the jobs beside the requests that failed.", "job", JOBS),
+    "job_failures": Named("metering_job_failures", "Turns of the jobs beside the requests that failed.", "loop", JOBS),
 }
 """What metering.tallies.Tallies counts by name, by the name of its field."""
 
