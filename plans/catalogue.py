@@ -6,7 +6,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, Literal
@@ -45,6 +45,7 @@ __all__ = [
     "nearest",
     "parse",
     "plan_with_room",
+    "pricing_for",
     "rules_with",
 ]
 
@@ -137,12 +138,22 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What one organisation has otherwise than its plan, for one feature. The defaults change nothing."""
+    """What one organisation has otherwise than its plan, for one feature. The defaults change nothing.
+
+    `pricing` is what its overage costs it. From `until_ms` on nothing of it holds any more (None: it never ends).
+    """
 
     limit: int | Literal[Keep.KEEP] | None = KEEP
     on_limit: OnLimit | None = None
     enabled: bool | None = None
     windows: tuple[SubWindow, ...] | None = None
+    pricing: Pricing | None = None
+    until_ms: int | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether it says anything but until when."""
+        return replace(self, until_ms=None) != Override()
 
     def over(self, rule: Rule) -> Rule:
         """The rule with this override applied."""
@@ -181,6 +192,13 @@ def rules_with(plan: Plan, overrides: Mapping[str, Override]) -> dict[str, Rule]
     """
     none = Override()
     return {name: overrides.get(name, none).over(rule) for name, rule in plan.rules.items()}
+
+
+def pricing_for(catalogue: Catalogue, overrides: Mapping[str, Override], feature: str) -> Pricing | None:
+    """What overage of a feature costs an organisation: its own price, or the catalogue's; None: it is not sold."""
+    known = catalogue.features.get(feature)
+    own = overrides.get(feature, Override()).pricing
+    return None if known is None else own or known.pricing
 
 
 def plan_with_room(catalogue: Catalogue, plan: str, feature: str, used: int, quantity: int = 1) -> str | None:

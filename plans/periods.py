@@ -100,6 +100,13 @@ def month_span_utc(instant_ms: int) -> Period:
     return period_at(instant_ms, reset=Reset.CALENDAR, anchor_ms=0)
 
 
+def month_end_utc(month: str) -> int:
+    """The instant (ms) at which a UTC calendar month, as "yyyymm", is over. Raises ValueError for anything else."""
+    if not _YYYYMM.fullmatch(month):
+        raise ValueError(f"{month[:80]!r} is not a month; give yyyymm, such as '202402'")
+    return month_span_utc((datetime(int(month[:4]), int(month[4:]), 1, tzinfo=UTC) - _EPOCH) // _MS).end_ms
+
+
 def previous_month(month: str) -> str:
     """The month before, both as "yyyymm". Raises ValueError for anything else."""
     if not _YYYYMM.fullmatch(month):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from metering.api.agreements import KINDS, override_of, refuse_faults, windows_of
 from metering.api.bodies import Faults, fault, invalid
 from metering.api.etags import etag_of
 from metering.api.guard import visible
@@ -14,12 +15,13 @@ from metering.api.outcomes import window_view
 from metering.api.route import Call, Reply, json_reply, tagged, tagged_read
 from metering.api.usage import found, org_view, with_holds
 from metering.errors import OrgNotFound, PlanUnknown
+from metering.moments import parse_ms
 from metering.store.org import Org, settings_of
 from metering.store.orgs import OrgChange
 from plans.catalogue import KEEP, Catalogue, Override, Plan, nearest
 from plans.limits import OnLimit, Rule
 from plans.periods import Reset
-from plans.subwindows import Per, RateLimit, SubWindow
+from plans.subwindows import Per, RateLimit
 
 
 async def update_billing(call: Call) -> Reply:
@@ -27,14 +29,26 @@ async def update_billing(call: Call) -> Reply:
     body = call.sent(BillingUpdate)
     org_id = visible(call.caller, body.org_id)
     org, _ = await _updated(call, org_id, body, create=call.services.auto_create_orgs)
-    return tagged(json_reply(org_view(await with_holds(call, org), call.caller)), etag_of(settings_of(org)))
+    return await _answer(call, org, 200)
 
 
 async def put_org(call: Call) -> Reply:
     """Change or create the organisation in the path."""
     org_id = visible(call.caller, call.params["org_id"])
     org, created = await _updated(call, org_id, call.sent(OrgSettings), create=True)
-    reply = json_reply(org_view(await with_holds(call, org), call.caller), 201 if created else 200)
+    return await _answer(call, org, 201 if created else 200)
+
+
+async def patch_org(call: Call) -> Reply:
+    """Change the organisation in the path, which must be there."""
+    org_id = visible(call.caller, call.params["org_id"])
+    org, _ = await _updated(call, org_id, call.sent(OrgSettings), create=False)
+    return await _answer(call, org, 200)
+
+
+async def _answer(call: Call, org: Org, status: int) -> Reply:
+    """The organisation after a change, with the ETag of its settings."""
+    reply = json_reply(org_view(await with_holds(call, org), call.caller), status)
     return tagged(reply, etag_of(settings_of(org)))
 
 
@@ -56,6 +70,7 @@ async def _updated(call: Call, org_id: str, body: OrgSettings, *, create: bool) 
     """The organisation after the change, and whether it is new. Raises OrgNotFound where it is not to be created."""
     catalogue, orgs = call.services.catalogue, call.services.orgs
     _check_names(body, catalogue)
+    refuse_faults(body, call.services.lookback.now_ms())
     change = change_of(body)
     only_if = partial(_check_conditions, call) if call.conditions else None
     org, created = await orgs.update(org_id, change, actor=call.caller.subject, create=create, only_if=only_if)
@@ -78,7 +93,8 @@ def _check_names(body: OrgSettings, catalogue: Catalogue) -> None:
     if body.plan:
         plan_named(body.plan, catalogue)
     faults: Faults = []
-    for place, named in (("limits", body.limits), ("on_limit", body.on_limit), ("windows", body.windows)):
+    named_at = {name: getattr(body, name) for name in (*KINDS, "overrides")}
+    for place, named in named_at.items():
         faults += [unknown_feature(place, name, catalogue) for name in named if name not in catalogue.features]
     if faults:
         raise invalid(faults)
@@ -102,7 +118,7 @@ def unknown_feature(place: str, name: str, catalogue: Catalogue) -> dict[str, st
 
 def change_of(body: OrgSettings) -> OrgChange:
     """The change a body asks for. What it leaves out stays; overrides go with the plan they were made for."""
-    sets_overrides = not body.model_fields_set.isdisjoint({"limits", "on_limit", "windows"})
+    sets_overrides = not body.model_fields_set.isdisjoint({*KINDS, "overrides"})
     rate = body.rate_limit
     return OrgChange(
         plan=body.plan or None,
@@ -112,6 +128,10 @@ def change_of(body: OrgSettings) -> OrgChange:
         stripe_customer_id=body.stripe_customer_id or None,
         sets_rate="rate_limit" in body.model_fields_set,
         rate=None if rate is None else RateLimit(rate.events, Per(rate.per), rate.burst),
+        sets_price="price_minor" in body.model_fields_set,
+        price_minor=body.price_minor,
+        sets_end="overrides_expire_at" in body.model_fields_set,
+        end_ms=None if body.overrides_expire_at is None else parse_ms(body.overrides_expire_at),
     )
 
 
@@ -129,9 +149,10 @@ def merged(kept: Mapping[str, Override], *, body: OrgSettings) -> dict[str, Over
     if "windows" in body.model_fields_set:
         overrides = {name: replace(override, windows=None) for name, override in overrides.items()}
         for name, windows in body.windows.items():
-            made = tuple(SubWindow(window.limit, Per(window.per), window.rolling) for window in windows)
-            overrides[name] = replace(overrides.get(name, Override()), windows=made)
-    return {name: override for name, override in overrides.items() if override != Override()}
+            overrides[name] = replace(overrides.get(name, Override()), windows=windows_of(windows))
+    for name, setting in body.overrides.items():
+        overrides[name] = Override() if setting is None else override_of(setting)
+    return {name: override for name, override in overrides.items() if override.changes}
 
 
 def rule_view(rule: Rule) -> dict[str, Any]:

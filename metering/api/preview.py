@@ -8,7 +8,7 @@ from metering.api.billing import plan_named, unknown_feature
 from metering.api.bodies import invalid
 from metering.api.guard import visible
 from metering.api.models.outlook import PreviewRequest
-from metering.api.prices import bill_view, price_view
+from metering.api.prices import PriceList, bill_view, price_view
 from metering.api.projection import seen_of
 from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import span, with_holds
@@ -67,6 +67,9 @@ def preview_view(
         for name, usage in sorted(usages.items())
     }
     plans = {"present": catalogue.plans.get(org.plan), "changed": plan, "full_period": plan}
+    own = PriceList.of(catalogue, org.profile)
+    other = own if same else PriceList(catalogue)  # what was agreed goes with the plan that it was agreed for
+    prices = {"present": own, "changed": other, "full_period": other}
     return {
         "org_id": org.org_id,
         "plan": org.plan,
@@ -74,17 +77,19 @@ def preview_view(
         "currency": catalogue.currency,
         "period": span(org.period),
         "blocked": [name for name, sides in found.items() if sides["changed"][1].blocked is Blocked.NOW],
-        "drops_own_limits": not same and bool(org.profile.overrides),
+        "drops_own_limits": not same and bool(org.profile.overrides or org.profile.price_minor is not None),
         "features": {
             name: {
                 "used": usages[name].used,
                 "expected": usages[name].expected,
-                **{side: _side(catalogue, name, usages[name], *sides[side]) for side in SIDES},
+                **{side: _side(prices[side], name, usages[name], *sides[side]) for side in SIDES},
             }
             for name, sides in found.items()
         },
         "bill": {
-            side: bill_view(catalogue, plans[side], [(name, sides[side][1].overage) for name, sides in found.items()])
+            side: bill_view(
+                prices[side], plans[side], [(name, sides[side][1].overage) for name, sides in found.items()]
+            )
             for side in SIDES
         },
     }
@@ -100,7 +105,7 @@ def _sides(usage: Usage, present: Rule, changed: Rule, *, whole: bool) -> dict[s
     }
 
 
-def _side(catalogue: Catalogue, name: str, usage: Usage, rule: Rule, end: Outlook) -> dict[str, Any]:
+def _side(prices: PriceList, name: str, usage: Usage, rule: Rule, end: Outlook) -> dict[str, Any]:
     return {
         "limit": rule.limit,
         "remaining": remaining(rule.limit, usage.used, usage.held),
@@ -109,5 +114,5 @@ def _side(catalogue: Catalogue, name: str, usage: Usage, rule: Rule, end: Outloo
         "blocked": end.blocked.value,
         "projected": end.used,
         "overage": end.overage,
-        "price": price_view(catalogue, name, end.overage),
+        "price": price_view(prices, name, end.overage),
     }

@@ -1,40 +1,58 @@
 """Prices as the wire shows them: every line, and sums that are never more than a number can hold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from plans.catalogue import Catalogue, Plan
+from metering.store.org import Profile
+from plans.catalogue import Catalogue, Override, Plan, pricing_for
 from plans.limits import TOTAL_MAX
 from plans.money import Line, shown
-from plans.tiers import Charge, charge
+from plans.tiers import Pricing, charge
 
 
-def price_view(catalogue: Catalogue, feature: str, overage: int) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """What one organisation pays: the catalogue's prices, but for those that were agreed with it."""
+
+    catalogue: Catalogue
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    plan_minor: int | None = None
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, profile: Profile) -> "PriceList":
+        """The one of an organisation on the plan it is on."""
+        return cls(catalogue, profile.overrides, profile.price_minor)
+
+    def pricing(self, feature: str) -> Pricing | None:
+        """What overage of a feature costs; None where it is not sold."""
+        return pricing_for(self.catalogue, self.overrides, feature)
+
+    def price_of(self, plan: Plan | None) -> int | None:
+        """What a plan costs a period; None by agreement, or where the catalogue has dropped it."""
+        return self.plan_minor if self.plan_minor is not None or plan is None else plan.price_minor
+
+
+def price_view(prices: PriceList, feature: str, overage: int) -> dict[str, Any] | None:
     """What `overage` units of a feature cost, line by line; None where they are not sold."""
-    found = price_of(catalogue, feature, overage)
-    pricing = catalogue.features[feature].pricing if found is not None else None
-    if found is None or pricing is None:
+    pricing = prices.pricing(feature)
+    if pricing is None:
         return None
+    found = charge(pricing, overage)
     return {
         "units": found.units,
         "amount_minor": number(found.amount_minor),
-        "amount": shown(found.amount_minor, catalogue.currency),
+        "amount": shown(found.amount_minor, prices.catalogue.currency),
         "model": pricing.model.value,
         "lines": [_line(line) for line in found.lines],
     }
 
 
-def price_of(catalogue: Catalogue, feature: str, overage: int) -> Charge | None:
-    """What `overage` units of a feature cost; None where they are not sold."""
-    known = catalogue.features.get(feature)
-    return None if known is None or known.pricing is None else charge(known.pricing, overage)
-
-
-def bill_view(catalogue: Catalogue, plan: Plan | None, overages: Iterable[tuple[str, int]]) -> dict[str, int | None]:
+def bill_view(prices: PriceList, plan: Plan | None, overages: Iterable[tuple[str, int]]) -> dict[str, int | None]:
     """The price of a plan (None: the catalogue has dropped it) and of what is above its limits, by feature."""
-    charges = [price_of(catalogue, feature, units) for feature, units in overages]
-    overage = sum(found.amount_minor for found in charges if found is not None)
-    base = None if plan is None else plan.price_minor
+    sold = [(pricing, units) for feature, units in overages if (pricing := prices.pricing(feature)) is not None]
+    overage = sum(charge(pricing, units).amount_minor for pricing, units in sold)
+    base = prices.price_of(plan)
     total = None if base is None else base + overage
     return {
         "plan_minor": base,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from metering.api.models.outlook import ProjectionQuery
-from metering.api.prices import bill_view, price_view
+from metering.api.prices import PriceList, bill_view, price_view
 from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import found, span
 from metering.moments import rfc3339
@@ -45,7 +45,7 @@ def projection_view(org: Org, catalogue: Catalogue, seen: Mapping[str, Seen]) ->
     now_ms = next(iter(seen.values())).now_ms if seen else org.period.start_ms
     overages = {end: [(name, ends[name][end].overage) for name in ends] for end in ENDS}
     overages["now"] = [(name, usage.overage) for name, usage in org.features.items()]
-    plan = catalogue.plans.get(org.plan)
+    plan, prices = catalogue.plans.get(org.plan), PriceList.of(catalogue, org.profile)
     return {
         "org_id": org.org_id,
         "plan": org.plan,
@@ -58,10 +58,10 @@ def projection_view(org: Org, catalogue: Catalogue, seen: Mapping[str, Seen]) ->
             "recent_s": max((one.recent_ms for one in seen.values()), default=0) // 1000,
         },
         "features": {
-            name: _feature(usage, seen[name], found[name], ends[name], _prices(catalogue, name, usage, ends[name]))
+            name: _feature(usage, seen[name], found[name], ends[name], _prices(prices, name, usage, ends[name]))
             for name, usage in sorted(org.features.items())
         },
-        "bill": {end: bill_view(catalogue, plan, overages[end]) for end in ("now", *ENDS)},
+        "bill": {end: bill_view(prices, plan, overages[end]) for end in ("now", *ENDS)},
     }
 
 
@@ -73,11 +73,11 @@ def _ends(usage: FeatureUsage, found: Forecast) -> dict[str, Outlook]:
     }
 
 
-def _prices(catalogue: Catalogue, name: str, usage: FeatureUsage, ends: Mapping[str, Outlook]) -> dict[str, Any] | None:
-    now = price_view(catalogue, name, usage.overage)
+def _prices(prices: PriceList, name: str, usage: FeatureUsage, ends: Mapping[str, Outlook]) -> dict[str, Any] | None:
+    now = price_view(prices, name, usage.overage)
     if now is None:
         return None
-    return {"now": now, **{end: price_view(catalogue, name, ends[end].overage) for end in ENDS}}
+    return {"now": now, **{end: price_view(prices, name, ends[end].overage) for end in ENDS}}
 
 
 def _feature(

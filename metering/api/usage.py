@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from metering.api.agreements import agreed_view
 from metering.api.guard import visible
 from metering.api.route import Call, Reply, json_reply
 from metering.auth import BILLING_READ, BILLING_WRITE, Caller
@@ -57,6 +58,7 @@ def org_view(org: Org, caller: Caller) -> dict[str, Any]:
         "reset": org.profile.reset.value,
         "timezone": org.profile.timezone,
         "credits": None,
+        "agreed": agreed_view(org.profile) if bills else None,
     }
 
 

@@ -215,7 +215,8 @@ class Exporter:
             return await self._outbox.postpone(window, now_ms + WAIT_MS)
         way = Way(window.sink, window.amount_minor)
         if window.fresh:
-            way = self._parts.late.way_of(window.cut, now_ms, sold, invoiced=bool(invoiced))
+            own = {} if org is None else org.profile.overrides
+            way = self._parts.late.way_of(window.cut, now_ms, sold, invoiced=bool(invoiced), own=own)
         if way.sink is Sink.NONE:
             return await self._let_go(window, way.why)
         lane = self._lanes.name(customer, meter)

@@ -1,11 +1,13 @@
 """Which way a window goes: to its meter as long as an invoice is still to come, else onto the next one, or nowhere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from metering.store.org import Subscription
 from metering.store.window import Cut, Sink
-from plans.catalogue import Catalogue
+from plans.catalogue import Catalogue, Override, pricing_for
 from plans.tiers import charge
 
 METER_AGE_MAX_MS: Final = 34 * 86_400_000
@@ -14,6 +16,8 @@ as attempts take time."""
 
 _HUNDREDTHS: Final = frozenset({"isk", "ugx"})
 """Have no smaller unit, and Stripe counts hundredths of them all the same (https://docs.stripe.com/currencies)."""
+
+_NONE: Final[Mapping[str, Override]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,16 @@ class Late:
     catalogue: Catalogue
     writes_off: bool = False
 
-    def way_of(self, cut: Cut, now_ms: int, sold: Subscription | None, *, invoiced: bool) -> Way:
-        """The way of a window of which nothing was sent yet."""
+    def way_of(
+        self, cut: Cut, now_ms: int, sold: Subscription | None, *, invoiced: bool, own: Mapping[str, Override] = _NONE
+    ) -> Way:
+        """The way of a window of which nothing was sent yet. `own` are the overrides that hold now: an item costs what
+        was agreed with the organisation, as nobody but us says its price.
+        """
         reason = _reason(cut, now_ms, sold, invoiced=invoiced)
         if not reason:
             return Way(Sink.METER)
-        feature = self.catalogue.features.get(cut.feature)
-        pricing = None if feature is None else feature.pricing
+        pricing = pricing_for(self.catalogue, own, cut.feature)
         if self.writes_off or pricing is None:
             return Way(Sink.NONE, why=reason if self.writes_off else f"{reason}, and it has no price")
         amount = charge(pricing, cut.to_units).amount_minor - charge(pricing, cut.from_units).amount_minor

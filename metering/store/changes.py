@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from metering.store.org import Org, override_entry
-from metering.store.rolling import rate_under, with_rules
+from metering.store.org import Org, Profile, override_entry
+from metering.store.rolling import rate_under, valid_until, with_rules
 from plans.catalogue import KEEP, Catalogue, Keep, Override, rules_with
 from plans.comparison import rule_text
 from plans.periods import Reset
@@ -19,7 +19,8 @@ class OrgChange:
 
     `overrides` replaces all overrides ({} clears them); a function makes them from those that are kept. A plan that
     differs from the present one keeps none: they were made for the plan before. `rate` counts only with `sets_rate`:
-    KEEP is the plan's rate limit, None is none; it goes with the plan too.
+    KEEP is the plan's rate limit, None is none; it goes with the plan too. So does `price_minor`, which counts only
+    with `sets_price` (None: what the plan costs). With `sets_end` all that is agreed ends at `end_ms` (None: never).
     """
 
     plan: str | None = None
@@ -29,31 +30,63 @@ class OrgChange:
     stripe_customer_id: str | None = None
     sets_rate: bool = False
     rate: RateLimit | Literal[Keep.KEEP] | None = KEEP
+    sets_price: bool = False
+    price_minor: int | None = None
+    sets_end: bool = False
+    end_ms: int | None = None
 
 
-def changed(org: Org, change: OrgChange, catalogue: Catalogue) -> Org:
-    """The organisation with the change applied. A plan change never resets and never moves the period."""
+def changed(org: Org, change: OrgChange, catalogue: Catalogue, now_ms: int = 0) -> Org:
+    """The organisation with the change applied. A plan change never resets and never moves the period.
+
+    What the change lets end before `now_ms` is over already.
+    """
     plan = change.plan or org.plan
-    kept = org.profile.overrides if plan == org.plan else {}
-    asked = kept if change.overrides is None else change.overrides
-    overrides = asked(kept) if callable(asked) else asked
     law = catalogue.plans.get(plan)
     profile = replace(
-        org.profile,
-        overrides=dict(overrides),
+        _agreed(org.profile if plan == org.plan else _alone(org.profile), change).at(now_ms),
         reset=change.reset or (org.profile.reset if plan == org.plan or law is None else law.reset),
         timezone=change.timezone or org.profile.timezone,
         stripe_customer_id=change.stripe_customer_id or org.profile.stripe_customer_id,
-        rate=change.rate if change.sets_rate else org.profile.rate if plan == org.plan else KEEP,
     )
-    after = replace(org, plan=plan, profile=profile)
-    if (plan, profile.overrides, profile.rate) == (org.plan, org.profile.overrides, org.profile.rate):
+    claim = replace(org.claim, valid_until_ms=valid_until(org.period, org.claim.month, profile))
+    after = replace(org, plan=plan, profile=profile, claim=claim)
+    if (plan, _rules(profile)) == (org.plan, _rules(org.profile)):
         return after  # the limits stay as they are, also where a newer catalogue set them
-    features = org.features if law is None else with_rules(org, rules_with(law, overrides))
+    features = org.features if law is None else with_rules(org, rules_with(law, profile.overrides))
     rate = org.rate if law is None else rate_under(law, profile)
     # Limits out of this catalogue, and a claim that says so: a worker with a newer one sets them right.
-    claim = replace(org.claim, catalogue=catalogue.version)
-    return replace(after, features=features, rate=rate, claim=claim)
+    return replace(after, features=features, rate=rate, claim=replace(claim, catalogue=catalogue.version))
+
+
+def _alone(profile: Profile) -> Profile:
+    """The profile without what was agreed for a plan."""
+    return replace(profile, overrides={}, rate=KEEP, rate_until_ms=None, price_minor=None, price_until_ms=None)
+
+
+def _agreed(kept: Profile, change: OrgChange) -> Profile:
+    """The profile with what a change says of overrides, rate limit, price, and until when they hold."""
+    asked = kept.overrides if change.overrides is None else change.overrides
+    overrides = dict(asked(kept.overrides) if callable(asked) else asked)
+    profile = replace(kept, overrides=overrides)
+    if change.sets_rate:
+        profile = replace(profile, rate=change.rate, rate_until_ms=None)
+    if change.sets_price:
+        profile = replace(profile, price_minor=change.price_minor, price_until_ms=None)
+    if not change.sets_end:
+        return profile
+    return replace(
+        profile,
+        overrides={name: replace(override, until_ms=change.end_ms) for name, override in overrides.items()},
+        rate_until_ms=None if profile.rate is KEEP else change.end_ms,
+        price_until_ms=None if profile.price_minor is None else change.end_ms,
+    )
+
+
+def _rules(profile: Profile) -> tuple[object, ...]:
+    """What of the profile makes limits: not what things cost, nor until when."""
+    rules = {name: replace(one, pricing=None, until_ms=None) for name, one in profile.overrides.items()}
+    return {name: one for name, one in rules.items() if one.changes}, profile.rate
 
 
 def is_written(tried: Org, found: Org) -> bool:
@@ -72,6 +105,8 @@ def trail_entry(before: Org | None, after: Org, actor: str) -> list[str]:
     entry = [kind, "actor", actor, "plan_before", before.plan, "plan", after.plan]
     if before.profile.overrides != after.profile.overrides:
         entry += ["overrides", _entries(after)]
+    if before.profile.price_minor != after.profile.price_minor:
+        entry += ["price_minor", "plan" if after.profile.price_minor is None else str(after.profile.price_minor)]
     if before.profile.stripe_customer_id != after.profile.stripe_customer_id:
         entry += ["stripe_customer", "changed"]
     return entry

@@ -109,7 +109,7 @@ class Effects:
             if decision.alignment.close_ms is not None:
                 await self._close(org, now_ms, decision.alignment)
                 continue
-            if await self._write(org, now_ms, event, decision) is not Applied.LOST:
+            if await self._write(org, event, decision) is not Applied.LOST:
                 return await self._orgs.present(org_id)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
@@ -150,9 +150,9 @@ class Effects:
     async def _close(self, org: Org, now_ms: int, alignment: Alignment) -> None:
         """Close the running period before its end. Where the month changed meanwhile the next turn rolls first."""
         if month_utc(now_ms) == org.claim.month:
-            await self._scripts.roll(org, early_roll(org, now_ms, alignment.period))
+            await self._scripts.roll(org, early_roll(org, alignment.period))
 
-    async def _write(self, org: Org, now_ms: int, event: str | None, decision: Decision) -> Applied:
+    async def _write(self, org: Org, event: str | None, decision: Decision) -> Applied:
         told = replace(org, profile=decision.profile)
         after = replace(changed(told, OrgChange(plan=decision.plan), self._catalogue), period=decision.alignment.period)
         source = () if event is None else ("event", self._codec.encode(org.org_id, "event", event))
@@ -160,5 +160,5 @@ class Effects:
         if after.plan != org.plan:
             entries.append(tuple(trail_entry(org, after, ACTOR)))
         if after != org:
-            after = replace(after, claim=moved_end(after.claim, now_ms, after.period))
+            after = replace(after, claim=moved_end(after.claim, after.period, after.profile))
         return await self._scripts.apply(org, after, event, entries)

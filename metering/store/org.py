@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from metering.store.claim import Claim
@@ -12,10 +12,13 @@ from plans.dunning import Debt, Word
 from plans.limits import OnLimit, Rule
 from plans.periods import Period, Reset
 from plans.subwindows import Per, RateLimit, SubWindow
+from plans.tiers import PriceModel, Pricing, Tier
 
 _MODE_OF: Final = {OnLimit.OVERAGE: "o", OnLimit.BLOCK: "b", OnLimit.CAP: "c"}
 _ON_LIMIT_OF: Final = {letter: on_limit for on_limit, letter in _MODE_OF.items()}
 _DISABLED: Final = "x"
+_PLANS: Final = "plan"  # a rate limit that is not the organisation's own
+_AGREED: Final = ("price_minor", "rate_until_ms", "price_until_ms")
 
 GRANTING: Final = frozenset({"active", "trialing", "past_due"})
 """Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status; the others grant nothing."""
@@ -87,6 +90,9 @@ class Subscription:
 class Profile:
     """What people and Stripe set for an organisation, and its own data key. `rate` KEEP: the plan's rate limit.
 
+    `price_minor` is what its plan costs it a period, in minor units (None: what it costs everybody). `rate` and
+    `price_minor` hold until `rate_until_ms` and `price_until_ms` (None: always), overrides until their own.
+
     `debts` are invoices whose payment failed, `grace_end_ms` when patience with them ends (None: there are none, or it
     has ended), `ticket` that of the newest reading of Stripe's that was taken over.
     """
@@ -105,6 +111,32 @@ class Profile:
     debts: Mapping[str, Debt] = field(default_factory=dict)
     grace_end_ms: int | None = None
     ticket: int = 0
+    price_minor: int | None = None
+    rate_until_ms: int | None = None
+    price_until_ms: int | None = None
+
+    @property
+    def ends_ms(self) -> tuple[int, ...]:
+        """The instants at which something that was agreed ends."""
+        ends = [override.until_ms for override in self.overrides.values()]
+        return tuple(end for end in (*ends, self.rate_until_ms, self.price_until_ms) if end is not None)
+
+    def at(self, now_ms: int) -> "Profile":
+        """What holds at an instant: as it is, without what has ended by then."""
+        if all(now_ms < end for end in self.ends_ms):
+            return self
+        lasting = {name: one for name, one in self.overrides.items() if not over_by(one.until_ms, now_ms)}
+        profile = replace(self, overrides=lasting)
+        if over_by(self.rate_until_ms, now_ms):
+            profile = replace(profile, rate=KEEP, rate_until_ms=None)
+        if over_by(self.price_until_ms, now_ms):
+            profile = replace(profile, price_minor=None, price_until_ms=None)
+        return profile
+
+
+def over_by(until_ms: int | None, now_ms: int) -> bool:
+    """Whether something that holds until then (None: always) is over."""
+    return until_ms is not None and until_ms <= now_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +184,8 @@ def settings_of(org: Org) -> dict[str, object]:
         "reset": profile.reset.value,
         "timezone": profile.timezone,
         "stripe_customer_id": profile.stripe_customer_id,
-        "rate": "plan" if profile.rate is KEEP else rate_fields(profile.rate),
+        "rate": _PLANS if profile.rate is KEEP else rate_fields(profile.rate),
+        "agreed": _agreed_text(profile),
     }
 
 
@@ -244,9 +277,9 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
         "created": str(profile.created_ms),
         "overrides": _overrides_text(profile.overrides),
         "overdue": "1" if profile.payment_overdue else "0",
+        "rate": _PLANS if profile.rate is KEEP else rate_fields(profile.rate).get("rate", ""),
+        "agreed": _agreed_text(profile),
     }
-    if profile.rate is not KEEP:
-        fields["rate"] = rate_fields(profile.rate).get("rate", "")
     if profile.stripe_customer_id is not None:
         fields["stripe_customer"] = codec.encode(org_id, "stripe_customer", profile.stripe_customer_id)
     if profile.subscription is not None:
@@ -258,6 +291,11 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
     if profile.ticket:
         fields["ticket"] = str(profile.ticket)
     return fields
+
+
+def _agreed_text(profile: Profile) -> str:
+    """The price of its plan and the ends of what has one, only what is set."""
+    return json.dumps({name: value for name in _AGREED if (value := getattr(profile, name)) is not None})
 
 
 def _subscription_text(one: Subscription) -> str:
@@ -296,11 +334,12 @@ def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profi
         overrides=_overrides(stored["overrides"]),
         stripe_customer_id=None if customer is None else codec.decode(org_id, "stripe_customer", customer),
         payment_overdue=stored["overdue"] == "1",
-        rate=_rate(stored["rate"] or None) if "rate" in stored else KEEP,
+        rate=KEEP if stored.get("rate", _PLANS) == _PLANS else _rate(stored["rate"] or None),
         subscription=None if told is None else _subscription(told),
         debts={} if debts is None else _debts(codec.decode(org_id, "debts", debts)),
         grace_end_ms=int(stored["grace"]) if "grace" in stored else None,
         ticket=int(stored.get("ticket", 0)),
+        **json.loads(stored.get("agreed", "{}")),
     )
 
 
@@ -320,6 +359,11 @@ def override_entry(override: Override) -> dict[str, object]:
         entry["enabled"] = override.enabled
     if override.windows is not None:
         entry["windows"] = [{"limit": w.limit, "per": w.per.value, "rolling": w.rolling} for w in override.windows]
+    if override.pricing is not None:
+        entry["overage_model"] = override.pricing.model.value
+        entry["overage_tiers"] = [asdict(tier) for tier in override.pricing.tiers]
+    if override.until_ms is not None:
+        entry["until_ms"] = override.until_ms
     return entry
 
 
@@ -335,4 +379,12 @@ def _override(entry: Mapping[str, Any]) -> Override:
         on_limit=None if on_limit is None else OnLimit(on_limit),
         enabled=entry.get("enabled"),
         windows=None if windows is None else tuple(SubWindow(w["limit"], Per(w["per"]), w["rolling"]) for w in windows),
+        pricing=_pricing(entry),
+        until_ms=entry.get("until_ms"),
     )
+
+
+def _pricing(entry: Mapping[str, Any]) -> Pricing | None:
+    if "overage_model" not in entry:
+        return None
+    return Pricing(PriceModel(entry["overage_model"]), tuple(Tier(**tier) for tier in entry["overage_tiers"]))

@@ -3,6 +3,7 @@
 Each is a compare-and-set on the stored claim, so a lost reply or a race costs the caller one more turn.
 """
 
+import json
 from collections.abc import Awaitable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +85,7 @@ class OrgScripts:
             len(values),
             len(roll.spent),
             "1" if roll.early else "",
+            json.dumps(roll.ended) if roll.ended else "",
             *values,
             *roll.spent,
             *roll.dropped,

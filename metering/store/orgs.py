@@ -89,7 +89,7 @@ class Orgs:
             org, now_ms = await self._load(org_id)
             roll = None if org is None else await self._roll_of(org, now_ms, full)
             if org is None or roll is None:
-                return org
+                return org if org is None else replace(org, profile=org.profile.at(now_ms))
             await self._scripts.roll(org, roll)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
@@ -124,7 +124,8 @@ class Orgs:
             if before and tried and is_written(tried[0], before):
                 await self.link(before)
                 return before, tried[1]  # by us: the reply was lost
-            after = changed(before or await self.newcomer(org_id, change), change, self._catalogue)
+            begun = before or await self.newcomer(org_id, change)
+            after = changed(begun, change, self._catalogue, self._time.now_ms())
             if only_if is not None:
                 only_if(before, after)
             if before == after:

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from metering.store.claim import TIERS, Claim, tier_for
 from metering.store.fields import new_data_key
@@ -10,8 +11,12 @@ from metering.store.org import FeatureUsage, Org, Profile
 from plans.billing_periods import following
 from plans.catalogue import KEEP, Catalogue, Plan, rules_with
 from plans.limits import Rule
-from plans.periods import Period, Reset, month_span_utc, month_utc, period_at, previous_month
+from plans.periods import Period, Reset, month_end_utc, month_utc, period_at, previous_month
 from plans.subwindows import RateLimit
+
+RATE: Final = "rate limit"
+PRICE: Final = "plan price"
+"""What can be agreed beside overrides of features: with a blank, as no name of a feature has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class Roll:
     """What a roll writes: the new claim and period, and the rules of a newer catalogue.
 
     `spent` are the months of ids that nobody looks up any more, as `org|month|tiers`; `early` that the period closes
-    before its end.
+    before its end; `ended` names what was agreed with the organisation and is over: features, RATE, PRICE.
     """
 
     claim: Claim
@@ -29,6 +34,7 @@ class Roll:
     dropped: tuple[str, ...] = ()
     spent: tuple[str, ...] = ()
     early: bool = False
+    ended: tuple[str, ...] = ()
 
 
 def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, ids: int, applied: int) -> Roll | None:
@@ -44,12 +50,33 @@ def roll_of(org: Org, now_ms: int, catalogue: Catalogue, *, full: str | None, id
         return None
     period = _period(org, now_ms)
     version = catalogue.version if outdated else claim.catalogue
-    renewed = _renewed(claim, now_ms, period, grows=grows, ids=ids, catalogue=version)
+    profile, ended = org.profile.at(now_ms), ended_in(org, now_ms)
+    renewed = _renewed(claim, now_ms, period, profile, grows=grows, ids=ids, catalogue=version)
     plan, spent = catalogue.plans.get(org.plan), _spent(org, renewed.month)
-    if not outdated or plan is None:  # a plan that the catalogue no longer has keeps its limits
-        return Roll(renewed, period, {}, spent=spent)
-    rules, rate = rules_with(plan, org.profile.overrides), rate_under(plan, org.profile)
-    return Roll(renewed, period, rules, rate, dropped_fields(org, rules, rate), spent)
+    if plan is None or not (outdated or ended):  # a plan that the catalogue no longer has keeps its limits
+        return Roll(renewed, period, {}, spent=spent, ended=ended)
+    rules, rate = rules_with(plan, profile.overrides), rate_under(plan, profile)
+    if not outdated:  # only what has ended is as the plan has it; all else stays as it was resolved
+        kept = {name: usage.rule for name, usage in org.features.items()}
+        rules = kept | {name: rules[name] for name in ended if name in rules}
+        rate = rate if RATE in ended else org.rate
+        renewed = replace(renewed, catalogue=min(version, catalogue.version))
+    return Roll(renewed, period, rules, rate, dropped_fields(org, rules, rate), spent, ended=ended)
+
+
+def ended_in(org: Org, now_ms: int) -> tuple[str, ...]:
+    """What was agreed, held under the organisation's claim, and is over at `now_ms`.
+
+    A claim never outlives anything that was agreed, so what ended before it ran out was told by an earlier roll.
+    """
+
+    def ended(until_ms: int | None) -> bool:
+        return until_ms is not None and org.claim.valid_until_ms <= until_ms <= now_ms
+
+    profile = org.profile
+    names = [name for name, override in profile.overrides.items() if ended(override.until_ms)]
+    names += [RATE] * ended(profile.rate_until_ms) + [PRICE] * ended(profile.price_until_ms)
+    return tuple(names)
 
 
 def brought_to(catalogue: Catalogue, org: Org) -> Org:
@@ -64,14 +91,14 @@ def brought_to(catalogue: Catalogue, org: Org) -> Org:
     return replace(org, features=features, rate=rate, claim=claim)
 
 
-def early_roll(org: Org, now_ms: int, period: Period) -> Roll:
-    """The roll that closes the running period where `period` begins. `org` is current at `now_ms`."""
-    return Roll(moved_end(org.claim, now_ms, period), period, {}, early=True)
+def early_roll(org: Org, period: Period) -> Roll:
+    """The roll that closes the running period where `period` begins. `org` is current."""
+    return Roll(moved_end(org.claim, period, org.profile), period, {}, early=True)
 
 
-def moved_end(claim: Claim, now_ms: int, period: Period) -> Claim:
-    """The claim after the one of an organisation that is current, in a period of other bounds."""
-    return replace(claim, valid_until_ms=_valid_until(period, now_ms), revision=claim.revision + 1)
+def moved_end(claim: Claim, period: Period, profile: Profile) -> Claim:
+    """The claim after the one of an organisation that is current, in a period of other bounds or under other terms."""
+    return replace(claim, valid_until_ms=valid_until(period, claim.month, profile), revision=claim.revision + 1)
 
 
 def newcomer(
@@ -85,7 +112,8 @@ def newcomer(
     period = period_at(now_ms, reset=reset, anchor_ms=now_ms, timezone=timezone)
     # Random, so that two workers that create the same organisation at once never hold equal claims.
     revision = secrets.randbelow(2**31)
-    claim = Claim(_valid_until(period, now_ms), month_utc(now_ms), tier, "", revision, catalogue)
+    month = month_utc(now_ms)
+    claim = Claim(valid_until(period, month, profile), month, tier, "", revision, catalogue)
     features = {name: FeatureUsage(rule) for name, rule in law.rules.items()}
     return Org(org_id, law.name, period, claim, features, profile, law.rate_limit)
 
@@ -118,13 +146,15 @@ def with_rules(org: Org, rules: Mapping[str, Rule]) -> dict[str, FeatureUsage]:
     }
 
 
-def _renewed(claim: Claim, now_ms: int, period: Period, *, grows: bool, ids: int, catalogue: int) -> Claim:
+def _renewed(
+    claim: Claim, now_ms: int, period: Period, profile: Profile, *, grows: bool, ids: int, catalogue: int
+) -> Claim:
     month = month_utc(now_ms)
     if month == claim.month:
         tiers, before = (claim.grown() if grows else claim.tiers), claim.tiers_before
     else:
         tiers, before = tier_for(ids), claim.tiers if claim.month == previous_month(month) else ""
-    return Claim(_valid_until(period, now_ms), month, tiers, before, claim.revision + 1, catalogue)
+    return Claim(valid_until(period, month, profile), month, tiers, before, claim.revision + 1, catalogue)
 
 
 def _spent(org: Org, month: str) -> tuple[str, ...]:
@@ -138,8 +168,9 @@ def _spent(org: Org, month: str) -> tuple[str, ...]:
     return tuple(f"{org.org_id}|{name}|{tiers}" for name, tiers in months if tiers)
 
 
-def _valid_until(period: Period, now_ms: int) -> int:
-    return min(period.end_ms, month_span_utc(now_ms).end_ms)
+def valid_until(period: Period, month: str, profile: Profile) -> int:
+    """Until when a claim of a month holds: to the end of the period, of the month, or of what was agreed."""
+    return min(period.end_ms, month_end_utc(month), *profile.ends_ms)
 
 
 def _period(org: Org, now_ms: int) -> Period:

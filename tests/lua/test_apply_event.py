@@ -152,7 +152,7 @@ async def test_a_key_of_a_wrong_type_stops_an_effect_before_its_first_write(each
         await ledger.client.delete(key)
         await ledger.client.lpush(key, "junk")
         before = await ledger.dump()
-        after = replace(org, plan="pro", claim=moved_end(org.claim, await ledger.now_ms(), org.period))
+        after = replace(org, plan="pro", claim=moved_end(org.claim, org.period, org.profile))
         with pytest.raises(OrgCorrupt):
             await write(ledger, org, after)
         assert await ledger.dump() == before
@@ -163,7 +163,7 @@ async def test_a_figure_that_is_no_number_stops_a_change_of_plan(store: StoreSer
         org = await begun(ledger)
         await ledger.client.hset(ledger.keys.record("acme"), "u:scans", "junk")
         before = await ledger.dump()
-        after = replace(org, plan="pro", claim=moved_end(org.claim, await ledger.now_ms(), org.period))
+        after = replace(org, plan="pro", claim=moved_end(org.claim, org.period, org.profile))
         with pytest.raises(OrgCorrupt):
             await write(ledger, org, after)
         assert await ledger.dump() == before

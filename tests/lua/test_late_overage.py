@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 import pytest
 
@@ -12,10 +13,12 @@ from metering.billing.late import METER_AGE_MAX_MS, Late, Way
 from metering.billing.sending import WINDOW_TAG
 from metering.store.fields import FieldCodec
 from metering.store.org import Subscription, profile_fields
+from metering.store.orgs import OrgChange
 from metering.store.outbox import LEASE_MS
 from metering.store.window import Cut, Sink, State
-from plans.catalogue import parse
+from plans.catalogue import Override, parse
 from plans.periods import Period
+from plans.tiers import PriceModel, Pricing, Tier
 from tests.lua.exporting import SOLD, exporter_of, till_of
 from tests.lua.ledger import Ledger
 from tests.lua.outboxes import CUSTOMER, customer_of, outbox_of
@@ -42,6 +45,9 @@ async def closed(url: str, *, invoiced: bool = True, units: int = 13) -> AsyncIt
             key = ledger.keys.archive("acme", outcome.period.start_ms)
             await ledger.client.hset(key, "iv", await ledger.now_ms())
         yield ledger, till_of(ledger)
+
+
+OWN: Final = Override(pricing=Pricing(PriceModel.FLAT, (Tier(None, 2),)))
 
 
 def way(cut: Cut, now_ms: int, sold: Subscription | None = None, *, invoiced: bool = False, off: bool = False) -> Way:
@@ -72,6 +78,21 @@ def test_late_usage_costs_what_the_invoice_would_have_said() -> None:
     assert way(CUT, 31 * DAY_MS, sold_from(CUT.last_ms + 1)) == late
     assert way(CUT, 31 * DAY_MS, ended_at(CUT.period.start_ms)) == late
     assert way(CUT, 20 * DAY_MS + METER_AGE_MAX_MS + 1) == late
+
+
+def test_late_usage_costs_what_was_agreed_with_the_organisation() -> None:
+    late = Late(parse(TIERED, "test.toml"))
+    assert late.way_of(CUT, 31 * DAY_MS, None, invoiced=True, own={"scans": OWN}) == Way(Sink.ITEM, 4 * 2)
+    assert late.way_of(CUT, 31 * DAY_MS, None, invoiced=True, own={"calls": OWN}) == Way(Sink.ITEM, 10 + 3 * 3)
+
+
+async def test_an_item_is_made_at_the_price_that_was_agreed(store: StoreServer) -> None:
+    async with closed(store.url) as (ledger, till):
+        await ledger.callers[0].orgs.update("acme", OrgChange(overrides={"scans": OWN}), actor="ann", create=False)
+        for _ in range(3):
+            await exporter_of(ledger, till).turn()
+            await after(ledger, LONG_MS)
+        assert [item["amount"] for item in till.items] == [3 * 2]
 
 
 def test_late_usage_is_let_go_where_it_shall_be_or_has_no_price() -> None:

@@ -61,7 +61,7 @@ async def roll(ledger: Ledger, org: Org, claim: Claim, period: Period, **other: 
     seconds, _ = await ledger.client.time()
     arguments = {
         "caller_ms": seconds * 1000, "offset": ledger.offset_ms, "expected": org.claim.text(), "claim": claim.text(),
-        "start_ms": period.start_ms, "end_ms": period.end_ms, "values": 0, "spent": 0, "early": "",
+        "start_ms": period.start_ms, "end_ms": period.end_ms, "values": 0, "spent": 0, "early": "", "ended": "",
     } | other  # fmt: skip
     reply: list[Any] = await ledger.client.execute_command(
         "EVAL", script("roll").text, len(names), *names, *arguments.values()

@@ -24,7 +24,7 @@ async def acme(ledger: Ledger) -> Org:
 async def close(ledger: Ledger, org: Org, at_ms: int) -> None:
     """Close the running period at an instant; the next one lasts 30 days."""
     scripts = OrgScripts(ledger.client, ledger.keys, ledger.callers[0].time, FieldCodec(), fake=False)
-    roll = early_roll(org, await ledger.now_ms(), Period(at_ms, at_ms + 30 * DAY_MS))
+    roll = early_roll(org, Period(at_ms, at_ms + 30 * DAY_MS))
     await scripts.roll(org, roll)
 
 
@@ -81,7 +81,7 @@ async def test_a_border_that_does_not_fit_closes_nothing(each_store: StoreServer
         before = await ledger.dump()
         if case == "before the period":
             org = replace(org, claim=replace(org.claim, revision=org.claim.revision))
-            roll = early_roll(org, await ledger.now_ms(), Period(at_ms - 1, at_ms + 30 * DAY_MS))
+            roll = early_roll(org, Period(at_ms - 1, at_ms + 30 * DAY_MS))
             await OrgScripts(ledger.client, ledger.keys, ledger.callers[0].time, FieldCodec(), fake=False).roll(
                 org, roll
             )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metering.store.changes import OrgChange, changed
 from metering.store.claim import Claim
 from metering.store.org import FeatureUsage, Org
 from metering.store.rolling import Roll, dropped_fields, newcomer, roll_of, with_rules
@@ -130,6 +131,53 @@ def test_a_feature_that_a_newer_catalogue_no_longer_has_is_dropped() -> None:
     org = org_on()
     org = replace(org, features={**org.features, "old": FeatureUsage(Rule(1), used=3)})
     assert rolled(org, BORN_MS, catalogue=NEWER).dropped == ("l:old", "m:old")
+
+
+# ── what was agreed ──────────────────────────────────────────────────────────────────────────────────────
+
+END_MS: Final = BORN_MS + DAY_MS
+
+
+def agreed(plan: str = "free", limit: int = 3, end_ms: int | None = END_MS) -> Org:
+    """An organisation with a limit of its own for scans, until then."""
+    org = org_on(plan)
+    change = OrgChange(overrides={"scans": Override(limit=limit, until_ms=end_ms)})
+    return changed(org, change, LAW, BORN_MS)
+
+
+@pytest.mark.parametrize(("now_ms", "current"), [(END_MS - 1, True), (END_MS, False)])
+def test_a_claim_never_outlives_what_was_agreed(now_ms: int, current: bool) -> None:
+    org = agreed()
+    assert (org.claim.valid_until_ms, org.features["scans"].rule.limit) == (END_MS, 3)
+    assert (roll_of(org, now_ms, LAW, full=None, ids=0, applied=9) is None) is current
+
+
+def test_what_has_ended_is_as_the_plan_has_it_and_all_else_stays_as_it_was_resolved() -> None:
+    """A newer catalogue that nobody applied says something of the feature that is resolved anew alone."""
+    roll = roll_of(agreed("pro"), END_MS, NEWER, full=None, ids=0, applied=1)
+    assert roll is not None
+    assert (roll.ended, roll.claim.catalogue, roll.claim.valid_until_ms) == (("scans",), 1, FEBRUARY_MS)
+    assert roll.rules["scans"].limit == 41
+    assert {name: rule for name, rule in roll.rules.items() if name != "scans"} == {
+        name: rule for name, rule in LAW.plans["pro"].rules.items() if name != "scans"
+    }
+
+
+def test_what_ended_under_an_earlier_claim_is_told_once() -> None:
+    org = agreed()
+    roll = rolled(org, END_MS)
+    after = replace(org, claim=roll.claim, features=with_rules(org, roll.rules))
+    assert rolled(after, FEBRUARY_MS).ended == ()
+
+
+def test_a_period_and_an_agreement_that_end_together_do_so_in_one_roll() -> None:
+    roll = rolled(agreed(end_ms=FEBRUARY_MS), FEBRUARY_MS)
+    assert (roll.ended, roll.period.start_ms, roll.rules["scans"].limit) == (("scans",), FEBRUARY_MS, 10)
+
+
+def test_an_agreement_on_a_plan_that_is_gone_keeps_its_limits() -> None:
+    roll = rolled(replace(agreed(), plan="gone"), END_MS)
+    assert (roll.ended, roll.rules) == (("scans",), {})
 
 
 # ── always ───────────────────────────────────────────────────────────────────────────────────────────────

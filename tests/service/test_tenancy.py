@@ -112,6 +112,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/v1/audit"): Row(_asking("/v1/audit")),
     ("GET", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}")),
     ("PUT", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", plan="professional"), creates=True),
+    ("PATCH", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", price_minor=5)),
     ("GET", "/v1/orgs"): Row(_plain("/v1/orgs?limit=1"), names_org=False),
     ("POST", "/v1/keys"): Row(_at("/v1/keys", name="collector", scopes=["usage:write"]), status=201),
     ("GET", "/v1/keys"): Row(_at("/v1/keys?org_id={org_id}")),

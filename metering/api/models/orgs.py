@@ -1,14 +1,23 @@
 """Organisations and plans on the wire."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from metering.api.models.agreements import (
+    Amount,
+    OverrideSetting,
+    PerName,
+    TierView,
+    WindowSetting,
+    WindowView,
+)
 from metering.api.models.fields import (
     STRIPE_CUSTOMER_PATTERN,
     Answer,
     FeatureName,
     Limit,
+    Moment,
     OnLimitName,
     OrgId,
     PlanName,
@@ -20,16 +29,6 @@ from metering.api.models.fields import (
 )
 from metering.api.models.usage import OrgView
 from plans.catalogue_tables import WINDOWS_MAX
-
-PerName: TypeAlias = Literal["minute", "hour", "day", "week"]
-
-
-class WindowSetting(Request):
-    """A sub-window: at most `limit` units in each `per` (UTC), or in the last one where `rolling`."""
-
-    limit: Limit
-    per: PerName
-    rolling: bool = Field(default=False, description="The last so much time, instead of whole minutes, hours, ...")
 
 
 class RateSetting(Request):
@@ -60,6 +59,19 @@ class OrgSettings(Request):
     rate_limit: RateSetting | None = unset(
         None, "A rate limit instead of the plan's; null is none. Kept while the plan stays."
     )
+    overrides: dict[FeatureName, OverrideSetting | None] = unset(
+        {},
+        "What this organisation has otherwise than its plan, feature by feature, prices too. Each feature named is set"
+        " anew, null is as the plan has it; others stay. Not beside `limits`, `on_limit` and `windows`.",
+    )
+    price_minor: Amount | None = unset(
+        None, "What the plan costs this organisation a period; null: what it costs all. Kept while the plan stays."
+    )
+    overrides_expire_at: Moment | None = unset(
+        None,
+        "Until when all of that holds: overrides, `rate_limit`, `price_minor`. null: always. Left out: what has"
+        " an end keeps it.",
+    )
     reset: ResetName = unset("", "Kind of period, from the next one on.")
     timezone: Zone = unset("", "IANA name of the zone whose midnights part the periods.")
     stripe_customer_id: Annotated[str, Field(pattern=STRIPE_CUSTOMER_PATTERN)] = unset("", "The Stripe customer.")
@@ -84,14 +96,6 @@ class OrgPage(Answer):
 
     data: list[OrgView]
     next_cursor: str | None
-
-
-class WindowView(Answer):
-    """A sub-window."""
-
-    limit: int
-    per: PerName
-    rolling: bool
 
 
 class RateView(Answer):
@@ -131,15 +135,6 @@ class PlanOffer(PlanView):
     """A plan by itself."""
 
     currency: str
-
-
-class TierView(Answer):
-    """One step of a price: units up to `up_to` (null: all above) cost `price_minor` per `per`, `flat_minor` once."""
-
-    up_to: int | None
-    price_minor: int
-    per: int
-    flat_minor: int
 
 
 class FeatureKind(Answer):

@@ -174,6 +174,6 @@ class PreviewView(Answer):
     currency: str
     period: Span
     blocked: list[str] = Field(description="Features that would be turned away at once after the change.")
-    drops_own_limits: bool = Field(description="Whether the change would drop limits made for this organisation.")
+    drops_own_limits: bool = Field(description="Whether the change would drop limits or prices of its own.")
     features: dict[str, PreviewFeature]
     bill: PreviewBill

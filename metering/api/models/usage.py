@@ -4,6 +4,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
+from metering.api.models.agreements import AgreedView
 from metering.api.models.fields import (
     Answer,
     FeatureName,
@@ -109,3 +110,6 @@ class OrgView(Answer):
     reset: ResetName
     timezone: str
     credits: None = Field(description="Always null: credits are not built yet.")
+    agreed: AgreedView | None = Field(
+        description="What is otherwise than in the plan; null for callers without a billing scope."
+    )

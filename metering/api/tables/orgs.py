@@ -29,6 +29,11 @@ _PLAN: Final = {
     "currency": "usd",
 }
 
+_AGREEMENT: Final = {
+    "overrides": {"scans": {"limit": 5000, "overage_price_minor": 15, "expires_at": "2200-01-01T00:00:00Z"}},
+    "price_minor": 79_900,
+}
+
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", "/billing/update", "Change plan and limits", BILLING_WRITE, "billing", billing.update_billing,
@@ -51,6 +56,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         billing.put_org, {200: OrgView, 201: OrgView},
         request=OrgSettings, problems=(PlanUnknown, OrgNotFound, *READS), example=_SETTINGS, shows=ORG,
         about="As POST /billing/update for the organisation in the path, which is created if there is none.", etag=True,
+    ),
+    Route(
+        "PATCH", "/v1/orgs/{org_id}", "Change an organisation", BILLING_WRITE, "organisations",
+        billing.patch_org, {200: OrgView},
+        request=OrgSettings, problems=(PlanUnknown, OrgNotFound, *READS), example=_AGREEMENT, shows=ORG, etag=True,
+        about="As PUT, of an organisation that is there. Limits, prices and their end may be its own.",
     ),
     Route(
         "GET", "/v1/plans", "The catalogue of plans and features", SIGNED_IN, "billing", plans.list_plans,

@@ -35,4 +35,5 @@ ORG: Final = {
     "reset": "calendar",
     "timezone": "UTC",
     "credits": None,
+    "agreed": {"price_minor": None, "price_expires_at": None, "rate_limit_expires_at": None, "overrides": {}},
 }

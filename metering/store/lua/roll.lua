@@ -5,7 +5,8 @@
 --        unbilled, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim, period start ms, period end ms,
 --        two counts: the record's fields and values, months of ids that nobody looks up any more; '1' when the period
---        may close before its end; then what was counted, then record fields to drop
+--        may close before its end; what was agreed and is over, as JSON, or ''; then what was counted, then record
+--        fields to drop
 -- RETURNS {1, claim} rolled; {0, claim} the claim is another one ('' no organisation), or something was counted after the
 --        instant at which the period was to close early; {-1, now} a clock or period that does not fit: nothing written
 --@ clock
@@ -13,7 +14,7 @@
 local match, sub = string.match, string.sub
 local record, archive, trail, due, dirty, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local claim, start_ms, end_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local n, spent_count, early = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1'
+local n, spent_count, early, ended = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10]
 local unbilled = KEYS[10]
 local AHEAD_MAX_MS, HOUR_MS = 300000, 3600000
 -- What a closed period takes with it.
@@ -81,6 +82,10 @@ if #closed > 0 then
   call('XADD', trail, '*', 'type', 'period_closed', 'plan', old.plan, 'period', old.ps, 'until', until_ms, 'at', now)
   call('HINCRBY', totals, 'e:period_closed', 1)
 end
+if ended ~= '' then
+  call('XADD', trail, '*', 'type', 'overrides_ended', 'plan', old.plan, 'overrides', ended, 'at', now)
+  call('HINCRBY', totals, 'e:overrides_ended', 1)
+end
 if #drop > 0 then call('HDEL', record, unpack(drop)) end
 -- Where late events of the period that just closed may still go.
 if archives then call('HSET', record, 'pb', old.ps, 'pz', until_ms) end
@@ -89,9 +94,9 @@ for i = 1, #unsealed do
   call('ZREM', unbilled, org .. '|' .. unsealed[i])
   call('ZADD', dirty, 'NX', now, org .. '|' .. unsealed[i] .. '|' .. old.ps)
 end
-for i = 10 + n, 9 + n + spent_count do call('ZADD', KEYS[7], now, ARGV[i]) end
-local drops = 10 + n + spent_count
+for i = 11 + n, 10 + n + spent_count do call('ZADD', KEYS[7], now, ARGV[i]) end
+local drops = 11 + n + spent_count
 if #ARGV >= drops then call('HDEL', record, unpack(ARGV, drops)) end
-call('HSET', record, 'k', claim, 'ps', ARGV[5], 'pe', ARGV[6], unpack(ARGV, 10, 9 + n))
+call('HSET', record, 'k', claim, 'ps', ARGV[5], 'pe', ARGV[6], unpack(ARGV, 11, 10 + n))
 call('ZADD', due, valid_until, org)
 return {1, claim}
