@@ -17,7 +17,8 @@
     ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, BelowZero, IdempotencyKeyReused
     ├── 429 RateLimited
     ├── 431 HeadersTooLarge
-    └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt, KeysUnavailable
+    └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt, KeysUnavailable,
+            StripeFailed, StripeUnavailable, UsageSettling
 
 The body is RFC 9457 `application/problem+json`. `code` is stable; `cure` says how to put it right; `errors` lists
 each fault with the JSON pointer of its place (empty where there is but one fault, told by `detail`).
@@ -318,6 +319,12 @@ class StripeUnavailable(Problem):
     status, code, title = 503, "stripe-unavailable", "Stripe did not answer in time"
     cure = "Retry with the same Idempotency-Key: what has begun is not begun again."
     retry_after_s = 5
+
+
+class UsageSettling(Problem):
+    status, code, title = 503, "usage-settling", "Usage is still on its way to Stripe"
+    cure = "Retry with the same Idempotency-Key, or let the subscription end with its period: that bills all of it."
+    retry_after_s = 10
 
 
 class StorageUnavailable(Problem):

@@ -1,8 +1,8 @@
-"""An organisation's subscription: GET /v1/billing/subscription."""
+"""An organisation's subscription: /v1/billing/subscription, and what customers do about it."""
 
 from typing import Any
 
-from metering.api.models.subscription import SubscriptionQuery
+from metering.api.models.subscription import CancelRequest, ResumeRequest, SubscriptionQuery
 from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import found, span
 from metering.moments import rfc3339
@@ -12,6 +12,21 @@ from metering.store.org import Org
 async def get_subscription(call: Call) -> Reply:
     """The subscription of one organisation, as Stripe told of it last."""
     return json_reply(subscription_view(await found(call, call.asked(SubscriptionQuery).org_id)))
+
+
+async def cancel_subscription(call: Call) -> Reply:
+    """Let the subscription end, now or with its period."""
+    body, subscriber = call.sent(CancelRequest), call.services.at_stripe().subscriber
+    end = subscriber.cancel_with_period if body.at_period_end else subscriber.cancel_now
+    org = await end(await found(call, body.org_id), name=call.name(), by=call.caller.subject)
+    return json_reply(subscription_view(org))
+
+
+async def resume_subscription(call: Call) -> Reply:
+    """Let a subscription go on that was to end with its period."""
+    org = await found(call, call.sent(ResumeRequest).org_id)
+    subscriber = call.services.at_stripe().subscriber
+    return json_reply(subscription_view(await subscriber.resume(org, name=call.name(), by=call.caller.subject)))
 
 
 def subscription_view(org: Org) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from metering.billing.following import is_over
 from metering.billing.gateway import Params, StripeObject
 from metering.billing.prices import Interval, overage_key, plan_key, price_id_of
 from metering.billing.subscriptions import ORG_TAG
@@ -22,9 +23,6 @@ from plans.catalogue import Catalogue
 
 DATASET_TAG: Final = "metering_dataset"
 """Metadata of a customer: the data set that the organisation is of."""
-
-ENDED: Final = frozenset({"canceled", "incomplete_expired"})
-"""Subscriptions that end where another one may begin."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,8 +73,7 @@ class Checkout:
 
     async def begin(self, org: Org, order: Order) -> Session:
         """Begin a checkout. Raises AlreadySubscribed, PlanNotSold, CustomerUnknown, StripeFailed, StripeUnavailable."""
-        held = org.profile.subscription
-        if held is not None and held.status not in ENDED:
+        if not is_over(org):
             raise AlreadySubscribed(plan=org.plan)
         async with waiting("checkout"):
             made = await self._made(org, order)

@@ -7,7 +7,7 @@ own sum once it may not. What nobody can decide is set aside as dead and told, n
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -93,6 +93,19 @@ class Exporter:
             await self._seal(member)
         self.woken.set()
 
+    async def push(self, org_id: str, waiting: Iterable[Window]) -> bool:
+        """Seal what an organisation has and send it, with its windows that are `waiting`, whenever their turn is.
+
+        Whether Stripe has all of that now; what nobody pays for, and what is dead, is not for it.
+        """
+        sealed = [await self._seal(member) for member in await self._outbox.dirty_of(org_id)]
+        fresh = [await self._outbox.window_of(org_id, name) for name in sealed if name]
+        windows = sorted([*waiting, *(window for window in fresh if window)], key=_place)
+        for window in windows:
+            await self._look_at(window)
+        after = [await self._outbox.window_of(org_id, window.id) for window in windows]
+        return None not in sealed and not any(window and window.state in OPEN for window in after)
+
     async def linked(self, org_id: str) -> None:
         """Somebody pays for an organisation now: what was put by goes out."""
         org = await self._parts.orgs.get(org_id)
@@ -130,20 +143,23 @@ class Exporter:
                 seen.add(member)
                 await self._seal(member)
 
-    async def _seal(self, member: str) -> None:
+    async def _seal(self, member: str) -> str | None:
+        """The window that was cut, '' where there was none to cut or nobody pays for it; None: it failed."""
         org_id, feature, *_ = member.split("|")
         try:
             customer, stored = await self._outbox.customer(org_id)
             if customer and self._meters.get(feature) and await self._is_paid(member, customer):
-                await self._outbox.seal(member)
-            else:
-                await self._outbox.park(member, stored)
+                return await self._outbox.seal(member) or ""
+            await self._outbox.park(member, stored)
         except OUTAGES:
             raise
         except GatewayError as error:
             log.warning("overage not sealed", org=org_id, feature=feature, code=error.code)
+            return None
         except Problem as problem:
             log.warning("overage not sealed", org=org_id, feature=feature, code=problem.code)
+            return None
+        return ""
 
     async def _is_paid(self, member: str, customer: str) -> bool:
         """Whether an invoice will show a counter's overage. Raises GatewayError where Stripe is asked in vain."""

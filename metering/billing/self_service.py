@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from metering.billing.checkout import Checkout
 from metering.billing.portal import Portal
+from metering.billing.subscriber import Subscriber
 
 
 @dataclass(frozen=True, slots=True)
 class SelfService:
-    """Buy a plan; see to card and invoices."""
+    """Buy a plan; see to card and invoices; let the subscription end, and take that back."""
 
     checkout: Checkout
     portal: Portal
+    subscriber: Subscriber

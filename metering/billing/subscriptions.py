@@ -13,7 +13,7 @@ import structlog
 from metering.billing.gateway import StripeObject
 from metering.billing.prices import Prices
 from metering.clock import MS_PER_S
-from metering.store.effects import Decide, Decision
+from metering.store.effects import Decide, Decision, Entry
 from metering.store.org import GRANTING, Org, Profile, Subscription
 from plans.billing_periods import Alignment, aligned, ended, last_counted_ms, monthly
 from plans.dunning import Standing, grace_end_ms, standing
@@ -99,14 +99,14 @@ def _moved(org: Org, current: Subscription, now_ms: int) -> Alignment:
     return ended(org.period, current.ended_ms, now_ms, _last_ms(org))
 
 
-def taking(reading: Reading, prices: Prices, policy: Policy) -> Decide:
-    """Takes a reading over, without a word in the trail; nothing where it says nothing new."""
+def taking(reading: Reading, prices: Prices, policy: Policy, *entries: Entry) -> Decide:
+    """Takes a reading over with these words in the trail; nothing where there are none and it says nothing new."""
 
     def decide(org: Org, now_ms: int) -> Decision | None:
         profile, moved = synced(org, reading, prices, now_ms)
-        if (profile, moved) == (org.profile, Alignment(None, org.period)):
+        if not entries and (profile, moved) == (org.profile, Alignment(None, org.period)):
             return None
-        return Decision(plan_after(org, profile, policy), profile, moved, ())
+        return Decision(plan_after(org, profile, policy), profile, moved, entries)
 
     return decide
 

@@ -17,9 +17,11 @@ from metering.billing.coverage import Cover, Coverage
 from metering.billing.desk import Desk
 from metering.billing.errors import GatewayError
 from metering.billing.exporter import Exporter, Parts
+from metering.billing.following import Following
 from metering.billing.gateway import Gateway
 from metering.billing.inbox import TURN_S, InboxWorker
 from metering.billing.intake import Intake
+from metering.billing.last_usage import LastUsage
 from metering.billing.late import Late
 from metering.billing.payers import Payers
 from metering.billing.portal import Portal
@@ -31,6 +33,7 @@ from metering.billing.repair import Repairer
 from metering.billing.self_service import SelfService
 from metering.billing.sending import Sender, Till
 from metering.billing.shadow import SHADOW_S, Shadow, Shadows, ShadowSums
+from metering.billing.subscriber import Subscriber
 from metering.billing.subscriptions import Policy
 from metering.clock import Clock
 from metering.settings import Settings
@@ -142,7 +145,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     return Billing(
         intake,
         desk,
-        self_service_of(ground, gateway),
+        self_service_of(ground, gateway, word, last_usage_of(ground, exporter, reconciler)),
         reconciler,
         repairer_of(ground, gateway, desk, customers),
         jobs,
@@ -150,10 +153,17 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     )
 
 
-def self_service_of(ground: Ground, gateway: Gateway) -> SelfService:
+def self_service_of(ground: Ground, gateway: Gateway, word: "_Word", last_usage: LastUsage) -> SelfService:
     """What customers do by themselves."""
+    following = Following(word.payers, word.effects, word.prices, word.policy)
     checkout = Checkout(gateway, ground.catalogue, variables_of(ground.settings), ground.dataset_id)
-    return SelfService(checkout, Portal(gateway))
+    return SelfService(checkout, Portal(gateway), Subscriber(gateway, following, last_usage))
+
+
+def last_usage_of(ground: Ground, exporter: Exporter, reconciler: Reconciler) -> LastUsage:
+    """What is told of usage before a subscription ends."""
+    lists = WindowLists(ground.client, ground.keys)
+    return LastUsage(exporter, lists, reconciler, ground.drained, ground.time.now_ms)
 
 
 def shadow_jobs(stack: AsyncExitStack, ground: Ground, customers: Customers) -> tuple[Job, ...]:

@@ -237,6 +237,22 @@ async def test_s9_a_portal_session_is_one_customers_and_follows_the_configuratio
     assert (caught.value.code, caught.value.param) == ("resource_missing", "customer")
 
 
+async def test_s10_a_subscription_is_told_to_end_with_its_period_and_told_to_go_on(stripe: Party) -> None:
+    sold = await stripe.subscribed(await stripe.payer(), await stripe.price(unit_amount=100))
+    change, end_s = stripe.gateway.update_subscription, sold["items"]["data"][0]["current_period_end"]
+    told = []
+    for ends in (True, True, False, False):
+        after = await change(sold["id"], {"cancel_at_period_end": ends}, key=stripe.new())
+        told.append((after["status"], after["cancel_at_period_end"], after["cancel_at"]))
+    assert told == [("active", True, end_s)] * 2 + [("active", False, None)] * 2
+    await stripe.gateway.cancel_subscription(sold["id"], invoice_now=True, key=stripe.new())
+    for ends in (True, False):
+        with pytest.raises(Refused):
+            await change(sold["id"], {"cancel_at_period_end": ends}, key=stripe.new())
+    with pytest.raises(Refused):
+        await stripe.gateway.cancel_subscription(sold["id"], invoice_now=True, key=stripe.new())
+
+
 # What only the sandbox shows: faults on demand, time that passes, reports that come when they are due
 
 NOW_S = utc(2026, 3, 17, 10, 30)

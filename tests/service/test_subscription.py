@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
-from metering.auth import ADMIN, USAGE_READ
-from metering.store.fields import FieldCodec
-from metering.store.keys import Keys
-from metering.store.org import Profile, Subscription, profile_fields
-from plans.periods import Period, Reset
+from metering.auth import BILLING_READ, USAGE_READ
 from tests.service.running import Running, problem, token
+from tests.service.subscribing import END_MS, customer_of, subscribed
 from tests.support.stripe_till import Till, till
 
 PATHS = ("/v1/billing/subscription", "/api/billing/subscription", "/subscription/status")
-
-START_MS, END_MS = 1_795_600_000_000, 1_798_192_000_000
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +24,6 @@ def stripe() -> Iterator[Till]:
 def service(stripe: Till) -> Iterator[Running]:
     with Running(stripe_secret_key="sk_test_1", stripe_api_base=stripe.url) as running:
         yield running
-
-
-def subscribed(service: Running, org: str, **told: Any) -> None:
-    """Let an organisation have a subscription, as Stripe's events would have told of it."""
-    paid = {"org_id": org, "stripe_customer_id": f"cus_{org[4:]}"}
-    assert service.call("POST", "/billing/update", token(None, ADMIN), json=paid).status_code == 200
-    known: dict[str, Any] = {"status": "active", "plan": "professional", "period": Period(START_MS, END_MS)} | told
-    sold = Subscription(id="sub_1", since_ms=START_MS, anchor_ms=START_MS, metered=frozenset({"scans"}), **known)
-    profile = Profile(Reset.CALENDAR, "UTC", 0, b"k" * 32, 0, 0, subscription=sold)
-    field = profile_fields(org, profile, FieldCodec())["subscription"]
-    service.store.hset(Keys(64).profile(org), "subscription", field)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -59,10 +44,11 @@ def test_what_stripe_told_of_a_subscription_is_shown_without_asking_again(
     subscribed(service, org, status="trialing", stops_ms=END_MS, trial_end_ms=END_MS, cancel_at_period_end=True)
     stripe.sent.clear()
     told = service.call("GET", path, token(org)).json()
-    assert (told["status"], told["subscription_id"], told["plan_subscribed"]) == ("trialing", "sub_1", "professional")
+    assert (told["status"], told["plan_subscribed"]) == ("trialing", "professional")
+    assert told["subscription_id"] == customer_of(org).replace("cus_", "sub_")
     assert (told["cancel_at_period_end"], told["ends_at"]) == (True, "2026-12-25T09:46:40Z")
     assert (told["trial_ends_at"], told["started_at"]) == ("2026-12-25T09:46:40Z", "2026-11-25T09:46:40Z")
-    assert (told["metered"], told["stripe_customer_id"]) == (["scans"], f"cus_{org[4:]}")
+    assert (told["metered"], told["stripe_customer_id"]) == (["scans"], customer_of(org))
     assert stripe.sent == []
 
 
@@ -79,3 +65,78 @@ def test_one_that_ended_says_when(service: Running, org: str) -> None:
 def test_it_takes_the_scope_to_read_billing(service: Running, org: str) -> None:
     service.track(org_id=org, feature="scans")
     problem(service.call("GET", PATHS[0], token(org, USAGE_READ)), 403, "forbidden")
+
+
+# ── what customers do ────────────────────────────────────────────────────────────────────────────────────
+
+CANCEL, RESUME = "/v1/billing/subscription/cancel", "/v1/billing/subscription/resume"
+
+
+def act(service: Running, org: str, path: str, **more: Any) -> httpx2.Response:
+    """A POST by a token of the organisation."""
+    return service.call("POST", path, token(org), **more)
+
+
+def changes(stripe: Till, org: str) -> list[tuple[str, dict[str, Any]]]:
+    """What Stripe was asked to change of an organisation's subscription."""
+    path = f"/v1/subscriptions/{customer_of(org).replace('cus_', 'sub_')}"
+    return [(method, params) for method, where, params, _ in stripe.sent if where == path and method != "GET"]
+
+
+@pytest.mark.parametrize("path", [CANCEL, "/subscription/cancel"])
+@pytest.mark.parametrize("body", [None, {}, {"at_period_end": True}])
+def test_it_ends_with_its_period_and_goes_on_again(
+    service: Running, stripe: Till, org: str, path: str, body: dict[str, Any] | None
+) -> None:
+    subscribed(service, org)
+    told = act(service, org, path, **({} if body is None else {"json": body})).json()
+    assert (told["plan"], told["status"], told["cancel_at_period_end"]) == ("professional", "active", True)
+    assert told["ends_at"] == told["period"]["end"]
+    assert service.call("GET", PATHS[0], token(org)).json() == told
+    back = act(service, org, RESUME).json()
+    assert (back["cancel_at_period_end"], back["ends_at"]) == (False, None)
+    ends = [params for _, params in changes(stripe, org)]
+    assert ends == [{"cancel_at_period_end": "true"}, {"cancel_at_period_end": "false"}]
+
+
+def test_it_ends_now_with_an_invoice_of_what_was_used(service: Running, stripe: Till, org: str) -> None:
+    subscribed(service, org)
+    told = act(service, org, CANCEL, json={"at_period_end": False}).json()
+    assert (told["plan"], told["status"], told["cancel_at_period_end"]) == ("free", "canceled", False)
+    assert changes(stripe, org) == [("DELETE", {"invoice_now": "true"})]
+    problem(act(service, org, RESUME), 409, "not-subscribed")
+    problem(act(service, org, CANCEL), 409, "not-subscribed")
+
+
+def test_a_repeat_under_the_same_key_changes_nothing_again(service: Running, stripe: Till, org: str) -> None:
+    subscribed(service, org)
+    first, second = (act(service, org, CANCEL, headers={"Idempotency-Key": f"end-{org}"}) for _ in range(2))
+    assert (first.content, second.headers["idempotency-replayed"]) == (second.content, "true")
+    assert len(changes(stripe, org)) == 1
+
+
+def test_who_asked_is_in_the_trail(service: Running, org: str) -> None:
+    subscribed(service, org)
+    for path, body in ((CANCEL, {}), (RESUME, {}), (CANCEL, {"at_period_end": False})):
+        act(service, org, path, json=body)
+    entries = service.call("GET", "/v1/audit", token(org)).json()["data"]
+    told = [(entry["type"], entry["actor"]) for entry in entries if entry["type"].startswith("subscription_")]
+    assert told == [(f"subscription_{word}", "tester") for word in ("cancelled", "resumed", "cancelled")]
+
+
+@pytest.mark.parametrize("path", [CANCEL, RESUME])
+def test_what_cannot_be_changed_is_told(service: Running, stripe: Till, org: str, path: str) -> None:
+    problem(act(service, org, path), 404, "org-not-found")
+    service.track(org_id=org, feature="scans")
+    problem(act(service, org, path), 409, "not-subscribed")
+    subscribed(service, org)
+    problem(service.call("POST", path, token(org, BILLING_READ)), 403, "forbidden")
+    problem(act(service, org, path, json={"at_end": True}), 422, "validation")
+    for status, code, answered in (
+        (400, "stripe-error", 502),
+        (401, "stripe-error", 502),
+        (500, "stripe-unavailable", 503),
+    ):
+        stripe.refuse = (status, {"error": {"type": "invalid_request_error", "message": "no"}})
+        problem(act(service, org, path), answered, code)
+        stripe.refuse = None

@@ -12,6 +12,7 @@ from metering.api.route import OPEN, SIGNED_IN, Route
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import OWN, Running, problem, token
+from tests.service.subscribing import subscribed
 from tests.support.stripe_mail import SECRET, body_of, header, snapshot
 from tests.support.stripe_till import till
 
@@ -26,6 +27,9 @@ def service() -> Iterator[Running]:
 
 HELD, LEASED = "held", "leased"
 """A reservation and a lease that every organisation of these tests has."""
+
+HAS_ONE: Final = 409
+"""The answer to who wants to subscribe: every organisation of these tests has a subscription."""
 
 Sent = tuple[str, dict[str, Any] | None]
 
@@ -88,10 +92,9 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/v1/usage/query"): Row(_at("/v1/usage/query", window="hour")),
     ("GET", "/v1/billing/projection"): Row(_asking("/v1/billing/projection")),
     ("POST", "/v1/plans/{plan}/preview"): Row(_at("/v1/plans/professional/preview", quantities={})),
-    ("POST", "/v1/billing/checkout"): Row(_at("/v1/billing/checkout", plan="professional"), status=201, creates=True),
     **{
-        ("POST", path): Row(_at(path, plan="professional"), status=201, creates=True)
-        for path in ("/api/checkout/create", "/api/billing/checkout", "/subscription/create")
+        ("POST", path): Row(_at(path, plan="professional"), status=HAS_ONE, creates=True)
+        for path in ("/v1/billing/checkout", "/api/checkout/create", "/api/billing/checkout", "/subscription/create")
     },
     **{
         ("POST", path): Row(_at(path, return_url="http://localhost:3000/"))
@@ -101,6 +104,11 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         ("GET", path): Row(_asking(path))
         for path in ("/v1/billing/subscription", "/api/billing/subscription", "/subscription/status")
     },
+    **{
+        ("POST", path): Row(_at(path, at_period_end=True))
+        for path in ("/v1/billing/subscription/cancel", "/subscription/cancel")
+    },
+    ("POST", "/v1/billing/subscription/resume"): Row(lambda org: ("/v1/billing/subscription/resume", {"org_id": org})),
     ("GET", "/subscription/portal"): Row(_asking("/subscription/portal")),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),
@@ -189,8 +197,7 @@ def made(service: Running) -> str:
     for path, hold in (("/v1/reservations", HELD), ("/v1/leases", LEASED)):
         asked = {"id": hold, "org_id": name, "feature": "scans", "quantity": 1, "ttl_s": 60}
         assert service.call("POST", path, token(None, ADMIN), json=asked).status_code == 201
-    paid = {"org_id": name, "stripe_customer_id": f"cus_{name[4:]}"}
-    assert service.call("POST", "/billing/update", token(None, ADMIN), json=paid).status_code == 200
+    subscribed(service, name)
     return name
 
 

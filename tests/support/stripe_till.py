@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.support.stripe_objects import rows, whole
 from tests.support.stripe_schema import check_request, check_response, decoded
+from tests.support.stripe_sold import Sold
 
 METER_EVENTS = "/v1/billing/meter_events"
 
@@ -22,8 +23,7 @@ class Till(ThreadingHTTPServer):
     """`sent` holds what came in: method, path, parameters, Idempotency-Key. `refuse` answers everything instead;
     keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price; `configurations` are
     those of the portal; `usage` is what the meter of scans has of everybody. `metered` are the units of each identifier
-    of a meter event; when they are counted, and before the answer, `on_metered` is called. Everybody has a subscription
-    to overage of scans."""
+    of a meter event; when they are counted, and before the answer, `on_metered` is called. `sold` are subscriptions."""
 
     daemon_threads = True
 
@@ -34,6 +34,7 @@ class Till(ThreadingHTTPServer):
         self.lacks: set[str] = set()
         self.configurations: list[dict[str, Any]] = [{"id": "bpc_own"}]
         self.broken: set[str] = set()
+        self.sold = Sold()
         self.usage = 0
         self.metered: dict[str, int] = {}
         self.on_metered: Callable[[], object] = lambda: None
@@ -48,8 +49,13 @@ class Till(ThreadingHTTPServer):
         """The parameters of what was sent to a path."""
         return [params for method, where, params, _ in self.sent if (method, where) == ("POST", path)]
 
-    def said(self, path: str, params: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:
+    def said(self, method: str, path: str, params: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:
         """Status and answer."""
+        base, _, name = path.rpartition("/")
+        if base == "/v1/subscriptions":
+            if method == "GET":
+                return 200, self.sold.named(name)
+            return 200, self.sold.ended(name) if method == "DELETE" else self.sold.changed(name, params)
         if path != METER_EVENTS:
             return 200, self.answer(path, params, key)
         name = params.get("identifier", f"minted-{len(self.sent)}")
@@ -66,10 +72,7 @@ class Till(ThreadingHTTPServer):
             names = [name for name in params["lookup_keys"] if name not in self.lacks]
             return rows(*(whole("price", id=f"price_{name}", lookup_key=name) for name in names), url=path)
         if path == "/v1/subscriptions":
-            price = whole("price", id="price_1", lookup_key="metering_scans_overage")
-            item = whole("subscription_item", id="si_1", price=price, subscription="sub_1")
-            sold = {"customer": params["customer"], "status": "active", "items": rows(item)}
-            return rows(whole("subscription", id="sub_1", **sold), url=path)
+            return rows(self.sold.of(params["customer"]), url=path)
         if path.endswith("/event_summaries"):
             return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
         if path == "/v1/billing/meters":
@@ -102,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_DELETE(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         path, _, query = self.path.partition("?")
@@ -109,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         params, key = decoded(body or query), self.headers.get("Idempotency-Key", "")
         self.server.sent.append((self.command, path, params, key))
         stored = (500, _STORED) if key in self.server.broken else None
-        status, answer = stored or self.server.refuse or self.server.said(path, params, key)
+        status, answer = stored or self.server.refuse or self.server.said(self.command, path, params, key)
         check_response(self.command, path, status, answer)
         raw = json.dumps(answer).encode()
         with suppress(ConnectionError):  # whoever asked may be dead

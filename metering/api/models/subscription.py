@@ -16,6 +16,20 @@ class SubscriptionQuery(Request):
     org_id: OrgId | None = unset(None, "The token's organisation when left out.")
 
 
+class ResumeRequest(Request):
+    """Whose subscription is to go on."""
+
+    org_id: OrgId | None = unset(None, "The token's organisation when left out.")
+
+
+class CancelRequest(ResumeRequest):
+    """Whose subscription is to end, and when."""
+
+    at_period_end: bool = Field(
+        True, description="false: now, with a last invoice of what was used. What is paid in advance is not given back."
+    )
+
+
 class SubscriptionView(Answer):
     """The plan that is in force, and the subscription that pays for it as Stripe told of it last."""
 

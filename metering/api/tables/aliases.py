@@ -21,5 +21,6 @@ ALIASES: Final[tuple[Alias, ...]] = (
     Alias("POST", "/subscription/create", "POST /v1/billing/checkout"),
     Alias("GET", "/api/billing/subscription", "GET /v1/billing/subscription"),
     Alias("GET", "/subscription/status", "GET /v1/billing/subscription"),
+    Alias("POST", "/subscription/cancel", "POST /v1/billing/subscription/cancel"),
     OLDER_PACKAGES,
 )

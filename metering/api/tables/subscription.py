@@ -2,12 +2,20 @@
 
 from typing import Any, Final
 
-from metering.api.models.subscription import SubscriptionQuery, SubscriptionView
+from metering.api.models.subscription import CancelRequest, ResumeRequest, SubscriptionQuery, SubscriptionView
 from metering.api.route import Route
-from metering.api.subscription import get_subscription
+from metering.api.subscription import cancel_subscription, get_subscription, resume_subscription
 from metering.api.tables.shared import READS
-from metering.auth import BILLING_READ
-from metering.errors import Invalid, OrgNotFound
+from metering.auth import BILLING_READ, BILLING_WRITE
+from metering.errors import (
+    Invalid,
+    NotSubscribed,
+    OrgNotFound,
+    StripeFailed,
+    StripeNotConfigured,
+    StripeUnavailable,
+    UsageSettling,
+)
 
 _SUBSCRIPTION: Final[dict[str, Any]] = {
     "org_id": "org-123",
@@ -26,11 +34,28 @@ _SUBSCRIPTION: Final[dict[str, Any]] = {
     "metered": ["api_requests", "scans", "wallet_checks"],
 }
 
+_AT_STRIPE: Final = (OrgNotFound, NotSubscribed, StripeNotConfigured, StripeFailed, StripeUnavailable, *READS)
+
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "GET", "/v1/billing/subscription", "The subscription of an organisation", BILLING_READ, "billing",
         get_subscription, {200: SubscriptionView},
         query=SubscriptionQuery, problems=(Invalid, OrgNotFound, *READS), shows=_SUBSCRIPTION,
         about="As Stripe told of it last. An organisation without one has its plan, and `status` null.",
+    ),
+    Route(
+        "POST", "/v1/billing/subscription/cancel", "End the subscription", BILLING_WRITE, "billing",
+        cancel_subscription, {200: SubscriptionView},
+        request=CancelRequest, optional=True, problems=(*_AT_STRIPE, UsageSettling),
+        example={"org_id": "org-123", "at_period_end": True},
+        shows=_SUBSCRIPTION | {"cancel_at_period_end": True, "ends_at": "2024-02-17T10:20:00Z"},
+        about="With its period, unless told otherwise. Now: what was used so far is brought to Stripe first and billed "
+        "on a last invoice, and the organisation falls back to the default plan at once.",
+    ),
+    Route(
+        "POST", "/v1/billing/subscription/resume", "Let the subscription go on", BILLING_WRITE, "billing",
+        resume_subscription, {200: SubscriptionView},
+        request=ResumeRequest, optional=True, problems=_AT_STRIPE, example={"org_id": "org-123"}, shows=_SUBSCRIPTION,
+        about="Takes back that it ends with its period. What has ended is bought again.",
     ),
 )  # fmt: skip
