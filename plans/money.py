@@ -44,6 +44,14 @@ def share(amount_minor: int, units: int, per: int) -> int:
     return -rounded if exact < 0 else rounded
 
 
+def step_of(currency: str) -> int:
+    """What every amount that is charged is a multiple of, in minor units: 10 of currencies with three digits.
+
+    https://docs.stripe.com/currencies#three-decimal: the last digit is 0, whatever a price says.
+    """
+    return 10 if minor_digits(currency) == 3 else 1  # noqa: PLR2004
+
+
 _FINER: Final = 4
 """Digits that the price of one unit shows beyond the minor unit, at most."""
 
@@ -64,7 +72,8 @@ def unit_price(amount_minor: int, units: int, currency: str) -> str:
 class Line:
     """One line of a calculation: `units` at `price_minor` per `per` of them, and a fixed `flat_minor`.
 
-    `packages` is how many packages of `per` were begun, where the price is for whole ones only.
+    `packages` is how many packages of `per` were begun, where the price is for whole ones only. What it comes to is a
+    multiple of `step`, rounded once.
     """
 
     units: int
@@ -72,13 +81,14 @@ class Line:
     per: int = 1
     flat_minor: int = 0
     packages: int | None = None
+    step: int = 1
 
     @property
     def amount_minor(self) -> int:
         """What the line comes to."""
         if self.packages is not None:
-            return self.packages * self.price_minor + self.flat_minor
-        return share(self.price_minor, self.units, self.per) + self.flat_minor
+            return share(self.packages * self.price_minor + self.flat_minor, 1, self.step) * self.step
+        return share(self.price_minor * self.units + self.flat_minor * self.per, 1, self.per * self.step) * self.step
 
     def __str__(self) -> str:
         """The arithmetic: `250 / 100 -> 3 x 20 = 60`."""

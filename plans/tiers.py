@@ -6,7 +6,7 @@ The models are those that Stripe sells by (per unit, package, graduated, volume)
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from plans.money import Line
+from plans.money import Line, step_of
 
 
 class PriceModel(StrEnum):
@@ -49,34 +49,37 @@ class Charge:
         return sum(line.amount_minor for line in self.lines)
 
 
-def charge(pricing: Pricing, units: int) -> Charge:
-    """What `units` (0 or more) cost. Nothing costs nothing: no line, and no tier's flat amount. Raises ValueError."""
+def charge(pricing: Pricing, units: int, currency: str) -> Charge:
+    """What `units` (0 or more) cost in a currency. Raises ValueError.
+
+    Nothing costs nothing: no line, and no tier's flat amount.
+    """
     if units < 0:
         raise ValueError(f"{units} units have no price; give 0 or more")
-    return Charge(units, _lines(pricing, units) if units else ())
+    return Charge(units, _lines(pricing, units, step_of(currency)) if units else ())
 
 
-def _lines(pricing: Pricing, units: int) -> tuple[Line, ...]:
+def _lines(pricing: Pricing, units: int, step: int) -> tuple[Line, ...]:
     if pricing.model is PriceModel.GRADUATED:
-        return _graduated(pricing.tiers, units)
+        return _graduated(pricing.tiers, units, step)
     tier = next(tier for tier in pricing.tiers if tier.up_to is None or units <= tier.up_to)
-    line = _line(tier, units)
+    line = _line(tier, units, step)
     if pricing.model is PriceModel.PACKAGE:
         return (replace(line, packages=-(-units // tier.per)),)
     return (line,)
 
 
-def _graduated(tiers: tuple[Tier, ...], units: int) -> tuple[Line, ...]:
+def _graduated(tiers: tuple[Tier, ...], units: int, step: int) -> tuple[Line, ...]:
     lines = []
     below = 0
     for tier in tiers:
         inside = (units if tier.up_to is None else min(units, tier.up_to)) - below
         if inside <= 0:
             break
-        lines.append(_line(tier, inside))
+        lines.append(_line(tier, inside, step))
         below += inside
     return tuple(lines)
 
 
-def _line(tier: Tier, units: int) -> Line:
-    return Line(units, tier.price_minor, tier.per, tier.flat_minor)
+def _line(tier: Tier, units: int, step: int) -> Line:
+    return Line(units, tier.price_minor, tier.per, tier.flat_minor, step=step)

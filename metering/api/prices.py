@@ -38,7 +38,7 @@ def price_view(prices: PriceList, feature: str, overage: int) -> dict[str, Any] 
     pricing = prices.pricing(feature)
     if pricing is None:
         return None
-    found = charge(pricing, overage)
+    found = charge(pricing, overage, prices.catalogue.currency)
     return {
         "units": found.units,
         "amount_minor": number(found.amount_minor),
@@ -50,8 +50,9 @@ def price_view(prices: PriceList, feature: str, overage: int) -> dict[str, Any] 
 
 def bill_view(prices: PriceList, plan: Plan | None, overages: Iterable[tuple[str, int]]) -> dict[str, int | None]:
     """The price of a plan (None: the catalogue has dropped it) and of what is above its limits, by feature."""
+    currency = prices.catalogue.currency
     sold = [(pricing, units) for feature, units in overages if (pricing := prices.pricing(feature)) is not None]
-    overage = sum(charge(pricing, units).amount_minor for pricing, units in sold)
+    overage = sum(charge(pricing, units, currency).amount_minor for pricing, units in sold)
     base = prices.price_of(plan)
     total = None if base is None else base + overage
     return {

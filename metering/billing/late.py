@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from metering.billing.currencies import at_stripe
 from metering.store.org import Subscription
 from metering.store.window import Cut, Sink
 from plans.catalogue import Catalogue, Override, pricing_for
@@ -13,9 +14,6 @@ from plans.tiers import charge
 METER_AGE_MAX_MS: Final = 34 * 86_400_000
 """Stripe takes usage of the past 35 calendar days (https://docs.stripe.com/api/billing/meter-event/create): a day less,
 as attempts take time."""
-
-_HUNDREDTHS: Final = frozenset({"isk", "ugx"})
-"""Have no smaller unit, and Stripe counts hundredths of them all the same (https://docs.stripe.com/currencies)."""
 
 _NONE: Final[Mapping[str, Override]] = MappingProxyType({})
 
@@ -48,8 +46,9 @@ class Late:
         pricing = pricing_for(self.catalogue, own, cut.feature)
         if self.writes_off or pricing is None:
             return Way(Sink.NONE, why=reason if self.writes_off else f"{reason}, and it has no price")
-        amount = charge(pricing, cut.to_units).amount_minor - charge(pricing, cut.from_units).amount_minor
-        return Way(Sink.ITEM, amount * (100 if self.catalogue.currency in _HUNDREDTHS else 1))
+        currency = self.catalogue.currency
+        below, all_units = (charge(pricing, units, currency).amount_minor for units in (cut.from_units, cut.to_units))
+        return Way(Sink.ITEM, at_stripe(all_units - below, currency))
 
 
 def _reason(cut: Cut, now_ms: int, sold: Subscription | None, *, invoiced: bool) -> str:

@@ -4,9 +4,11 @@ https://docs.stripe.com/api/prices/create. Amounts are minor units; a part of on
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, Inexact, localcontext
 from typing import Any, Final
 
+from metering.billing.currencies import at_stripe
 from plans.tiers import PriceModel, Pricing, Tier
 
 DECIMALS_MAX: Final = 12
@@ -22,9 +24,10 @@ class NotExactError(ValueError):
     """A price for so many units has no finite share for one of them."""
 
 
-def terms_of(pricing: Pricing) -> Terms:
+def terms_of(pricing: Pricing, currency: str) -> Terms:
     """What a price of ours is at Stripe: the parameters that say what a quantity costs. Raises NotExactError."""
-    tier = pricing.tiers[0]
+    steps = [_at_stripe(tier, currency) for tier in pricing.tiers]
+    tier = steps[0]
     if pricing.model is PriceModel.FLAT:
         return {"billing_scheme": "per_unit", "unit_amount_decimal": share(tier)}
     if pricing.model is PriceModel.PACKAGE:
@@ -36,9 +39,15 @@ def terms_of(pricing: Pricing) -> Terms:
             "unit_amount_decimal": share(tier),
             **({"flat_amount_decimal": str(tier.flat_minor)} if tier.flat_minor else {}),
         }
-        for tier in pricing.tiers
+        for tier in steps
     ]
     return {"billing_scheme": "tiered", "tiers_mode": pricing.model.value, "tiers": tiers}
+
+
+def _at_stripe(tier: Tier, currency: str) -> Tier:
+    """The tier with its amounts as Stripe counts them."""
+    price_minor, flat_minor = (at_stripe(amount, currency) for amount in (tier.price_minor, tier.flat_minor))
+    return replace(tier, price_minor=price_minor, flat_minor=flat_minor)
 
 
 def share(tier: Tier) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from metering.billing.currencies import at_stripe
 from metering.billing.price_terms import NotExactError, terms_of
 from metering.billing.prices import FEATURE_TAG, PLAN_TAG, Interval, overage_key, plan_key, price_id_of
 from plans.catalogue import Catalogue, Feature, Plan
@@ -118,7 +119,7 @@ def _of_feature(feature: Feature, currency: str) -> Iterator[Wanted | Passed]:
         yield Passed(f"overage of {feature.name}", f"the catalogue gives it no {lacks}: it is not sold")
         return
     try:
-        terms = terms_of(feature.pricing)
+        terms = terms_of(feature.pricing, currency)
     except NotExactError as error:
         cure = 'Sell it by overage_model = "package", or choose a price that can be divided.'
         yield Passed(f"overage of {feature.name}", str(error), cure)
@@ -154,7 +155,8 @@ def _plan_price(plan: Plan, interval: Interval, catalogue: Catalogue, variables:
     if law.price_minor == 0:
         return Passed(name, "it costs nothing")
     recurring = {"interval": interval.value}
-    terms = {"currency": catalogue.currency, "unit_amount": law.price_minor, "recurring": recurring}
+    amount = at_stripe(law.price_minor, catalogue.currency)
+    terms = {"currency": catalogue.currency, "unit_amount": amount, "recurring": recurring}
     return _price((PLAN_TAG, plan.name, plan_key(plan.name, interval)), terms)
 
 

@@ -318,8 +318,8 @@ def _shown(terms: Mapping[str, Any]) -> dict[str, Any]:
 )
 def test_a_price_is_recognised_as_stripe_shows_it_and_every_other_one_differs(pricing: Pricing) -> None:
     recurring = {"interval": "month", "usage_type": "metered", "meter": "m"}
-    wanted = {"currency": "usd", "recurring": recurring, **terms_of(pricing)}
-    assert same_terms(wanted, _shown(terms_of(pricing)))
+    wanted = {"currency": "usd", "recurring": recurring, **terms_of(pricing, "usd")}
+    assert same_terms(wanted, _shown(terms_of(pricing, "usd")))
     others = [
         Pricing(PriceModel.FLAT, (Tier(None, 21, 100),)),
         Pricing(PriceModel.PACKAGE, (Tier(None, 20, 101),)),
@@ -327,6 +327,6 @@ def test_a_price_is_recognised_as_stripe_shows_it_and_every_other_one_differs(pr
         Pricing(PriceModel.GRADUATED, (Tier(100, 5, 1, 8), Tier(None, 1, 4))),
         Pricing(PriceModel.VOLUME, (Tier(100, 5, 1, 7), Tier(None, 1, 4))),
     ]
-    assert not any(same_terms(wanted, _shown(terms_of(other))) for other in others)
-    assert not same_terms({**wanted, "currency": "eur"}, _shown(terms_of(pricing)))
-    assert not same_terms({**wanted, "recurring": {**recurring, "meter": "n"}}, _shown(terms_of(pricing)))
+    assert not any(same_terms(wanted, _shown(terms_of(other, "usd"))) for other in others)
+    assert not same_terms({**wanted, "currency": "eur"}, _shown(terms_of(pricing, "usd")))
+    assert not same_terms({**wanted, "recurring": {**recurring, "meter": "n"}}, _shown(terms_of(pricing, "usd")))

@@ -16,7 +16,7 @@ STEPS = (Tier(100, 10), Tier(1000, 5, flat_minor=200), Tier(None, 1, per=10))
 
 
 def costs(model: PriceModel, units: int, *tiers: Tier) -> tuple[int, list[str]]:
-    found = charge(Pricing(model, tiers), units)
+    found = charge(Pricing(model, tiers), units, "usd")
     return found.amount_minor, [str(line) for line in found.lines]
 
 
@@ -47,12 +47,12 @@ def test_a_quantity_costs_what_its_model_says(
 
 @pytest.mark.parametrize("model", PriceModel)
 def test_nothing_costs_nothing(model: PriceModel) -> None:
-    assert charge(Pricing(model, (Tier(None, 5, flat_minor=100),)), 0) == Charge(0, ())
+    assert charge(Pricing(model, (Tier(None, 5, flat_minor=100),)), 0, "usd") == Charge(0, ())
 
 
 def test_there_is_no_price_of_less_than_nothing() -> None:
     with pytest.raises(ValueError, match="give 0 or more"):
-        charge(Pricing(FLAT, (Tier(None, 5),)), -1)
+        charge(Pricing(FLAT, (Tier(None, 5),)), -1, "usd")
 
 
 @st.composite
@@ -69,7 +69,7 @@ def tier_of(unit: int, tiers: tuple[Tier, ...]) -> Tier:
 
 @given(tiered(), st.integers(1, 200))
 def test_graduated_is_the_sum_unit_by_unit_but_for_one_rounding_a_line(tiers: tuple[Tier, ...], units: int) -> None:
-    found = charge(Pricing(GRADUATED, tiers), units)
+    found = charge(Pricing(GRADUATED, tiers), units, "usd")
     reached = [tier_of(unit, tiers) for unit in range(1, units + 1)]
     exact = sum((Fraction(tier.price_minor, tier.per) for tier in reached), Fraction(0))
     exact += sum(tier.flat_minor for tier in tiers if any(tier is other for other in reached))
@@ -80,7 +80,7 @@ def test_graduated_is_the_sum_unit_by_unit_but_for_one_rounding_a_line(tiers: tu
 @given(tiered(), st.integers(1, 200))
 def test_volume_prices_all_units_by_the_tier_the_last_one_reaches(tiers: tuple[Tier, ...], units: int) -> None:
     tier = tier_of(units, tiers)
-    (line,) = charge(Pricing(VOLUME, tiers), units).lines
+    (line,) = charge(Pricing(VOLUME, tiers), units, "usd").lines
     assert (line.units, line.price_minor, line.per, line.flat_minor) == (
         units, tier.price_minor, tier.per, tier.flat_minor,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_volume_prices_all_units_by_the_tier_the_last_one_reaches(tiers: tuple[T
 
 @given(st.integers(0, TOTAL_MAX), st.integers(1, TOTAL_MAX), st.integers(1, TOTAL_MAX))
 def test_packages_hold_all_units_and_none_is_paid_for_nothing(price_minor: int, per: int, units: int) -> None:
-    (line,) = charge(Pricing(PACKAGE, (Tier(None, price_minor, per),)), units).lines
+    (line,) = charge(Pricing(PACKAGE, (Tier(None, price_minor, per),)), units, "usd").lines
     packages = line.packages
     assert packages is not None
     assert (packages - 1) * per < units <= packages * per
@@ -98,4 +98,4 @@ def test_packages_hold_all_units_and_none_is_paid_for_nothing(price_minor: int, 
 @given(st.sampled_from([FLAT, PACKAGE, GRADUATED]), tiered(), st.integers(0, 199))
 def test_one_unit_more_never_costs_less_but_by_volume(model: PriceModel, tiers: tuple[Tier, ...], units: int) -> None:
     pricing = Pricing(model, tiers if model is GRADUATED else tiers[-1:])
-    assert charge(pricing, units).amount_minor <= charge(pricing, units + 1).amount_minor
+    assert charge(pricing, units, "usd").amount_minor <= charge(pricing, units + 1, "usd").amount_minor
