@@ -5,10 +5,11 @@
     ├── 401 Unauthenticated
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
-    │       NotFound, KeyNotFound, WindowNotFound
+    │       NotFound, KeyNotFound, WindowNotFound, GrantNotFound
     ├── 405 MethodNotAllowed
     ├── 408 RequestTimeout
     ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
+    │       GrantConflict, TooManyGrants,
     │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept, TooManyKeys,
     │       WindowNotDead, StripeNotConfigured, PlanNotSold, AlreadySubscribed, NotSubscribed, CustomerUnknown
     ├── 412 PreconditionFailed
@@ -151,6 +152,11 @@ class WindowNotFound(Problem):
     cure = "Take the window's id from GET /v1/stripe/outbox."
 
 
+class GrantNotFound(Problem):
+    status, code, title = 404, "grant-not-found", "No such grant of credits"
+    cure = "Take the grant's id from GET /v1/orgs/{org_id}/grants."
+
+
 class MethodNotAllowed(Problem):
     status, code, title = 405, "method-not-allowed", "The path does not take this method"
     cure = "Use a method named in the Allow header."
@@ -170,6 +176,16 @@ class EventConflict(Problem):
 class HoldConflict(Problem):
     status, code, title = 409, "hold-conflict", "This id was used for another hold"
     cure = "Give every reservation an id of its own; repeat an id only with the same feature and quantity."
+
+
+class GrantConflict(Problem):
+    status, code, title = 409, "grant-conflict", "This id was used for another grant"
+    cure = "Give every grant an id of its own; repeat an id only with the same content."
+
+
+class TooManyGrants(Problem):
+    status, code, title = 409, "too-many-grants", "The organisation has 200 open grants of credits"
+    cure = "Revoke some, or let them be used up or expire; one larger grant does as well as many."
 
 
 class HoldExpired(Problem):

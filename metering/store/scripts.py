@@ -13,9 +13,10 @@ NAMES: Final = (
     "receive", "dismiss", "set_aside",
     "seal", "park", "link", "attempt", "defer", "settle", "replay", "discard", "finalize", "prune",
     "pass_lane", "journal", "pace",
+    "grant", "take_back", "freeze_grant", "mark_low", "lapse", "read_credits",
 )  # fmt: skip
 
-_SHEBANG: Final = "#!lua\n"
+_SHEBANG: Final = re.compile(r"#!lua( flags=no-writes)?\n")
 
 _SHARED: Final = re.compile(r"^--@ (\w+)\n", re.MULTILINE)
 """A line of a script in whose place a part stands that several share: lua/shared/<name>.lua."""
@@ -41,9 +42,9 @@ def script(name: str, *, fake: bool = False) -> Script:
     The line itself matters on a real server: with it a script is refused as a whole under OOM, before its first write.
     """
     text = _SHARED.sub(lambda line: _read("shared", f"{line[1]}.lua"), _read(f"{name}.lua"))
-    if not text.startswith(_SHEBANG):
+    if not _SHEBANG.match(text):
         raise ValueError(f"{name}.lua does not begin with #!lua")
-    return Script(name, text.removeprefix(_SHEBANG) if fake else text)
+    return Script(name, _SHEBANG.sub("", text, count=1) if fake else text)
 
 
 def _read(*place: str) -> str:

@@ -1,0 +1,339 @@
+"""The credit ledger: grants made, taken back, frozen and let lapse, each by one script, and what is told of them.
+
+Every change may be repeated: a grant is made once by its id, what is taken back is a total, and of two readings of a
+payment that of the higher ticket holds.
+"""
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from metering.errors import (
+    ClockUnsafe,
+    GrantConflict,
+    GrantNotFound,
+    Invalid,
+    OrgCorrupt,
+    OrgNotFound,
+    TooManyGrants,
+    VersionConflict,
+)
+from metering.store.connect import answered, text_of, texts
+from metering.store.fields import FieldCodec, sealed_name
+from metering.store.grants import By, GrantOrder, GrantState, states_from
+from metering.store.keys import Keys
+from metering.store.org import Org
+from metering.store.orgs import Orgs
+from metering.store.pool import LETTERS, Pool, pool_from
+from metering.store.scripts import script
+from metering.store.timing import StoreTime
+from plans.credits import POOL, Cover, Grant, Standing, balance, cover, reserved, usable
+from plans.limits import OnLimit
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+LAPSE_S: Final = 60.0
+"""Between two looks for credits that expired: nobody sees them meanwhile, only their line in the ledger is late."""
+
+_LAPSES_MAX: Final = 100
+"""Organisations of one partition a look: at most some hundred calls."""
+
+_TURNS: Final = 8
+"""Compare-and-set turns before giving up, as those of settings."""
+
+_GONE, _STALE, _APART, _CORRUPT = 0, 0, -1, -2
+_MADE, _REPEATED, _OTHER, _FULL, _OVER = 1, 2, 3, 4, 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a grant came to: whether it was made now, and what may be used then, less what is owed."""
+
+    made: bool
+    balance: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A grant of which credits are taken back: asked for in all, taken, and owed; and the organisation's balance.
+
+    `current` False: a newer reading was taken over before, and these are its figures.
+    """
+
+    asked: int
+    taken: int
+    owed: int
+    balance: int
+    current: bool = True
+
+    @property
+    def spent(self) -> int:
+        """Credits that were gone already, whether they are owed or not."""
+        return max(0, self.asked - self.taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An organisation's credits: what may be used less what is owed, and what open holds keep of it.
+
+    `grants` are those that may be used now, in burn order; `later` those that are open and may not.
+    """
+
+    balance: int
+    reserved: int
+    owed: int
+    low_mark: int | None
+    grants: Sequence[Grant]
+    later: Sequence[Grant]
+
+    @property
+    def low(self) -> bool:
+        """Whether it is below its mark."""
+        return self.low_mark is not None and self.balance < self.low_mark
+
+
+class Credits:
+    """The credits of one data set. Errors of the store come out as 503 problems. Every call raises OrgNotFound."""
+
+    def __init__(
+        self, client: "Redis", keys: Keys, orgs: Orgs, time: StoreTime, codec: FieldCodec, *, low: int | None = None,
+        fake: bool = False,
+    ) -> None:  # fmt: skip
+        """`low` is the mark of organisations that have none of their own when they first get credits."""
+        self._client: Any = client
+        self._keys, self._orgs, self._time, self._codec = keys, orgs, time, codec
+        self._low = low
+        self._grant = client.register_script(script("grant", fake=fake).text)
+        self._take_back = client.register_script(script("take_back", fake=fake).text)
+        self._freeze = client.register_script(script("freeze_grant", fake=fake).text)
+        self._mark = client.register_script(script("mark_low", fake=fake).text)
+        self._lapse = client.register_script(script("lapse", fake=fake).text)
+        self._read = client.register_script(script("read_credits", fake=fake).text)
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def grant(self, org_id: str, order: GrantOrder, by: By) -> Granted:
+        """Make a grant, once by its id.
+
+        Raises GrantConflict for an id that made another grant, TooManyGrants, Invalid where it has expired before it
+        begins.
+        """
+        entry = ["credits_granted", *_words(by), "kind", order.kind, *_scope(order.scope)]
+        for _ in range(_TURNS):
+            org = await self._present(org_id)
+            args = [
+                *self._clock_args(), org.claim.text(), _raised(org), order.grant_id, order.amount, order.priority,
+                "" if order.effective_ms is None else order.effective_ms, order.expires_ms or 0, order.scope,
+                order.rollover, LETTERS[order.kind], order.details(org_id, by, self._codec), order.digest(),
+                "" if self._low is None else self._low, self._ref(org_id, order.source.get("payment_intent")),
+            ]  # fmt: skip
+            reply = await self._ran(self._grant(keys=self._names(org_id), args=[*args, *entry]))
+            if reply[0] != _STALE:
+                return _granted(order, reply)
+        raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def take_back(
+        self, org_id: str, grant_id: str, asked: int, by: By, *, ticket: int, allow_negative: bool = False,
+        ref: str | None = None,
+    ) -> TakenBack:  # fmt: skip
+        """Bring a grant to where `asked` credits of it are taken back in all, as a reading with that ticket says.
+
+        What was spent or has expired is not taken; with `allow_negative` it is owed. `ref` is Stripe's id of the
+        refund. Raises GrantNotFound.
+        """
+        entry = ["credits_taken_back", *_words(by)]
+        return await self._taken(org_id, grant_id, [asked, ticket, "1" if allow_negative else "0"], ref, entry)
+
+    async def revoke(self, org_id: str, grant_id: str, by: By) -> TakenBack:
+        """Take back all that is left of a grant, for good. Raises GrantNotFound."""
+        return await self._taken(org_id, grant_id, [0, "", ""], None, ["credits_revoked", *_words(by)])
+
+    async def freeze(self, org_id: str, grant_id: str, by: By, *, ticket: int, ref: str | None = None) -> int:
+        """Keep what is left of a grant from being used, as a reading with that ticket says; the balance then.
+
+        `ref` is Stripe's id of the dispute. Raises GrantNotFound.
+        """
+        return await self._held(org_id, grant_id, "1", ticket, ref, ["credits_frozen", *_words(by)])
+
+    async def thaw(self, org_id: str, grant_id: str, by: By, *, ticket: int, ref: str | None = None) -> int:
+        """Let a frozen grant be used again; the balance then. Raises GrantNotFound."""
+        return await self._held(org_id, grant_id, "0", ticket, ref, ["credits_thawed", *_words(by)])
+
+    async def mark_low(self, org_id: str, low: int | None, by: By) -> int:
+        """Set the balance below which credits are low (None: they never are); the balance now."""
+        entry = ["credits_mark_set", *_words(by)]
+        for _ in range(_TURNS):
+            org = await self._present(org_id)
+            args = [*self._clock_args(), org.claim.text(), _raised(org), "" if low is None else low, *entry]
+            reply = await self._ran(self._mark(keys=self._names(org_id), args=args))
+            if reply[0] != _STALE:
+                return int(reply[1])
+        raise VersionConflict(f"organisation {org_id} changed too often at the same time")
+
+    async def lapse(self) -> None:
+        """Write down what expired, of about a hundred organisations a partition."""
+        now_ms = await self._orgs.server_now()
+        for partition in range(self._keys.partitions):
+            due = self._keys.shared("lapsing", partition)
+            for name in await answered(self._client.zrangebyscore(due, "-inf", now_ms, start=0, num=_LAPSES_MAX)):
+                await self._lapsed(text_of(name))
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def balance(self, org_id: str) -> Balance:
+        """What may be used now, and what it comes from."""
+        org = await self._present(org_id)
+        now_ms, pool, _ = await self._found(org_id, every=False)
+        ready = usable(pool.grants, now_ms)
+        names = {one.grant_id for one in ready}
+        return Balance(
+            balance(pool.grants, now_ms, pool.debt),
+            _reserved(org, pool, now_ms),
+            pool.debt,
+            pool.low,
+            ready,
+            [one for one in pool.grants if one.grant_id not in names and _is_open(one, now_ms)],
+        )
+
+    async def grants(self, org_id: str) -> list[GrantState]:
+        """Every grant there ever was, the newest first."""
+        await self._present(org_id)
+        now_ms, pool, kept = await self._found(org_id, every=True)
+        try:
+            return states_from(org_id, kept, {one.grant_id: one for one in pool.grants}, now_ms, self._codec)
+        except (ValueError, KeyError) as error:
+            raise OrgCorrupt from error
+
+    async def find(self, org_id: str, grant_id: str) -> GrantState:
+        """One grant as it stands. Raises GrantNotFound."""
+        for one in await self.grants(org_id):
+            if one.grant_id == grant_id:
+                return one
+        raise GrantNotFound
+
+    # ── the calls ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _taken(
+        self, org_id: str, grant_id: str, what: Sequence[Any], ref: str | None, entry: Sequence[str]
+    ) -> TakenBack:
+        await self._present(org_id)
+        args = [*self._clock_args(), grant_id, *what, self._ref(org_id, ref), *entry]
+        code, *figures = await self._ran(self._take_back(keys=self._names(org_id), args=args))
+        if code == _GONE:
+            raise GrantNotFound
+        asked, taken, owed, left = map(int, figures)
+        return TakenBack(asked, taken, owed, left, current=code == _MADE)
+
+    async def _held(
+        self, org_id: str, grant_id: str, frozen: str, ticket: int, ref: str | None, entry: Sequence[str]
+    ) -> int:
+        await self._present(org_id)
+        args = [*self._clock_args(), grant_id, frozen, ticket, self._ref(org_id, ref), *entry]
+        reply = await self._ran(self._freeze(keys=self._names(org_id), args=args))
+        if reply[0] == _GONE:
+            raise GrantNotFound
+        return int(reply[1])
+
+    async def _lapsed(self, org_id: str) -> None:
+        """Write down what expired of one organisation; one that cannot be read is passed over."""
+        try:
+            org = await self._present(org_id)
+            args = [*self._clock_args(), sealed_name(org_id, org.profile.data_key), org.period.start_ms]
+            await self._ran(self._lapse(keys=self._names(org_id, "crossings"), args=args))
+        except (OrgCorrupt, OrgNotFound, VersionConflict) as problem:
+            log.warning("credits of an organisation not looked at", org=org_id, code=problem.code)
+
+    async def _found(self, org_id: str, *, every: bool) -> tuple[int, Pool, dict[str, str]]:
+        """The store's time, the pool, and what is kept of every grant. Raises OrgCorrupt."""
+        names = [self._keys.pool(org_id), self._keys.grants(org_id), *self._clock_key(org_id)]
+        args = [*self._clock_args(), "1" if every else ""]
+        now_ms, pool, kept = await self._ran(self._read(keys=names, args=args))
+        try:
+            return int(now_ms), pool_from(_pairs(pool)), _pairs(kept)
+        except (ValueError, KeyError) as error:
+            raise OrgCorrupt from error
+
+    async def _present(self, org_id: str) -> Org:
+        org = await self._orgs.present(org_id)
+        if org is None:
+            raise OrgNotFound
+        return org
+
+    async def _ran(self, call: Awaitable[Any]) -> list[Any]:
+        """A script's reply. Raises ClockUnsafe, OrgCorrupt."""
+        reply: list[Any] = await answered(call)
+        if reply[0] == _APART:
+            raise ClockUnsafe(headers={"Retry-After": "5"})
+        if reply[0] == _CORRUPT:
+            raise OrgCorrupt
+        return reply
+
+    def _names(self, org_id: str, *more: str) -> list[str]:
+        keys, partition = self._keys, self._keys.partition(org_id)
+        own = [keys.pool(org_id), keys.burned(org_id), keys.ledger(org_id), keys.grants(org_id)]
+        shared = [keys.shared(kind, partition) for kind in ("lapsing", "topups", *more)]
+        head = [keys.record(org_id), keys.trail(org_id), keys.shared("totals", partition)]
+        return [*head, *own, *shared, *self._clock_key(org_id)]
+
+    def _clock_args(self) -> list[Any]:
+        return [self._time.caller_ms(), self._time.offset_text()]
+
+    def _clock_key(self, org_id: str) -> list[str]:
+        if self._time.test_offset_ms is None:
+            return []
+        return [self._keys.shared("clock", self._keys.partition(org_id))]
+
+    def _ref(self, org_id: str, ref: object) -> str:
+        return "" if ref is None else self._codec.encode(org_id, "ref", str(ref))
+
+
+def _raised(org: Org) -> str:
+    """The claim by which every copy of the organisation runs out."""
+    return replace(org.claim, revision=org.claim.revision + 1).text()
+
+
+def _granted(order: GrantOrder, reply: Sequence[Any]) -> Granted:
+    """What a grant came to. Raises GrantConflict, TooManyGrants, Invalid."""
+    if reply[0] == _OTHER:
+        raise GrantConflict(f"{order.grant_id} was made with another content", id=order.grant_id)
+    if reply[0] == _FULL:
+        raise TooManyGrants
+    if reply[0] == _OVER:
+        detail = "lies not after `effective_at` and now"
+        errors = [{"pointer": "/expires_at", "code": "out-of-range", "detail": detail}]
+        raise Invalid(f"/expires_at: {detail}", errors=errors)
+    return Granted(reply[0] == _MADE, int(reply[1]))
+
+
+def _words(by: By) -> list[str]:
+    asked = ["request_id", by.request_id] if by.request_id else []
+    return ["actor", by.actor, "reason", by.reason, *asked]
+
+
+def _scope(scope: str) -> list[str]:
+    return [] if scope == POOL else ["feature", scope]
+
+
+def _pairs(flat: Sequence[Any]) -> dict[str, str]:
+    return texts(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _is_open(grant: Grant, now_ms: int) -> bool:
+    """Whether a grant that may not be used now can be later."""
+    return grant.left > 0 and (grant.expires_ms is None or now_ms < grant.expires_ms)
+
+
+def _reserved(org: Org, pool: Pool, now_ms: int) -> int:
+    """Credits of the pool that open holds keep."""
+    standings = {}
+    for feature, usage in org.features.items():
+        rule = usage.rule
+        if rule.credits is not None and rule.on_limit is not OnLimit.OVERAGE and rule.limit is not None:
+            own: Cover = cover(pool.grants, feature, None, now_ms)
+            standings[feature] = Standing(rule.limit, usage.used, usage.held, rule.credits, own.own)
+    return reserved(standings, POOL)

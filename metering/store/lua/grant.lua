@@ -1,0 +1,57 @@
+#!lua
+-- grant: give an organisation credits, once by the grant's id.
+--
+-- KEYS   record, trail, totals, pool, burned, ledger, grants, lapsing, topups, then clock when ARGV[2] is given
+-- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim (for the first grant), grant, amount,
+--        priority, effective ms ('' = now), expires ms (0 = never), scope, rollover, kind (p or f), what is kept of it,
+--        the digest of its content, the low mark of a first grant ('' = none), the ledger's ref; then the trail's
+--        entry, its type first
+-- RETURNS {1, balance} made; {2, balance} made before; {3} made before with other content; {4} as many are open as may
+--        be; {5, now} it expires before it begins, or has expired; {0, claim} the claim is another one ('' no organisation);
+--        {-1, now} a clock that does not fit, {-2, now} a figure that is no number: nothing written
+--@ clock
+
+local read, match, format = redis.pcall, string.match, string.format
+--@ credits
+--@ ledger
+
+local GRANTS_MAX = 200
+local id, amount = ARGV[5], tonumber(ARGV[6])
+local effective = ARGV[8] == '' and now or tonumber(ARGV[8])
+local expires = tonumber(ARGV[9])
+local claim, known = stored_claim()
+if claim == '' then return {0, ''} end
+local digest = call('HGET', keys.grants, id .. '|h')
+if digest then return digest == ARGV[14] and {2, balance_of(pool)} or {3} end
+if not known and claim ~= ARGV[3] then return {0, claim} end
+if expires > 0 and (expires <= effective or expires <= now) then return {5, now} end
+
+local open = 0
+for _, g in ipairs(pool.list) do
+  if g.left > 0 then open = open + 1 end
+end
+if open >= GRANTS_MAX then return {4} end
+
+pool.seq = pool.seq + 1
+local g = {
+  id = id, left = amount, priority = tonumber(ARGV[7]), effective = effective, expires = expires, seq = pool.seq,
+  scope = ARGV[10], frozen = '0', rollover = tonumber(ARGV[11]), kind = ARGV[12], expired = 0, rolled = 0,
+  usable = effective <= now,
+}
+pool.list[#pool.list + 1] = g
+local balance = balance_of(pool)
+
+if not known then
+  join(ARGV[4])
+  if ARGV[15] ~= '' and not pool.low then
+    pool.low = tonumber(ARGV[15])
+    call('HSET', keys.pool, 'low', pool.low)
+  end
+end
+call('HSET', keys.grants, id, ARGV[13], id .. '|g', grant_text(g), id .. '|h', ARGV[14], id .. '|c', now)
+call('HSET', keys.pool, 'seq', pool.seq)
+write_grants(pool, keys, org, balance)
+ledger_line(keys, 'granted', id, amount, balance, ARGV[16])
+settle_mark(balance)
+note(17, id, amount, balance)
+return {1, balance}
