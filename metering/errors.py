@@ -3,6 +3,7 @@
     Problem
     ├── 400 MalformedRequest, MalformedJson, MalformedEncoding, SignatureInvalid
     ├── 401 Unauthenticated
+    ├── 402 CreditsExhausted
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
     │       NotFound, KeyNotFound, WindowNotFound, GrantNotFound
@@ -86,6 +87,11 @@ class SignatureInvalid(Problem):
 class Unauthenticated(Problem):
     status, code, title = 401, "unauthenticated", "No valid credentials"
     cure = "Send 'Authorization: Bearer <token>'; `metering token` makes one."
+
+
+class CreditsExhausted(Problem):
+    status, code, title = 402, "credits-exhausted", "The credits do not suffice"
+    cure = "Buy credits (GET /v1/credits/packages), move to a plan with room or wait for the reset date."
 
 
 class QuotaExceeded(Problem):

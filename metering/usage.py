@@ -90,6 +90,8 @@ class Outcome:
 
     `used` is the counter of the current period; `recorded` and `overage` are this event's own units. `others` are the
     outcomes of the event's further features; `feature` is the one told of, where it may be another than the first.
+    `credits_used` is what it burned; `credits_left` of a refusal what could have been used (None: credits do not pay
+    for the feature).
     """
 
     result: Result
@@ -104,3 +106,5 @@ class Outcome:
     standing: Standing | None = None
     others: "tuple[Outcome, ...]" = ()
     feature: str = ""
+    credits_used: int = 0
+    credits_left: int | None = None

@@ -60,7 +60,8 @@ PLAN_LIMIT: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The effect of one event: units recorded, the counter after it, overage it accrued, marks crossed.
+    """The effect of one event: units recorded, the counter after it, overage it accrued, marks crossed, units that
+    credits pay for.
 
     `decided_by` is PLAN_LIMIT or the number of the sub-window that left the least room.
     """
@@ -71,6 +72,7 @@ class Decision:
     overage: int = 0
     marks: tuple[int, ...] = ()
     decided_by: int = PLAN_LIMIT
+    credit: int = 0
 
 
 def remaining(limit: int | None, used: int, held: int = 0) -> int | None:
@@ -88,7 +90,7 @@ def tightened(policy: OnLimit, asked: OnLimit | None) -> OnLimit:
 _STRICTNESS: Final = (OnLimit.OVERAGE, OnLimit.CAP, OnLimit.BLOCK)
 
 
-def decide(
+def decide(  # noqa: PLR0913 - the law in one place, by name
     rule: Rule,
     used: int,
     quantity: int,
@@ -98,22 +100,24 @@ def decide(
     windows_used: tuple[int, ...] = (),
     own: int = 0,
     partly: bool = False,
+    cover: int = 0,
 ) -> Decision:
     """Decide one event of `quantity` units against a counter that stands at `used`.
 
     `held` is what open holds keep, `windows_used` what each of the rule's sub-windows has used, `mode` what the
     caller asks for, `own` the units of a hold that this event settles (no longer in `held`): those always fit, also
     where the feature was taken out of the plan since. `partly` takes what fits where the plan would refuse: leases.
+    `cover` is the units that credits can pay for.
 
-    Overage is the part above the limit in force now, `max(0, after - max(limit, used))`: units that were
-    already above an old, lower limit are never charged again.
+    Overage is the part above the limit in force now, `max(0, after - max(limit, used))`, that credits do not pay for:
+    units that were already above an old, lower limit are never charged again.
     """
     if not 1 <= quantity <= QUANTITY_MAX:
         return Decision(Verdict.BAD_QUANTITY, used)
     if not rule.enabled and quantity > own:
         return Decision(Verdict.DISABLED, used)
     policy = tightened(rule.on_limit, mode)
-    room, decided_by = _room(rule, used, held, policy, windows_used)
+    room, decided_by = _room(rule, used, held, policy, windows_used, cover)
     recorded = quantity if room is None or quantity <= max(room, own) else 0
     if recorded == 0 and (partly or policy is OnLimit.CAP):
         recorded = max(room or 0, own)
@@ -123,15 +127,18 @@ def decide(
     if after > TOTAL_MAX:
         return Decision(Verdict.TOTAL_TOO_LARGE, used)
     verdict = Verdict.COUNTED if recorded == quantity else Verdict.CAPPED
-    overage = 0 if rule.limit is None else max(0, after - max(rule.limit, used))
-    return Decision(verdict, after, recorded, overage, crossed(used, after, rule.limit), decided_by)
+    above = 0 if rule.limit is None else max(0, after - max(rule.limit, used))
+    credit = min(above, cover)
+    return Decision(verdict, after, recorded, above - credit, crossed(used, after, rule.limit), decided_by, credit)
 
 
-def _room(rule: Rule, used: int, held: int, policy: OnLimit, windows_used: tuple[int, ...]) -> tuple[int | None, int]:
+def _room(
+    rule: Rule, used: int, held: int, policy: OnLimit, windows_used: tuple[int, ...], cover: int
+) -> tuple[int | None, int]:
     """How many units fit (None: any number), and which limit leaves the least; of equals the first."""
     rooms: list[tuple[int, int]] = []
     if rule.limit is not None and policy is not OnLimit.OVERAGE:
-        rooms.append((max(0, rule.limit - used - held), PLAN_LIMIT))
+        rooms.append((max(0, max(0, rule.limit - used) + cover - held), PLAN_LIMIT))
     for number, (window, window_used) in enumerate(zip(rule.windows, windows_used, strict=False), 1):
         rooms.append((max(0, window.limit - window_used - held), number))
     return min(rooms) if rooms else (None, PLAN_LIMIT)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from metering.api.bodies import fault
 from metering.clock import MS_PER_S
 from metering.errors import (
+    CreditsExhausted,
     EventConflict,
     FeatureDisabled,
     FeatureUnknown,
@@ -62,6 +63,8 @@ def track_answer(event: UsageEvent, outcome: Outcome, event_id: str) -> dict[str
     }
     if standing is not None and standing.held:
         answer["reserved"] = standing.held
+    if outcome.credits_used:
+        answer["credits_used"] = outcome.credits_used
     if event.dry_run:
         answer["dry_run"] = True
     if outcome.late:
@@ -98,7 +101,22 @@ def _not_counted(feature: str, outcome: Outcome, told: dict[str, Any]) -> Proble
         return FeatureDisabled(f"plan {outcome.plan} does not include {feature}", **told)
     if outcome.result is Result.TOTAL_TOO_LARGE:
         return TotalTooLarge(f"{feature} stands at {outcome.used}", **told)
+    if outcome.credits_left is not None and short_of_room(outcome):
+        return _credits_exhausted(feature, outcome, outcome.credits_left, told)
     return _quota_exceeded(feature, outcome, told)
+
+
+def _credits_exhausted(feature: str, outcome: Outcome, balance: int, told: dict[str, Any]) -> Problem:
+    """The refusal of what credits would pay for, with what they lack."""
+    weight = 1 if outcome.rule is None else outcome.rule.credits or 1
+    needed = (told["requested"] - (told["remaining"] or 0)) * weight
+    told |= {"balance": balance, "needed": needed, "packages": PACKAGES}
+    detail = f"{feature}: {outcome.used} of {told['limit']} used, {told['requested']} more need {needed} credits"
+    return CreditsExhausted(f"{detail} of {balance}", **told, decided_by="credits")
+
+
+PACKAGES: Final = "/v1/credits/packages"
+"""Where the price list of credits is."""
 
 
 def _conflict(event: UsageEvent) -> Problem:

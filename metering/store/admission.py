@@ -13,7 +13,7 @@ from metering.store.retention import Retention
 from metering.store.timing import StoreTime
 from plans.limits import OnLimit
 
-ADMIT_WIDTH: Final = 9
+ADMIT_WIDTH: Final = 10
 """Numbers that admit answers a row with."""
 
 _MODE: Final = {None: EMPTY, OnLimit.OVERAGE: bulk(b"o"), OnLimit.BLOCK: bulk(b"b"), OnLimit.CAP: bulk(b"c")}

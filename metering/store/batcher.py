@@ -248,13 +248,14 @@ class Batcher:
             return self._again(call.events())
         at = 1
         for frame, events in call.groups:
+            width = call.width_of(frame)
             if reply[at] == STALE:
                 self._on_stale(frame, events, reply[at + 1])
             elif reply[at] == CORRUPT:
                 self._park(frame.org_id, events, "a key of another type, or a figure that is no number")
             else:
-                self._on_group(frame, events, reply, at, call.width)
-            at += call.answers_of(events)
+                self._on_group(frame, events, reply, at, width)
+            at += width * sum(event.size for event in events)
         return None
 
     def _on_group(self, frame: Frame, events: list[Pending], reply: list[int], at: int, width: int) -> None:

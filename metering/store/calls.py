@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Final, Protocol
 
-from metering.store.frames import DAY_MS, EMPTY, INTS, Frame, bucket_of, bulk, integer
+from metering.store.frames import DAY_MS, EMPTY, INTS, Frame, bucket_of, bulk, day_text, integer
 from metering.store.keys import Keys
 from metering.store.retention import Retention
 from metering.store.timing import StoreTime
@@ -82,6 +82,9 @@ class Pending:
 TRACK_WIDTH: Final = 3
 """Numbers that track answers a row with."""
 
+PAID_WIDTH: Final = 4
+"""The same where the organisation has credits: those the row burned, or could have used where it was refused."""
+
 Answer = tuple[Frame, list[int], int, int]
 """The frame an event was decided under, the reply that holds its answer, where in it that begins, and its width."""
 
@@ -100,11 +103,9 @@ class Call:
         """Everything that waits for its reply."""
         return (event for _, events in self.groups for event in events)
 
-    def answers_of(self, events: Sequence[Pending]) -> int:
-        """How many numbers of the reply belong to these events."""
-        if self.width == TRACK_WIDTH:
-            return TRACK_WIDTH * len(events)
-        return self.width * sum(event.size for event in events)
+    def width_of(self, frame: Frame) -> int:
+        """How many numbers answer one row of this organisation."""
+        return PAID_WIDTH if frame.pool_keys and self.width == TRACK_WIDTH else self.width
 
 
 class CallMaker:
@@ -192,10 +193,12 @@ def organisation(
     keys += days
     for group in groups:
         keys.append(frame.shards(group))
+    keys += frame.pool_keys
+    paid_day = bulk(day_text(now_ms // DAY_MS).encode()) if frame.pool_keys else EMPTY
     args += (frame.head_args, INTS[len(days)], INTS[len(groups)], INTS[minted_keys], INTS[len(events)])
-    args += (integer(frame.creation_count), frame.creation, *rows)
-    key_count = frame.head_keys_count + minted_keys + len(days) + len(groups) * frame.tiers
-    return key_count, 11 + frame.creation_count + 7 * len(events)
+    args += (integer(frame.creation_count), paid_day, frame.creation, *rows)
+    key_count = frame.head_keys_count + minted_keys + len(days) + len(groups) * frame.tiers + len(frame.pool_keys)
+    return key_count, 12 + frame.creation_count + 7 * len(events)
 
 
 def _minted(frame: Frame, now_ms: int) -> tuple[bytes, bytes]:

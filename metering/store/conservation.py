@@ -7,7 +7,7 @@ that a key nobody declared is found too.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +16,10 @@ from typing import Any
 
 from metering.store.api_key import key_laws
 from metering.store.connect import texts
+from metering.store.credit_laws import credit_laws, next_expiry
 from metering.store.frames import DAY_MS, HOUR_MS, day_text
 from metering.store.keys import SHAPES, Expiry, Keys, Kind, Shape, key_partition
+from metering.store.sums import ever_by_plan, figures, sums_of, taken_out
 from metering.store.window import Window
 from metering.store.window_laws import counter_laws, list_laws, readable, unsealed_laws
 from plans.periods import Period
@@ -66,6 +68,7 @@ class _Org:
     open: dict[str, tuple[str, ...]] = field(default_factory=dict)  # hold -> feature, units, kind, end
     holds: dict[str, Hash] = field(default_factory=dict)
     grace_ends: int | None = None
+    credits: dict[str, Hash] = field(default_factory=dict)  # pool, grants, burned
 
     def held(self) -> dict[str, int]:
         """Units of open holds by feature."""
@@ -90,6 +93,7 @@ async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Repor
             members = shared[f"p{keys.partition(name):02x}"]
             _check_org(name, org, keys, report, history_from_ms)
             _check_overage(name, org, members, keys, report)
+            _check_credits(name, org, members, keys, report)
     for tag, members in shared.items():
         inside = {n: o for n, o in orgs.items() if f"p{keys.partition(n):02x}" == tag}
         with _readable(f"{{{tag}}}", report):
@@ -153,7 +157,7 @@ async def _gather(
     report.claim(home, key, "lies in the partition of its organisation", parts)
     if kind != shape.kind or not home:
         return
-    if shape.name in ("record", "archive", "history", "hold", "minutes"):
+    if shape.name in _OF_AN_ORG:
         _keep(shape.name, parts, texts(await client.hgetall(key)), orgs[parts["org"]])
     elif shape.name == "holds":
         _gather_holds(key, await client.zrange(key, 0, -1, withscores=True), orgs[parts["org"]], report)
@@ -169,6 +173,9 @@ async def _gather(
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
 
+
+_OF_AN_ORG = frozenset({"record", "archive", "history", "hold", "minutes", "pool", "grants", "burned"})
+"""Hashes that are gathered by organisation."""
 
 _BY_ID = {"window": "window", "api_key": "key_id"}
 """Hashes that are gathered by partition, and which part of their key names them."""
@@ -201,8 +208,10 @@ def _keep(kind: str, parts: Mapping[str, str], values: Hash, org: _Org) -> None:
         org.holds[parts["hold"]] = values
     elif kind == "minutes":
         org.minutes[parts["feature"], parts["hour"]] = values
-    else:
+    elif kind == "history":
         org.history[parts["feature"], parts["day"]] = values
+    else:
+        org.credits[kind] = values
 
 
 _REGEXES = tuple((shape, shape.regex()) for shape in SHAPES)
@@ -233,8 +242,8 @@ def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms
     spans = sorted((Period(int(h["ps"]), int(h["pe"])) for h in (org.record, *org.archives.values())), key=_start)
     for before, after in pairwise(spans):
         report.claim(before.end_ms <= after.start_ms, record_key, "periods do not overlap", (before, after))
-    closed = _sums(org.archives.values(), "u")
-    carried = {feature: units for feature, units in _fields(org.record, "b").items() if units}
+    closed = sums_of(org.archives.values(), "u")
+    carried = {feature: units for feature, units in figures(org.record, "b").items() if units}
     report.claim(carried == closed, record_key, "closed units = sum of archives", (carried, closed))
     _check_history_placed(name, org, spans, keys, report)
     _check_minutes(name, org, keys, report)
@@ -242,7 +251,7 @@ def _check_org(name: str, org: _Org, keys: Keys, report: Report, history_from_ms
 
 def _check_holds(name: str, org: _Org, keys: Keys, report: Report) -> None:
     """Units held are those of the open holds; what is told of an open hold says the same of it, while it is told of."""
-    held = {feature: units for feature, units in _fields(org.record, "h").items() if units}
+    held = {feature: units for feature, units in figures(org.record, "h").items() if units}
     report.claim(held == org.held(), keys.record(name), "units held = open holds", (held, org.held()))
     for hold in org.open.keys() & org.holds.keys():
         kept = org.holds[hold]
@@ -256,14 +265,14 @@ def _check_period(
 ) -> None:
     """The law of one period: used = history, overage = its history, and every part in its bounds."""
     period = Period(int(record["ps"]), int(record["pe"]))
-    kinds = [_fields(record, kind) for kind in ("u", "x", "s", "y")]
+    kinds = [figures(record, kind) for kind in ("u", "x", "s", "y", "a")]
     report.units += sum(kinds[0].values())
     for feature in {name for fields in kinds for name in fields} | {feature for feature, _ in history}:
-        u, x, s, y = (fields.get(feature, 0) for fields in kinds)
+        u, x, s, y, a = (fields.get(feature, 0) for fields in kinds)
         place = f"{key}#{feature}"
         report.claim(0 <= s <= x, place, "0 <= sealed <= overage accrued", (s, x))
         report.claim(0 <= y <= x, place, "0 <= given back <= overage accrued", (y, x))
-        report.claim(x - y <= u, place, "overage <= used", (x - y, u))
+        report.claim(a >= 0 and x - y + a <= u, place, "credit + overage <= used", (a, x - y, u))
         if compared:
             units, extra = _history(feature, history, period)
             report.claim(u == units, place, "used = sum of history", (u, units))
@@ -324,7 +333,7 @@ def _check_overage(name: str, org: _Org, members: Mapping[str, Any], keys: Keys,
         f"|{start_ms}": (keys.archive(name, start_ms), archive) for start_ms, archive in org.archives.items()
     }
     for suffix, (key, record) in periods.items():
-        features = {feature for kind in "xsyzdqg" for feature in _fields(record, kind)}
+        features = {feature for kind in "xsyzdqg" for feature in figures(record, kind)}
         counters |= {f"{name}|{feature}{suffix}": (record, feature) for feature in features}
         for feature in features:
             own = windows.pop((feature, int(record["ps"])), [])
@@ -335,17 +344,29 @@ def _check_overage(name: str, org: _Org, members: Mapping[str, Any], keys: Keys,
         report.claim(False, keys.record(name), law, found)
 
 
+def _check_credits(name: str, org: _Org, members: Mapping[str, Any], keys: Keys, report: Report) -> None:
+    """Every credit of every grant has one place, and whoever has credits is told so and lapses in time."""
+    hashes = (org.credits.get(kind, {}) for kind in ("pool", "grants", "burned"))
+    for law, found in credit_laws(name, *hashes):
+        report.claim(False, keys.grants(name), law, found)
+    has_any = "pool" in org.record
+    report.claim(has_any or not org.credits, keys.record(name), "an organisation with credits says so", org.credits)
+    expected = next_expiry(org.credits.get("pool", {}))
+    lapses = members.get("lapsing", {}).get(name)
+    report.claim(lapses == expected, keys.pool(name), "lapsing = the next expiry of credits", (lapses, expected))
+
+
 def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _Org], report: Report) -> None:
     """The partition's sums: units ever, organisations by plan, the index, and when claims run out."""
     key = f"{{{tag}}}"
-    totals = {name: units for name, units in _fields(members.get("totals", {}), "u").items() if units}
+    totals = {name: units for name, units in figures(members.get("totals", {}), "u").items() if units}
     ever: Counter[str] = Counter()
     for org in orgs.values():
-        ever.update(_by_plan(org.record) if org.record else {})
+        ever.update(ever_by_plan(org.record) if org.record else {})
     found = {name: units for name, units in ever.items() if units}
     report.claim(totals == found, f"{key}:totals", "totals = units of all organisations", (totals, found))
-    taken = {name: units for name, units in _fields(members.get("totals", {}), "c").items() if units}
-    missing = _taken_out(org.record for org in orgs.values())
+    taken = {name: units for name, units in figures(members.get("totals", {}), "c").items() if units}
+    missing = taken_out(org.record for org in orgs.values())
     report.claim(taken == missing, f"{key}:totals", "units taken out = units that no plan has", (taken, missing))
     plans = {plan: int(count) for plan, count in members.get("plans", {}).items() if int(count)}
     by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
@@ -368,32 +389,3 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
 
 def _start(period: Period) -> int:
     return period.start_ms
-
-
-def _fields(record: Hash, kind: str) -> dict[str, int]:
-    """The numbers of one kind (u, x, s, b) by feature."""
-    return {name[2:]: int(value) for name, value in record.items() if name.startswith(f"{kind}:")}
-
-
-def _by_plan(record: Hash) -> Counter[str]:
-    """Units ever, by `plan:feature`: all under the plan that is, but for those that moved with a plan change."""
-    units = Counter(_fields(record, "p"))
-    for kind in ("u", "b"):
-        units.update({f"{record['plan']}:{feature}": n for feature, n in _fields(record, kind).items()})
-    return units
-
-
-def _taken_out(records: Iterable[Hash]) -> dict[str, int]:
-    """Units taken out ever, by feature. What a plan change moves adds up to nothing; this is what is left over."""
-    units: Counter[str] = Counter()
-    for record in records:
-        for place, moved in _fields(record, "p").items():
-            units[place.partition(":")[2]] += moved
-    return {feature: moved for feature, moved in units.items() if moved}
-
-
-def _sums(records: Any, kind: str) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for record in records:
-        total.update(_fields(record, kind))
-    return +total

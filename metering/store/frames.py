@@ -78,13 +78,24 @@ def shard_names(keys: Keys, org: Org, group: int) -> list[str]:
     ]
 
 
+def pool_names(keys: Keys, org_id: str) -> list[str]:
+    """The keys of an organisation's credits, in the order in which the scripts take them."""
+    partition = keys.partition(org_id)
+    own = [keys.pool(org_id), keys.burned(org_id), keys.ledger(org_id), keys.grants(org_id)]
+    return [*own, *(keys.shared(kind, partition) for kind in ("lapsing", "topups"))]
+
+
+def _pool_keys(keys: Keys, org_id: str) -> tuple[bytes, ...]:
+    return tuple(bulk(name.encode()) for name in pool_names(keys, org_id))
+
+
 class Frame:
     """One organisation as track needs it. `creates` says that it is not stored yet."""
 
     __slots__ = (
         "before", "claim_text", "creates", "creation", "creation_count", "day_keys", "finest", "head_args",
         "head_keys", "head_keys_count", "keys", "next_claim", "now", "org", "org_id", "partition", "period", "plan",
-        "rich", "rules", "shard_keys", "tiers",
+        "pool_keys", "rich", "rules", "shard_keys", "tiers",
     )  # fmt: skip
 
     def __init__(self, org: Org, keys: Keys, codec: FieldCodec, *, creates: bool) -> None:
@@ -112,6 +123,8 @@ class Frame:
             self._encode_creation(codec)
         self.head_keys = b"".join(bulk(name.encode()) for name in names)
         self.head_keys_count = len(names)
+        self.pool_keys = _pool_keys(keys, org.org_id) if org.pool else ()
+        """The keys of its credits, encoded; none where it never had any."""
 
     def _head_args(self) -> bytes:
         """Claim, period start, plan, sealed name, border hour, border bucket."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from metering.store.admission import ADMIT_WIDTH, AdmitRow, rows_of
-from metering.store.calls import TRACK_WIDTH, Answer, Pending
+from metering.store.calls import PAID_WIDTH, Answer, Pending
 from metering.store.frames import Frame
 from metering.store.pendings import content_of
 from metering.usage import ADMITTED, Outcome, Result, Standing, UsageEvent
@@ -31,9 +31,9 @@ _MARKS: Final = tuple(tuple(mark for bit, mark in enumerate(MARKS) if bits >> bi
 
 def outcome_of(event: UsageEvent, pending: Pending, answer: Answer) -> Outcome:
     """What became of one event: of its first feature, the others beside it; where one was refused, of that one."""
-    if answer[3] != TRACK_WIDTH:
+    if answer[3] == ADMIT_WIDTH:
         return next(outcomes_of((event,), pending, answer))
-    frame, reply, at, _ = answer
+    frame, reply, at, width = answer
     code = reply[at]
     result = _RESULTS[code & 15]
     recorded = overage = 0
@@ -42,7 +42,20 @@ def outcome_of(event: UsageEvent, pending: Pending, answer: Answer) -> Outcome:
     elif result is Result.CAPPED:
         recorded = reply[at + 2]
     rule, marks = frame.rules.get(event.feature), _MARKS[code >> 4]
-    return Outcome(result, frame.plan, reply[at + 1], rule, frame.period, recorded, overage, marks, pending.late)
+    outcome = Outcome(result, frame.plan, reply[at + 1], rule, frame.period, recorded, overage, marks, pending.late)
+    if width == PAID_WIDTH or result is Result.REFUSED:
+        _with_credits(outcome, reply[at + 3] if width == PAID_WIDTH else None)
+    return outcome
+
+
+def _with_credits(outcome: Outcome, cell: int | None) -> None:
+    """Tell what an answer's last number says of credits; None: the organisation never had any."""
+    if outcome.result is not Result.REFUSED:
+        outcome.credits_used = cell or 0
+    elif cell is None or cell < 0:
+        outcome.credits_left = None if outcome.rule is None or outcome.rule.credits is None else 0
+    else:
+        outcome.credits_left = cell
 
 
 def outcomes_of(events: Sequence[UsageEvent], pending: Pending, answer: Answer) -> Iterator[Outcome]:
@@ -68,7 +81,7 @@ def _whole(parts: list[Outcome]) -> Outcome:
 
 def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: int, row: AdmitRow) -> Outcome:
     """The outcome of one row of admit. Its period is the one that it was counted in."""
-    code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms, capped_overage = cells
+    code, used, extra, held, decided_by, opens_in_ms, left, full_in_ms, capped_overage, paid = cells
     result = _RESULTS[code & 15]
     recorded = overage = 0
     if result is Result.RECORDED:
@@ -81,7 +94,9 @@ def _part(feature: str, quantity: int, frame: Frame, cells: list[int], now_ms: i
         hold_state=extra if result is Result.HOLD_GONE else 0,
     )  # fmt: skip
     period = frame.org.before if row.archived and frame.org.before is not None else frame.period
-    return Outcome(
+    outcome = Outcome(
         result, frame.plan, used, frame.rules.get(feature), period, recorded, overage, _MARKS[code >> 4], row.late,
         standing, feature=feature,
     )  # fmt: skip
+    _with_credits(outcome, paid)
+    return outcome

@@ -26,8 +26,8 @@ default_plan = "free"
 default_feature = "scans"
 
 [features]
-scans = { title = "Scans", unit = "scan" }
-checks = { title = "Checks", unit = "check" }
+scans = { title = "Scans", unit = "scan", credits = 2 }
+checks = { title = "Checks", unit = "check", credits = 3 }
 calls = { title = "Calls", unit = "call" }
 closed = { title = "Closed", unit = "call" }
 open = { title = "Open", unit = "call" }

@@ -8,6 +8,7 @@ from metering.usage import Outcome, Result, UsageEvent
 from plans.catalogue import Catalogue, Override, rules_with
 from plans.limits import Rule, Verdict, decide
 from plans.periods import Period, Reset, month_utc, period_at, previous_month
+from tests.lua.credit_model import ModelPool
 
 _RESULT_OF: Final = {
     Verdict.COUNTED: Result.RECORDED,
@@ -18,6 +19,9 @@ _RESULT_OF: Final = {
 }
 
 HOUR_MS: Final = 3_600_000
+
+Expected = tuple[Result, int, int, int, tuple[int, ...], int, int | None]
+"""Result, used, recorded, overage, marks, credits burned, credits that could have been used."""
 
 
 @dataclass(slots=True)
@@ -34,6 +38,9 @@ class ModelOrg:
     closed: dict[int, tuple[Counter[str], Counter[str]]] = field(default_factory=dict)
     seen: dict[tuple[str, str], tuple[tuple[str, int], str]] = field(default_factory=dict)
     history: Counter[tuple[str, int]] = field(default_factory=Counter)  # (feature, hour) -> units
+    credit: Counter[str] = field(default_factory=Counter)
+    credits_closed: dict[int, Counter[str]] = field(default_factory=dict)
+    pool: ModelPool = field(default_factory=ModelPool)
     fuzzy: bool = False  # an hour passed during a call: its bucket is not known
 
 
@@ -59,7 +66,10 @@ class Model:
         org = self._org(event.org_id, outcome, before_ms)
         self._into(org, outcome.period, before_ms, after_ms)
         expected = self._expected(org, event, after_ms)
-        found = (outcome.result, outcome.used, outcome.recorded, outcome.overage, outcome.marks)
+        found = (
+            outcome.result, outcome.used, outcome.recorded, outcome.overage, outcome.marks, outcome.credits_used,
+            outcome.credits_left,
+        )  # fmt: skip
         assert found == expected, f"{event} gave {found}, the model says {expected}"
         self._count(org, event, outcome, before_ms, after_ms)
 
@@ -73,7 +83,7 @@ class Model:
     def _silently(self, event: UsageEvent, outcome: Outcome, before_ms: int, after_ms: int) -> None:
         org = self._org(event.org_id, outcome, before_ms)
         self._into(org, outcome.period, before_ms, after_ms)
-        result, used, recorded, overage, marks = self._expected(org, event, after_ms)
+        result, used, recorded, overage, marks, *_ = self._expected(org, event, after_ms)
         assert outcome.used == used, f"{event} repeated: used {outcome.used}, the model says {used}"
         first = Outcome(result, org.plan, used, None, org.period, recorded, overage, marks)
         self._count(org, event, first, before_ms, after_ms)
@@ -104,7 +114,8 @@ class Model:
         assert period in expected, f"after {org.period} came {period}, the model says {expected}"
         if +org.used:
             org.closed[org.period.start_ms] = (+org.used, +org.overage)
-        org.period, org.used, org.overage = period, Counter(), Counter()
+            org.credits_closed[org.period.start_ms] = +org.credit
+        org.period, org.used, org.overage, org.credit = period, Counter(), Counter(), Counter()
 
     def _first(self, org: ModelOrg, event: UsageEvent, at_ms: int) -> tuple[str, int] | None:
         """The content that this id was first counted with, while it is remembered: this and the last month."""
@@ -114,23 +125,30 @@ class Model:
         now = month_utc(at_ms)
         return content if month in (now, previous_month(now)) else None
 
-    def _expected(self, org: ModelOrg, event: UsageEvent, at_ms: int) -> tuple[Result, int, int, int, tuple[int, ...]]:
+    def _expected(self, org: ModelOrg, event: UsageEvent, at_ms: int) -> Expected:
         rule = org.rules.get(event.feature)
         if rule is None:
-            return Result.FEATURE_UNKNOWN, 0, 0, 0, ()
+            return Result.FEATURE_UNKNOWN, 0, 0, 0, (), 0, None
         used = org.used[event.feature]
         first = self._first(org, event, at_ms)
         if first is not None:
             same = first == (event.feature, event.quantity)
-            return Result.DUPLICATE if same else Result.CONFLICT, used, 0, 0, ()
-        made = decide(rule, used, event.quantity)
-        return _RESULT_OF[made.verdict], made.used, made.recorded, made.overage, made.marks
+            return Result.DUPLICATE if same else Result.CONFLICT, used, 0, 0, (), 0, None
+        paid = org.pool.cover(event.feature, rule.credits, at_ms)
+        made = decide(rule, used, event.quantity, cover=paid.units)
+        burned = org.pool.copy().burn(event.feature, paid, made.credit, at_ms)
+        left = org.pool.usable(event.feature, paid, at_ms) if made.verdict is Verdict.REFUSED else None
+        return _RESULT_OF[made.verdict], made.used, made.recorded, made.overage, made.marks, burned, left
 
     def _count(self, org: ModelOrg, event: UsageEvent, outcome: Outcome, before_ms: int, after_ms: int) -> None:
         if not outcome.recorded:
             return
         self.orgs[event.org_id] = org
-        feature = event.feature
+        feature, rule = event.feature, org.rules[event.feature]
+        paid = org.pool.cover(feature, rule.credits, after_ms)
+        credit = decide(rule, org.used[feature], event.quantity, cover=paid.units).credit
+        org.pool.burn(feature, paid, credit, after_ms)
+        org.credit[feature] += credit
         org.used[feature] += outcome.recorded
         if outcome.overage and not org.overage[feature]:
             self.overages_started[event.org_id] += 1

@@ -15,13 +15,17 @@ import pytest
 from redis.exceptions import ResponseError
 
 from metering.errors import Problem
+from metering.store.codes import OTHER_DAY
 from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
 from metering.store.spent import SpentIds
 from metering.usage import Outcome, Result, UsageEvent
 from plans.catalogue import Override
+from plans.credits import Grant
 from plans.limits import QUANTITY_MAX, OnLimit
 from plans.periods import AHEAD_MAX_MS, month_span_utc, oldest_accepted_ms, period_at
+from tests.lua.credit_model import ModelPool
+from tests.lua.granting import burned_of, freeze, give, lines_of, pool_of, texts_of
 from tests.lua.ledger import Caller, Ledger
 from tests.lua.model import HOUR_MS, Model
 from tests.lua.raw import BAD, STALE, raw_call
@@ -42,7 +46,7 @@ class Run:
         self.ledger = ledger
         self.model = Model(ledger.catalogue)
         self.sent: list[UsageEvent] = []
-        self.minted = 0
+        self.minted = self.granted = 0
         self.results: Counter[Result] = Counter()
 
     async def step(self) -> None:
@@ -50,7 +54,7 @@ class Run:
         kinds = (
             (self.burst, 60), (self.race, 8), (self.lost_reply, 8), (self.crash, 8), (self.change, 8), (self.jump, 6),
             (self.forget, 4), (self.flush_scripts, 3), (self.skew, 3), (self.check, 4), (self.bad_quantity, 3),
-            (self.unlink_spent, 3),
+            (self.unlink_spent, 3), (self.give, 14), (self.freeze, 2),
         )  # fmt: skip
         kind = self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
         await kind()
@@ -142,6 +146,36 @@ class Run:
         self.model.change_plan(org_id, plan, overrides)
         self.model.orgs[org_id].anchor_ms = org.profile.anchor_ms
 
+    async def give(self) -> None:
+        """Credits of any sort for an organisation, with another low mark or debt."""
+        await self.away_from_borders()
+        name = self.random.choice(ORGS)
+        if name not in self.model.orgs:
+            return
+        now = await self.ledger.now_ms()
+        self.granted += 1
+        effective = now + self.random.choice((-DAY_MS, -DAY_MS, 3 * DAY_MS + 11_111))
+        made = Grant(
+            f"cg_{self.granted}", self.random.choice((1, 3, 4, 25, 90)), self.granted,
+            priority=self.random.choice((0, 50, 50, 100)), effective_ms=effective,
+            expires_ms=self.random.choice((None, None, effective + 4 * DAY_MS + 7_777, effective + 30 * DAY_MS + 777)),
+            scope=self.random.choice(("", "", "", "scans", "calls")), rollover=self.random.choice((0, 0, 5)),
+        )  # fmt: skip
+        law = {"low": self.random.choice((None, 5, 20)), "debt": self.random.choice((0, 0, 3))}
+        before = await self.ledger.now_ms()
+        org = await self.caller().orgs.get(name)
+        assert org is not None
+        self.model._into(self.model.orgs[name], org.period, before, await self.ledger.now_ms())  # noqa: SLF001
+        await give(self.ledger, name, made, **law)  # type: ignore[arg-type]
+        self.model.orgs[name].pool.give(made, **law)  # type: ignore[arg-type]
+
+    async def freeze(self) -> None:
+        """A grant that a dispute holds, or lets go."""
+        open_ = [(name, grant_id) for name, org in self.model.orgs.items() for grant_id in org.pool.grants]
+        if open_:
+            name, grant_id = self.random.choice(open_)
+            self.model.orgs[name].pool.grants[grant_id] = await freeze(self.ledger, name, grant_id)
+
     async def jump(self) -> None:
         """Time passes: to just before or just after a border, or by days."""
         now = await self.ledger.now_ms()
@@ -193,7 +227,7 @@ class Run:
                 reply = await raw_call(self.ledger, self.caller(), org_id, "scans", text)
             except ResponseError as error:
                 raise AssertionError(f"quantity {text!r} broke the script halfway: {error}") from error
-            assert reply[1] in (BAD, STALE), f"quantity {text!r} gave {reply}"
+            assert reply[1] in (BAD, STALE, OTHER_DAY), f"quantity {text!r} gave {reply}"
         assert await self.ledger.dump() == before, "a quantity that was refused left a trace"
 
     async def check(self) -> None:
@@ -230,7 +264,7 @@ class Run:
         org = self.model.orgs.get(org_id)
         rule = org.rules.get(feature) if org else None
         room = (rule.limit - org.used[feature]) if org and rule and rule.limit is not None else 10
-        drawn = self.random.choice((1, 2, room - 1, room, room + 1, room + 7, QUANTITY_MAX))
+        drawn = self.random.choice((1, 2, room - 1, room, room + 1, room + 2, room + 7, QUANTITY_MAX))
         return min(max(1, drawn), QUANTITY_MAX)
 
     async def timestamp(self, org_id: str) -> int | None:
@@ -257,6 +291,7 @@ async def compare(run: Run) -> None:
     await run.check()
     totals: Counter[tuple[str, str]] = Counter()
     crossings: Counter[tuple[str, int]] = Counter()
+    lows = 0
     for partition in range(ledger.keys.partitions):
         stored = await ledger.client.hgetall(ledger.keys.shared("totals", partition))
         for name, value in stored.items():
@@ -264,9 +299,13 @@ async def compare(run: Run) -> None:
                 _, plan, feature = name.decode().split(":")
                 totals[plan, feature] += int(value)
         for _, entry in await ledger.client.xrange(ledger.keys.shared("crossings", partition)):
-            crossings[entry[b"feature"].decode(), int(entry[b"mark"])] += 1
+            if entry[b"mark"] == b"credits":
+                lows += 1
+            else:
+                crossings[entry[b"feature"].decode(), int(entry[b"mark"])] += 1
     assert totals == model.totals
     assert crossings == model.crossings
+    assert lows == sum(org.pool.lows for org in model.orgs.values())
     for org_id, expected in model.orgs.items():
         before = await ledger.now_ms()
         org = await ledger.callers[0].orgs.get(org_id)
@@ -274,6 +313,11 @@ async def compare(run: Run) -> None:
         model._into(expected, org.period, before, await ledger.now_ms())  # noqa: SLF001
         assert {name: u.used for name, u in org.features.items() if u.used} == +expected.used
         assert {name: u.overage for name, u in org.features.items() if u.overage} == +expected.overage
+        assert {name: u.credit for name, u in org.features.items() if u.credit} == +expected.credit
+        for start_ms, credit in expected.credits_closed.items():
+            archive = await texts_of(ledger, ledger.keys.archive(org_id, start_ms))
+            assert {k[2:]: int(v) for k, v in archive.items() if k[:2] == "a:"} == credit
+        await same_credits(ledger, org_id, expected.pool)
         assert {name: u.rule for name, u in org.features.items()} == expected.rules
         for start_ms, (used, overage) in expected.closed.items():
             archive = await ledger.client.hgetall(ledger.keys.archive(org_id, start_ms))
@@ -284,6 +328,17 @@ async def compare(run: Run) -> None:
         assert started == model.overages_started[org_id]
         if not expected.fuzzy:
             assert await hours(ledger, org_id) == +expected.history
+
+
+async def same_credits(ledger: Ledger, org_id: str, expected: ModelPool) -> None:
+    """Open grants, what was burned and what expired are what the model says."""
+    pool = await pool_of(ledger, org_id)
+    assert {one.grant_id: one for one in pool.grants} == expected.grants
+    assert await burned_of(ledger, org_id) == dict(expected.burned)
+    grants = await texts_of(ledger, ledger.keys.grants(org_id))
+    assert {name[:-2]: int(n) for name, n in grants.items() if name.endswith("|x")} == +expected.expired
+    low = [line for line in await lines_of(ledger, org_id) if line["type"] == "low"]
+    assert len(low) == expected.lows
 
 
 async def hours(ledger: Ledger, org_id: str) -> Counter[tuple[str, int]]:
@@ -324,4 +379,6 @@ async def agree(store: StoreServer, seed: int, **options: Any) -> None:
             error.add_note(f"repeat with MODEL_SEED={seed}")
             raise
         assert run.results[Result.RECORDED] > STEPS / 10, f"too little was counted: {run.results}"
+        burned = sum((org.pool.burned for org in run.model.orgs.values()), Counter[tuple[str, str]]())
+        assert burned, "no credits paid for usage"
         assert len(run.results) >= 6, f"too few kinds of answer were met: {run.results}"

@@ -68,12 +68,13 @@ class TrackAnswer(Answer):
     allowed: Literal[True]
     recorded: int = Field(description="Units counted now; fewer than asked for under `on_limit: cap`.")
     duplicate: bool
-    overage: int = Field(description="Units of this event above the limit.")
+    overage: int = Field(description="Units of this event above the limit that credits do not pay for.")
     unlimited: bool
     period: Span
     thresholds_crossed: list[int] = Field(description="Percent of the limit: 75, 80, 90, 100.")
     decided_by: DecidedBy = Field(description="The limit that left the least room.")
     reserved: int = Field(default=0, description="Units that open reservations and leases keep; not told where 0.")
+    credits_used: int = Field(default=0, description="Credits that this event used up; not told where 0.")
     dry_run: bool = Field(default=False, description="Only there when true: nothing was written.")
     late: bool = Field(default=False, description="Only there when true: the event belongs to an earlier period.")
 

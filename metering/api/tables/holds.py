@@ -21,6 +21,7 @@ from metering.api.route import Route
 from metering.api.tables.shared import READS
 from metering.auth import USAGE_READ, USAGE_WRITE
 from metering.errors import (
+    CreditsExhausted,
     FeatureDisabled,
     FeatureUnknown,
     HoldConflict,
@@ -35,7 +36,7 @@ from metering.errors import (
     TotalTooLarge,
 )
 
-_REFUSED: Final = (QuotaExceeded, FeatureDisabled, FeatureUnknown, OrgNotFound, *READS)
+_REFUSED: Final = (CreditsExhausted, QuotaExceeded, FeatureDisabled, FeatureUnknown, OrgNotFound, *READS)
 _MADE: Final = (*_REFUSED, HoldConflict, TooManyHolds, RateLimited)
 _SETTLED: Final = (*_REFUSED, HoldNotFound, HoldExpired, HoldSettled, TotalTooLarge)
 _LOOKED_AT: Final = (Invalid, OrgNotFound, HoldNotFound, *READS)

@@ -10,6 +10,7 @@ from metering.api.track import TRACK, TRACK_PATHS
 from metering.auth import USAGE_READ, USAGE_WRITE
 from metering.errors import (
     ClockUnsafe,
+    CreditsExhausted,
     EventConflict,
     FeatureDisabled,
     FeatureUnknown,
@@ -53,8 +54,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "POST", TRACK, "Count one usage event", USAGE_WRITE, "usage", None, {200: TrackAnswer},
         request=TrackRequest,
         problems=(
-            QuotaExceeded, FeatureDisabled, OrgNotFound, FeatureUnknown, EventConflict, TimestampOutOfRange,
-            TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled,
+            CreditsExhausted, QuotaExceeded, FeatureDisabled, OrgNotFound, FeatureUnknown, EventConflict,
+            TimestampOutOfRange, TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled,
             StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt, VersionConflict,
         ),
         has_ids=True, rated=True,

@@ -17,11 +17,21 @@
 --        values, most values, value
 -- RETURNS now, then per row: code, used, extra, units held, what decided (0 the plan, n its n-th sub-window), ms until
 --        that gives way (0 not told), events left under the rate limit (-1 none), ms until it is full again, overage of
---        what was capped; only {now, -1} clocks apart, {now, -2} other day
+--        what was capped, credits burned, or of a refusal those that could be used (-1 they do not pay for the feature);
+--        only {now, -1} clocks apart, {now, -2} other day
 --   codes as track's, and 11 too many events for the rate (extra = ms to wait)  12 another row of the unit was refused
 --        13 no such open hold: extra 1 unknown, 2 expired, 3 settled  14 too many open holds
 --        7 stale also: used = 8 a closed period that is not there, or final
 --@ counting
+
+-- Made where an organisation burns credits: most calls never need it.
+local function credits_made()
+--@ credits
+  return {
+    pool_of = pool_of, cover_of = cover_of, has_own = has_own, burn = burn, wrong = pool_wrong, write = write_burns,
+  }
+end
+local credits
 
 local gmatch, max, min, ceil = string.gmatch, math.max, math.min, math.ceil
 local HOLDS_MAX, HOLD_KEEP_S, VALUES_KEEP_S, PARTS = 1000, 86400, 6048000, 60
@@ -31,10 +41,14 @@ local STRICTNESS = {o = 1, c = 2, b = 3}
 local minutes_keep_s, events_keep_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 a = 7
 
-local function tell(code, used, extra, held, by, until_ms, left, full_ms, overage)
-  local cells = {code, used, extra or 0, held or 0, by or 0, until_ms or 0, left or -1, full_ms or 0, overage or 0}
-  for i = 1, 9 do out[o + i] = cells[i] end
-  o = o + 9
+local CELLS = 10
+
+local function tell(code, used, extra, held, by, until_ms, left, full_ms, overage, burned)
+  local cells = {
+    code, used, extra or 0, held or 0, by or 0, until_ms or 0, left or -1, full_ms or 0, overage or 0, burned or 0,
+  }
+  for i = 1, CELLS do out[o + i] = cells[i] end
+  o = o + CELLS
 end
 
 local function answer_all(rows, code, used)
@@ -128,10 +142,33 @@ end
 
 -- ── decisions ───────────────────────────────────────────────────────────────────────────────────────────
 
+-- Credits of the pool that open holds keep of it, but for those of counter `c`: the twin of plans/credits.py.
+local function reserved_of(org, c)
+  local sum = 0
+  for feature, s in pairs(org.standings()) do
+    if s ~= c and s.weight and s.limit >= 0 and s.held > 0 and sub(s.mode, -1) ~= 'o' then
+      local above = max(0, s.used + s.held - max(s.limit, s.used))
+      sum = sum + max(0, above - credits.cover_of(org.pool, feature, nil, 0)) * s.weight
+    end
+  end
+  return sum
+end
+
+-- What credits pay for where a row may go above the limit of its counter: units by grants for the feature alone, units
+-- by the pool, the pool's credits. Nil where the pool is corrupt.
+local function cover_of(row, org)
+  local c = row.counter
+  if not org.paying or c.limit < 0 or c.used + c.held + row.quantity <= c.limit then return 0, 0, 0 end
+  credits = credits or credits_made()
+  org.pool = org.pool or credits.pool_of(org.paying.pool)
+  if not org.pool then return nil end
+  return credits.cover_of(org.pool, c.feature, c.weight, reserved_of(org, c))
+end
+
 -- How many units fit (nil: any number), and which limit leaves the least: the twin of plans/limits.py.
-local function room_of(c, held, mode)
+local function room_of(c, held, mode, cover)
   local room, by
-  if c.limit >= 0 and mode ~= 'o' then room, by = max(0, c.limit - c.used - held), 0 end
+  if c.limit >= 0 and mode ~= 'o' then room, by = max(0, max(0, c.limit - c.used) + cover - held), 0 end
   for i, w in ipairs(c.windows) do
     local left = max(0, w.limit - w.used - held)
     if not room or left < room then room, by = left, i end
@@ -140,10 +177,10 @@ local function room_of(c, held, mode)
 end
 
 -- How many units of an event are admitted, and what decided. `own` units of a hold that it settles always fit.
-local function admitted(c, quantity, held, own, mode)
+local function admitted(c, quantity, held, own, mode, cover)
   local own_mode = sub(c.mode, -1)
   local policy = STRICTNESS[mode] and STRICTNESS[mode] > STRICTNESS[own_mode] and mode or own_mode
-  local room, by = room_of(c, held, policy)
+  local room, by = room_of(c, held, policy, cover)
   if not room or quantity <= max(room, own) then return quantity, by end
   return (policy == 'c' or mode == 'f') and max(room, own) or 0, by
 end
@@ -219,7 +256,7 @@ local function decide(row, first, org)
   if not quantity or quantity < 1 or quantity > QUANTITY_MAX or quantity % 1 ~= 0 then return refused(row, 6) end
   if not c then return refused(row, 8) end
   if row.replay then
-    row.bits = floor(row.replay[1] / 16)
+    row.bits, row.burned = floor(row.replay[1] / 16), row.replay[4]
     return refused(row, row.replay[1] % 16, row.replay[3])
   end
   if verb == 'r' then
@@ -242,10 +279,20 @@ local function decide(row, first, org)
     local wait = conforms(org.rate)
     if wait then return refused(row, 11, wait) end
   end
-  local recorded, by = admitted(c, quantity, c.held - own, own, row.mode)
+  local granted, pooled, usable = cover_of(row, org)
+  if not granted then
+    org.corrupt = true
+    return refused(row, 4)
+  end
+  local cover = granted + pooled
+  local recorded, by = admitted(c, quantity, c.held - own, own, row.mode, cover)
   row.by = by
   if recorded < quantity and by > 0 then row.until_ms = gives_way(c.windows[by], quantity) end
-  if recorded == 0 then return refused(row, 4) end
+  if recorded == 0 then
+    local pays = org.pool and (c.weight or credits.has_own(org.pool, c.feature))
+    row.burned = pays and granted + (c.weight and usable or 0) or -1
+    return refused(row, 4)
+  end
   if verb == 'r' then
     set(c, 'held', c.held + recorded)
     set(org, 'open', org.open + 1)
@@ -255,13 +302,20 @@ local function decide(row, first, org)
     row.extra = row.code == 5 and recorded or 0
     return row.code
   end
-  local code, overage, bits = effect(c, recorded, quantity)
+  local code, above, bits = effect(c, recorded, quantity)
   if code == 6 then return refused(row, 6) end
   if c.archive then bits = 0 end
   set(c, 'held', c.held - own)
   set(c, 'used', c.used + recorded)
   set(c, 'recorded', c.recorded + recorded)
+  local credit = min(above, cover)
+  local overage = above - credit
   set(c, 'overage', c.overage + overage)
+  if credit > 0 then
+    row.burned = credits.burn(org.pool, c.feature, c.weight, credit, pooled, set)
+    set(c, 'credit', c.credit + credit)
+    set(c, 'paid', true)
+  end
   if code == 5 then set(c, 'cut', true) end
   for _, w in ipairs(c.windows) do
     set(w, 'used', w.used + recorded)
@@ -297,7 +351,7 @@ local function decide_unit(rows, from, to, org)
   if bad then
     for i = from, to do
       local row = rows[i]
-      if row ~= bad then row.code, row.extra, row.bits = 12, 0, 0 end
+      if row ~= bad then row.code, row.extra, row.bits, row.burned = 12, 0, 0, 0 end
       row.used = row.counter and row.counter.used or 0
       row.held = row.counter and row.counter.held or 0
       row.left, row.full_ms = rate_left(org.rate)
@@ -347,18 +401,19 @@ local function replay_of(row, minted0)
   local text = read('HGET', KEYS[minted0], row.digest) or read('HGET', KEYS[minted0 + 1], row.digest)
   if type(text) == 'table' then return nil, true end
   if not text then return nil, false end
-  local code, used, extra = match(text, '^(%d+):(%d+):(%d+)$')
-  return {tonumber(code), tonumber(used), tonumber(extra)}, false
+  local code, used, extra, burned = match(text, '^(%d+):(%d+):(%d+):?(%d*)$')
+  return {tonumber(code), tonumber(used), tonumber(extra), tonumber(burned)}, false
 end
 
 -- The counter of a feature in the record or an archive, with its windows; whether it is corrupt.
 local function full_counter(key, state, feature, archive, freed)
   local _, c, corrupt = counter_of(key, feature)
   if corrupt or not c then return false, corrupt end
-  local more = read('HMGET', key, 'h:' .. feature, 'w:' .. feature)
+  local more = read('HMGET', key, 'h:' .. feature, 'w:' .. feature, 'v:' .. feature, 'a:' .. feature)
   c.key, c.feature, c.archive, c.windows = key, feature, archive, {}
+  c.weight, c.credit = more[3] and tonumber(more[3]), tonumber(more[4] or 0)
   c.stored_held = tonumber(more[1] or 0)
-  if not c.stored_held or c.stored_held < (freed or 0) then return false, true end
+  if more[3] and not c.weight or not c.credit or not c.stored_held or c.stored_held < (freed or 0) then return false, true end
   c.held = archive and 0 or c.stored_held - (freed or 0)
   c.held_before = c.held
   if archive then return c, false end
@@ -368,6 +423,29 @@ local function full_counter(key, state, feature, archive, freed)
     c.windows[#c.windows + 1] = w
   end
   return c, false
+end
+
+-- The counters of the running period by feature, for what their holds keep: those at hand, and as stored those others
+-- that may have some.
+local function standings_of(record, counters, freed, has_holds)
+  local found = {}
+  local flat = has_holds and read('HGETALL', record) or {}
+  local old = {}
+  for i = 1, #flat, 2 do old[flat[i]] = flat[i + 1] end
+  for field, units in pairs(old) do
+    if sub(field, 1, 2) == 'h:' then
+      local feature = sub(field, 3)
+      found[feature] = {
+        limit = tonumber(old['l:' .. feature] or -1), mode = old['m:' .. feature] or 'o',
+        used = tonumber(old['u:' .. feature] or 0), held = tonumber(units) - (freed[feature] or 0),
+        weight = tonumber(old['v:' .. feature] or ''),
+      }
+    end
+  end
+  for _, c in pairs(counters) do
+    if c and not c.archive then found[c.feature] = c end
+  end
+  return found
 end
 
 -- Holds that ended by now and count for nothing then: their units by feature, their members. Nil: corrupt.
@@ -510,6 +588,7 @@ local function write_counter(c, org, keys, totals)
   local at = now > c.at and now or c.at
   call('HSET', c.key, 'u:' .. c.feature, c.used, 't:' .. c.feature, at)
   if c.cut then call('HSET', c.key, 'c:' .. c.feature, 1) end
+  if c.paid then call('HSET', c.key, 'a:' .. c.feature, c.credit) end
   if c.archive then call('HINCRBY', keys.record, 'b:' .. c.feature, c.recorded) end
   if c.overage > 0 then
     call('HSET', c.key, 'x:' .. c.feature, c.accrued + c.overage)
@@ -531,8 +610,9 @@ local function write_ids(rows, shard0, tiers, tiers_now, minted0)
     if row.recorded and row.verb ~= 'd' and row.verb ~= 'r' and not row.further and row.digest ~= '' then
       local list = answers
       if row.group == '0' then
+        local text = format('%.0f:%.0f:%.0f', row.code + 16 * row.bits, row.used, row.extra)
         list[#list + 1] = row.digest
-        list[#list + 1] = format('%.0f:%.0f:%.0f', row.code + 16 * row.bits, row.used, row.extra)
+        list[#list + 1] = row.burned and format('%s:%.0f', text, row.burned) or text
       else
         list = added[row.group] or {}
         added[row.group] = list
@@ -569,7 +649,8 @@ local function organisation(keys, totals, clock_ok)
   local org = {start_ms = tonumber(ARGV[a + 1]), plan = ARGV[a + 2], seen = {}, open = 0}
   local nd, ng, nm = tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
   local ne, nc = tonumber(ARGV[a + 9]), tonumber(ARGV[a + 10])
-  local c0 = a + 11
+  local day_paid = ARGV[a + 11]
+  local c0 = a + 12
   local e0 = c0 + nc
   local x0 = e0 + 7 * ne
   local next_claim = ARGV[x0]
@@ -583,7 +664,15 @@ local function organisation(keys, totals, clock_ok)
   local valid_until, tiers_now, tiers_before = match(claim, '^(%d+):(%d)(%d):')
   tiers_now = tonumber(tiers_now)
   local tiers = tiers_now + tonumber(tiers_before)
-  local hold0 = shard0 + ng * tiers + 2
+  local pool0 = shard0 + ng * tiers
+  local hold0 = pool0 + 2
+  if day_paid ~= '' then
+    org.paying = {
+      pool = KEYS[pool0], burned = KEYS[pool0 + 1], ledger = KEYS[pool0 + 2], grants = KEYS[pool0 + 3],
+      lapsing = KEYS[pool0 + 4], topups = KEYS[pool0 + 5], crossings = keys.crossings,
+    }
+    hold0 = pool0 + 8
+  end
   keys.holds, keys.state = KEYS[hold0 - 2], KEYS[hold0 - 1]
   local archive0 = hold0 + nh
   local other0 = archive0 + na
@@ -636,7 +725,7 @@ local function organisation(keys, totals, clock_ok)
         counters[place] = new_counters(c0, e0 + 7 * (i - 1), 1)[row.feature]
         local c = counters[place]
         if c then
-          c.key, c.feature, c.windows, c.held, c.held_before = keys.record, row.feature, {}, 0, 0
+          c.key, c.feature, c.windows, c.held, c.held_before, c.credit = keys.record, row.feature, {}, 0, 0, 0
           for limit, per, rolling in gmatch(new['w:' .. row.feature] or '', '(%d+)/(%a+)(~?)') do
             c.windows[#c.windows + 1] = window_of(keys.state, row.feature, limit, per, rolling)
           end
@@ -659,6 +748,12 @@ local function organisation(keys, totals, clock_ok)
     if corrupt or broken then return answer_all(ne, 10, 0) end
   end
 
+  local standings
+  org.standings = function()
+    standings = standings or standings_of(keys.record, counters, freed, next_claim == '')
+    return standings
+  end
+
   -- decisions, in order
   local i = 1
   while i <= ne do
@@ -666,10 +761,12 @@ local function organisation(keys, totals, clock_ok)
     decide_unit(rows, i, to, org)
     i = to + 1
   end
+  if org.corrupt then return answer_all(ne, 10, 0) end
+  local burns = org.pool and next(org.pool.burned)
   if org.counted then
     local plain, sets = {history = {}, minutes = {}, dims = {}}, {}
     if gains(rows, head, day0, plain, sets) or others_wrong(org, rows, counters, keys, freed)
-      or not stored and creation_wrong(new0, keys.trail) then
+      or not stored and creation_wrong(new0, keys.trail) or burns and credits.wrong(org.pool, org.paying, day_paid) then
       return answer_all(ne, 10, 0)
     end
 
@@ -693,6 +790,7 @@ local function organisation(keys, totals, clock_ok)
         if w.added > 0 then write_window(keys.state, w) end
       end
     end
+    if burns then credits.write(org.pool, org.paying, org.name, day_paid, ARGV[head + 3], org.start_ms) end
     write_held(counters, freed, members, keys)
     local held = false
     for _, row in ipairs(rows) do
@@ -711,7 +809,7 @@ local function organisation(keys, totals, clock_ok)
   for _, row in ipairs(rows) do
     if row.replay and row.code ~= 12 then row.used = row.replay[2] end
     tell(row.code + 16 * row.bits, row.used, row.extra, row.held, row.by, row.until_ms, row.left, row.full_ms,
-      row.code == 5 and row.overage or 0)
+      row.code == 5 and row.overage or 0, row.burned)
   end
 end
 

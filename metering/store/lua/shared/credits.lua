@@ -1,6 +1,6 @@
 -- An organisation's pool of credits: the twin of plans/credits.py. The script brings `call`, `read`, `floor`, `match`,
--- `format` and `now`. Keys of a pool, by name: pool, burned, ledger, grants, lapsing, topups.
-local POOL_KEYS = {'pool', 'burned', 'ledger', 'grants', 'lapsing', 'topups'}
+-- `format` and `now`. Keys of a pool, by name: pool, burned, ledger, grants, lapsing, topups, and crossings for burns.
+local LOW_MARKS_MAX = 100000
 local GRANT_TEXT = '^(%d+):(%d+):(%d+):(%d+):(%d+):([^:]*):([01]):(%d+):([pf])$'
 
 -- ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -140,7 +140,7 @@ end
 local function pool_wrong(pool, keys, day)
   local replies = {
     read('HLEN', keys.burned), read('XLEN', keys.ledger), read('HLEN', keys.grants), read('ZCARD', keys.lapsing),
-    read('ZCARD', keys.topups),
+    read('ZCARD', keys.topups), keys.crossings and read('XLEN', keys.crossings),
   }
   for i = 1, #replies do
     if type(replies[i]) == 'table' then return true end
@@ -181,14 +181,15 @@ local function write_grants(pool, keys, org, balance)
   if next_ms > 0 then call('ZADD', keys.lapsing, next_ms, org) else call('ZREM', keys.lapsing, org) end
 end
 
--- Writes what was burned, and says so where the balance fell below its mark: in the ledger, in the list of those that
--- may want more, and to the caller, which gets the balance then.
-local function write_burns(pool, keys, org, day)
+-- Writes what was burned; where the balance fell below its mark, that is noted in the ledger, in the list of those that
+-- may want more, and among the marks crossed. `sealed` is the organisation's name there.
+local function write_burns(pool, keys, org, day, sealed, start_ms)
   local before, balance = balance_before(pool), balance_of(pool)
   write_grants(pool, keys, org, balance)
   for line, credits in pairs(pool.burned) do call('HINCRBY', keys.burned, day .. '|' .. line, credits) end
-  if not pool.low or before < pool.low or balance >= pool.low then return nil end
+  if not pool.low or before < pool.low or balance >= pool.low then return end
   call('ZADD', keys.topups, 'NX', now, org)
   ledger_line(keys, 'low', '', pool.low, balance)
-  return balance
+  call('XADD', keys.crossings, 'MAXLEN', '~', LOW_MARKS_MAX, '*', 'org', sealed, 'feature', '', 'mark', 'credits',
+    'used', balance, 'limit', pool.low, 'period', start_ms, 'at', now)
 end
