@@ -309,7 +309,7 @@ REQUESTS: Final = (
         "s",
         (
             (
-                f"{BY_ROUTE} ({work(API + '_sum')}) / {BY_ROUTE} ({work(API + '_count')})",
+                f"{BY_ROUTE} ({work(API + '_sum')}) / ({BY_ROUTE} ({work(API + '_count')}) > 0)",
                 "{{method}} {{endpoint}}",
             ),
         ),
@@ -407,7 +407,7 @@ STORE: Final = (
         "short",
         (
             (
-                f"sum by (loop) (3600 * {work('metering_job_failures_total')}) > 0",
+                f"sum by (loop) (3600 * {work('metering_job_failures_total')})",
                 "{{loop}}",
             ),
         ),
@@ -474,7 +474,7 @@ ONE: Final = (
                 "bargauge",
             ),
             Panel(
-                "Units by feature and plan, ever",
+                "Its units by feature and plan, ever",
                 "By the plan it was on when it used them; a plan change begins another series.",
                 "short",
                 (
@@ -492,14 +492,14 @@ ONE: Final = (
                 ((f"sum by (feature) ({growth('scorpius_usage_total', labels=ORG)})", "{{feature}}"),),
             ),
             Panel(
-                "Share of all units",
-                "Of the units that all organisations used in the time shown.",
+                "Share of all units, ever",
+                "Of the units that all organisations used.",
                 "percentunit",
                 (
                     (
                         (
-                            f"sum({growth('scorpius_usage_total', '$__range', ORG, 'increase')})"
-                            f" / sum({growth('scorpius_feature_usage_total', '$__range', by='increase')})"
+                            f"sum({everywhere('scorpius_org_usage_total', ORG)})"
+                            f" / sum({everywhere('scorpius_feature_usage_total')})"
                         ),
                         "share",
                     ),

@@ -51,6 +51,12 @@ UNREADABLE: Final = "unreadable"
 
 OTHER: Final = "other"
 
+WATCHED: Final = (
+    "overage_started", "invoice.paid", "invoice.payment_failed", "payment_intent.succeeded",
+    "payment_intent.payment_failed", "charge.refunded",
+)  # fmt: skip
+"""Billing events that have a series before the first one: what grows from nothing is no growth to Prometheus."""
+
 JOBS: Final = (
     "withdrawn", "key uses", "jwks", "metrics", "queue", "catalogue", "test clock", "lag", "sweep", "spent", "holds",
     "raw events", "stripe events", "stripe catch-up", "stripe's return", "grace", "customers", "reconciliation",
@@ -211,7 +217,7 @@ def business(totals: Totals, top: list[OrgUnits]) -> Iterator[Metric]:
     yield _gauge("scorpius_total_organizations", "Organisations there are.", [((), totals.orgs)])
     plans = [((plan,), orgs) for plan, orgs in totals.plans.items()]
     yield _gauge("scorpius_plan_distribution", "Organisations on each plan.", plans, "plan")
-    events = [((kind,), number) for kind, number in totals.events.items()]
+    events = [((kind,), number) for kind, number in {**dict.fromkeys(WATCHED, 0), **totals.events}.items()]
     about = "Billing events ever (not usage events), by type."
     yield _counter("scorpius_billing_events", about, events, "event_type")
     units = [((feature, plan), number) for (plan, feature), number in totals.units.items()]

@@ -128,7 +128,10 @@ async def test_figures_of_the_business_are_those_of_the_store(store: StoreServer
         assert features == {("scans", "free"): 50, ("calls", "free"): 10}
         assert page.by("scorpius_plan_distribution", "plan") == {("free",): 5, ("pro",): 1}
         assert page["scorpius_total_organizations"] == 6
-        assert page.by("scorpius_billing_events_total", "event_type") == {("org_created",): 6, ("overage_started",): 2}
+        events = {
+            kind: number for kind, number in page.by("scorpius_billing_events_total", "event_type").items() if number
+        }
+        assert events == {("org_created",): 6, ("overage_started",): 2}
 
 
 async def test_only_what_counted_is_noted(store: StoreServer, tmp_path: Path) -> None:
