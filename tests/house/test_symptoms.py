@@ -41,6 +41,8 @@ def dangling(name: str, pages: dict[str, str]) -> list[str]:
         ("Stripe refuses: 502 stripe-error, 503 stripe-unavailable", ("keys", "doctor")),
         ("No webhook comes in", ("address", "certificate", "STRIPE_WEBHOOK_SECRET")),
         ("A checkout fails", ("price", "STRIPE_SECRET_KEY")),
+        ("A payment cannot begin", ("token", "STRIPE_SECRET_KEY", "packages")),
+        ("It was paid, and the credits are not there", ("succeeded", "webhook", "catch-up")),
         ("It was paid, and the plan is still the old one", ("catch-up",)),
         ("See more: debug mode", ("DEBUG=true", "LOG_LEVEL=DEBUG")),
     ],
