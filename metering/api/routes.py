@@ -5,6 +5,7 @@ from typing import Final
 from metering.api.alias import older
 from metering.api.route import Route
 from metering.api.tables import (
+    admin,
     audit,
     check,
     checkout,
@@ -12,6 +13,7 @@ from metering.api.tables import (
     history,
     holds,
     ingest,
+    invoices,
     keys,
     ops,
     orgs,
@@ -41,6 +43,8 @@ _NOUNS: Final[tuple[Route, ...]] = (
     *portal.ROUTES,
     *packages.ROUTES,
     *subscription.ROUTES,
+    *invoices.ROUTES,
+    *admin.ROUTES,
     *audit.ROUTES,
     *keys.ROUTES,
     *webhooks.ROUTES,

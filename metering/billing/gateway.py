@@ -168,6 +168,18 @@ class Invoices(Protocol):
         ...
 
 
+class InvoicePages(Protocol):
+    """Invoices as people look at them."""
+
+    async def invoice_page(
+        self, *, customer: str | None, status: str | None, after: str | None, limit: int
+    ) -> tuple[list[StripeObject], bool]:
+        """Up to `limit` (at most 100) invoices of a customer, or of everybody, the newest first, and whether more
+        follow; those after the invoice `after`, and of one status, where they are given.
+        """
+        ...
+
+
 class Payments(Protocol):
     """What is paid once, and given back."""
 
@@ -235,7 +247,7 @@ class Events(Protocol):
         ...
 
 
-class Gateway(Meters, Setup, Customers, Invoices, Payments, Events, Protocol):
+class Gateway(Meters, Setup, Customers, Invoices, InvoicePages, Payments, Events, Protocol):
     """All of it."""
 
     livemode: bool

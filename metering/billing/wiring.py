@@ -21,6 +21,7 @@ from metering.billing.following import Following
 from metering.billing.gateway import Gateway
 from metering.billing.inbox import TURN_S, InboxWorker
 from metering.billing.intake import Intake
+from metering.billing.invoice_list import InvoiceList
 from metering.billing.last_usage import LastUsage
 from metering.billing.late import Late
 from metering.billing.payers import Payers
@@ -145,7 +146,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     return Billing(
         intake,
         desk,
-        self_service_of(ground, gateway, word, last_usage_of(ground, exporter, reconciler)),
+        self_service_of(ground, gateway, customers, word, last_usage_of(ground, exporter, reconciler)),
         reconciler,
         repairer_of(ground, gateway, desk, customers),
         jobs,
@@ -153,11 +154,15 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     )
 
 
-def self_service_of(ground: Ground, gateway: Gateway, word: "_Word", last_usage: LastUsage) -> SelfService:
+def self_service_of(
+    ground: Ground, gateway: Gateway, customers: Customers, word: "_Word", last_usage: LastUsage
+) -> SelfService:
     """What customers do by themselves."""
     following = Following(word.payers, word.effects, word.prices, word.policy)
     checkout = Checkout(gateway, ground.catalogue, variables_of(ground.settings), ground.dataset_id)
-    return SelfService(checkout, Portal(gateway), Subscriber(gateway, following, last_usage))
+    return SelfService(
+        checkout, Portal(gateway), InvoiceList(gateway, customers), Subscriber(gateway, following, last_usage)
+    )
 
 
 def last_usage_of(ground: Ground, exporter: Exporter, reconciler: Reconciler) -> LastUsage:

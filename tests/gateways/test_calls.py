@@ -122,6 +122,7 @@ VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "cancel_subscription": lambda g: g.cancel_subscription("sub_1", invoice_now=True, key="k"),
     "invoice": lambda g: g.invoice("in_1"),
     "invoices": lambda g: g.invoices("cus_1"),
+    "invoice_page": lambda g: g.invoice_page(customer="cus_1", status="open", after="in_1", limit=5),
     "invoice_items": lambda g: g.invoice_items("cus_1"),
     "create_invoice_item": lambda g: g.create_invoice_item(ITEM, key="k"),
     "events": lambda g: g.events(after="evt_1"),

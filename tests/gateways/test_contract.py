@@ -193,6 +193,28 @@ async def test_s4_cancelling_drops_usage_unless_it_is_invoiced_now(stripe: Party
     assert (ended["status"], totals) == ("canceled", [100, 100] if invoice_now else [100])
 
 
+async def test_s11_invoices_come_by_pages_the_newest_first_and_a_final_one_has_addresses(stripe: Party) -> None:
+    payer, price = await stripe.payer(), await stripe.price(unit_amount=100)
+    await stripe.subscribed(payer, price)
+    await stripe.subscribed(payer, price)
+
+    async def page(**wanted: Any) -> tuple[list[Any], bool]:
+        asked: dict[str, Any] = {"customer": payer, "status": None, "after": None, "limit": 1} | wanted
+        return await stripe.gateway.invoice_page(**asked)
+
+    (newest,), more = await page()
+    (older,), rest = await page(after=newest["id"])
+    assert (more, rest) == (True, False)
+    assert newest["id"] != older["id"]
+    assert newest["hosted_invoice_url"].startswith("http")
+    assert newest["invoice_pdf"].startswith("http")
+    assert await page(status="draft") == ([], False)
+    assert len((await page(customer=None, limit=2))[0]) == 2
+    with pytest.raises(Refused) as caught:
+        await page(after="in_of_nobody")
+    assert (caught.value.code, caught.value.param) == ("resource_missing", "starting_after")
+
+
 async def test_s7_an_invoice_item_without_an_invoice_goes_on_the_next_one(stripe: Party) -> None:
     payer = await stripe.payer()
     sold = await stripe.subscribed(payer, await stripe.price(unit_amount=100))

@@ -186,3 +186,26 @@ async def test_the_audit_page_shows_everything_escaped_and_runs_no_script(world:
 @pytest.mark.parametrize("path", ["/c/pay/cs_test_nobody", "/p/session/bps_nobody"])
 async def test_a_page_of_nobody_is_not_there(world: World, path: str) -> None:
     assert (await world.page("GET", world.url + path))[0] == 404
+
+
+async def test_a_final_invoice_has_a_page_and_a_pdf_and_a_draft_has_none(world: World) -> None:
+    session = await checkout(world)
+    await world.page("POST", session.url, choice="pay")
+    (invoice,) = (await world.v1.invoices.list_async({"status": "paid"})).data
+    assert invoice.hosted_invoice_url
+    assert invoice.invoice_pdf
+    status, _, text = await world.page("GET", invoice.hosted_invoice_url)
+    assert status == 200
+    assert invoice.number in text
+    assert "Total: 29.00 USD" in text
+    status, _, file = await world.page("GET", invoice.invoice_pdf)
+    assert (status, file[:8], file[-6:]) == (200, "%PDF-1.4", "%%EOF\n")
+    place = int(file.split("startxref\n")[1].split("\n")[0])
+    assert file[place : place + 4] == "xref"
+    assert "(Total: 29.00 USD) Tj" in file
+    await world.at(utc(2026, 4, 17, 10, 31))
+    (draft,) = (await world.v1.invoices.list_async({"status": "draft"})).data
+    assert (draft.hosted_invoice_url, draft.invoice_pdf) == (None, None)
+    early = invoice.hosted_invoice_url.replace(invoice.id, draft.id)
+    for address in (f"{invoice.hosted_invoice_url}x", f"{invoice.invoice_pdf}/x", early):
+        assert (await world.page("GET", address))[0] == 404

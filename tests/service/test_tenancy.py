@@ -146,6 +146,19 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/v1/stripe/outbox/{window}/discard"): Row(
         lambda _: (f"/v1/stripe/outbox/{'a' * 52}/discard", {"reason": "test"}), status=404, names_org=False
     ),
+    **{
+        ("GET", path): Row(_asking(path))
+        for path in (
+            "/v1/billing/invoices",
+            "/api/billing/invoices",
+            "/v1/admin/invoices",
+            "/api/billing/admin/invoices",
+        )
+    },
+    **{
+        ("GET", path): Row(_plain(path), names_org=False)
+        for path in ("/v1/admin/orgs", "/v1/admin/users", "/api/billing/admin/users", "/v1/admin/usage")
+    },
     ("GET", "/health"): Row(_plain("/health"), names_org=False),
     ("GET", "/health/live"): Row(_plain("/health/live"), names_org=False),
     ("GET", "/health/ready"): Row(_plain("/health/ready"), names_org=False),

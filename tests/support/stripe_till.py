@@ -32,6 +32,7 @@ class Till(ThreadingHTTPServer):
         self.sent: list[tuple[str, str, dict[str, Any], str]] = []
         self.made: dict[str, dict[str, Any]] = {}
         self.lacks: set[str] = set()
+        self.invoices: list[dict[str, Any]] = []
         self.configurations: list[dict[str, Any]] = [{"id": "bpc_own"}]
         self.broken: set[str] = set()
         self.sold = Sold()
@@ -77,12 +78,26 @@ class Till(ThreadingHTTPServer):
             return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
         if path == "/v1/billing/meters":
             return rows(whole("billing.meter", id="mtr_1", event_name="scorpius_scans_overage"), url=path)
-        if path == "/v1/billing_portal/configurations":
-            found = [whole("billing_portal.configuration", active=True, **one) for one in self.configurations]
-            return rows(*found, url=path)
+        if path in {"/v1/billing_portal/configurations", "/v1/invoices"}:
+            return self._configurations() if "portal" in path else self._invoices(params)
         if key not in self.made:
             self.made[key] = self._new(path, len(self.made) + 1)
         return self.made[key]
+
+    def _configurations(self) -> dict[str, Any]:
+        found = [whole("billing_portal.configuration", active=True, **one) for one in self.configurations]
+        return rows(*found, url="/v1/billing_portal/configurations")
+
+    def _invoices(self, params: dict[str, Any]) -> dict[str, Any]:
+        """A page of those in `invoices`."""
+        fitting = [
+            one for one in self.invoices
+            if all(params.get(name) in {None, one[name]} for name in ("customer", "status"))
+        ]  # fmt: skip
+        start = next((i + 1 for i, one in enumerate(fitting) if one["id"] == params.get("starting_after")), 0)
+        end = start + int(params.get("limit", 10))
+        page = rows(*(whole("invoice", **one) for one in fitting[start:end]), url="/v1/invoices")
+        return {**page, "has_more": len(fitting) > end}
 
     def _new(self, path: str, number: int) -> dict[str, Any]:
         """What is made by a call."""

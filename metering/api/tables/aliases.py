@@ -22,5 +22,9 @@ ALIASES: Final[tuple[Alias, ...]] = (
     Alias("GET", "/api/billing/subscription", "GET /v1/billing/subscription"),
     Alias("GET", "/subscription/status", "GET /v1/billing/subscription"),
     Alias("POST", "/subscription/cancel", "POST /v1/billing/subscription/cancel"),
+    Alias("GET", "/api/billing/invoices", "GET /v1/billing/invoices"),
+    Alias("GET", "/api/billing/admin/invoices", "GET /v1/admin/invoices"),
+    Alias("GET", "/v1/admin/users", "GET /v1/admin/orgs"),
+    Alias("GET", "/api/billing/admin/users", "GET /v1/admin/orgs"),
     OLDER_PACKAGES,
 )

@@ -199,6 +199,14 @@ class Verbs(abc.ABC):
         """All of a customer, the newest first."""
         return await self._all(self._v1.invoices.list_async, params={"customer": customer})
 
+    async def invoice_page(
+        self, *, customer: str | None, status: str | None, after: str | None, limit: int
+    ) -> tuple[list[StripeObject], bool]:
+        """One page of the invoices of a customer, or of everybody."""
+        asked = {"customer": customer, "status": status, "starting_after": after, "limit": limit}
+        params = {name: value for name, value in asked.items() if value is not None}
+        return _page(await self._ask(self._v1.invoices.list_async, params=params))
+
     async def invoice_items(self, customer: str) -> list[StripeObject]:
         """All of a customer, those on an invoice already included."""
         return await self._all(self._v1.invoice_items.list_async, params={"customer": customer})

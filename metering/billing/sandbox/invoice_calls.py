@@ -37,13 +37,13 @@ ITEM: Final = "invoiceitem"
 def retrieve(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/invoices/{id}; of a draft the usage is what it is by now."""
     del params
-    return invoices.counted(ctx, ctx.need(KIND))
+    return _shown(ctx, invoices.counted(ctx, ctx.need(KIND)))
 
 
 def list_all(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/invoices: the newest first."""
     rows = [row for row in ctx.db.all(KIND, newest_first=True) if _fits(row, params)]
-    return page(ctx, [invoices.counted(ctx, row) for row in within(rows, params.get("created"))], params)
+    return page(ctx, [_shown(ctx, invoices.counted(ctx, row)) for row in within(rows, params.get("created"))], params)
 
 
 def list_lines(ctx: Context, params: dict[str, Any]) -> Obj:
@@ -57,7 +57,7 @@ def finalize(ctx: Context, params: dict[str, Any]) -> Obj:
     if params.get("auto_advance") is not None:
         invoice["auto_advance"] = params["auto_advance"]
     invoices.finalize(ctx, invoice)
-    return ctx.need(KIND)
+    return _shown(ctx, ctx.need(KIND))
 
 
 def pay(ctx: Context, params: dict[str, Any]) -> Obj:
@@ -65,25 +65,25 @@ def pay(ctx: Context, params: dict[str, Any]) -> Obj:
     invoice = _in_status(ctx, "pay", "open", "uncollectible")
     if params.get("paid_out_of_band"):
         invoices.settle(ctx, invoice, outside=True)
-        return ctx.need(KIND)
+        return _shown(ctx, ctx.need(KIND))
     outcome = invoices.collect(ctx, invoice)
     if outcome is not Payment.PAID:
         raise invoices.declined(outcome)
-    return ctx.need(KIND)
+    return _shown(ctx, ctx.need(KIND))
 
 
 def void(ctx: Context, params: dict[str, Any]) -> Obj:
     """POST /v1/invoices/{id}/void."""
     del params
     invoices.void(ctx, _in_status(ctx, "void", "open", "uncollectible"))
-    return ctx.need(KIND)
+    return _shown(ctx, ctx.need(KIND))
 
 
 def give_up(ctx: Context, params: dict[str, Any]) -> Obj:
     """POST /v1/invoices/{id}/mark_uncollectible."""
     del params
     invoices.give_up(ctx, _in_status(ctx, "mark as uncollectible", "open"))
-    return ctx.need(KIND)
+    return _shown(ctx, ctx.need(KIND))
 
 
 def create_preview(ctx: Context, params: dict[str, Any]) -> Obj:
@@ -134,6 +134,14 @@ def list_items(ctx: Context, params: dict[str, Any]) -> Obj:
     created = params.get("created")
     known = within([{**row, "created": row["date"]} for row in rows], created)
     return page(ctx, [{name: row[name] for name in row if name != "created"} for row in known], params)
+
+
+def _shown(ctx: Context, invoice: Obj) -> Obj:
+    """The invoice with the addresses of its page and PDF, where whoever asks reaches the sandbox; a draft has none."""
+    if invoice["status"] == "draft":
+        return invoice
+    address = f"{ctx.base}{invoices.PAGE}{invoice['id']}"
+    return {**invoice, "hosted_invoice_url": address, "invoice_pdf": f"{address}/pdf"}
 
 
 def _price(params: dict[str, Any]) -> tuple[str, int]:

@@ -23,6 +23,9 @@ DRAFT_S: Final = 3600
 RETRIES_S: Final = (2 * 86_400, 3 * 86_400, 5 * 86_400)
 """After a failed payment the next attempt comes so much later: three more, over ten days."""
 
+PAGE: Final = "/i/"
+"""Where the page of a final invoice is, and under it the same as a PDF."""
+
 _USAGE: Final = "sandbox.usage"
 """Which usage a draft bills: by invoice id the items, prices and periods."""
 

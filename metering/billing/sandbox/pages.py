@@ -1,15 +1,16 @@
-"""Answers what browsers ask for: /, /c/pay/{id}, /p/session/{id} and /pay/{id}."""
+"""Answers what browsers ask for: /, /c/pay/{id}, /p/session/{id}, /pay/{id} and /i/{id}."""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from metering.billing.sandbox import checkouts, hosted, payments, portals
+from metering.billing.sandbox import checkouts, hosted, invoices, payments, portals
 from metering.billing.sandbox.answers import Answer
 from metering.billing.sandbox.audit_page import audit_page
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.errors import ApiError
 from metering.billing.sandbox.markup import headers, page, tag
+from metering.billing.sandbox.paper import invoice_page, invoice_pdf
 
 if TYPE_CHECKING:
     from metering.billing.sandbox.app import Sandbox
@@ -30,7 +31,19 @@ def answer(sandbox: "Sandbox", method: str, path: str, body: bytes) -> Answer | 
         if path.startswith(prefix) and method in {"GET", "POST"}:
             session = sandbox.db.get(kind, path.removeprefix(prefix))
             return show(sandbox, session, pressed if method == "POST" else None) if session else _nothing()
+    if path.startswith(invoices.PAGE) and method == "GET":
+        return _invoice(sandbox, path.removeprefix(invoices.PAGE))
     return None
+
+
+def _invoice(sandbox: "Sandbox", named: str) -> Answer:
+    invoice_id, pdf, rest = named.partition("/pdf")
+    invoice = sandbox.db.get("invoice", invoice_id)
+    if invoice is None or rest or invoice["status"] == "draft":
+        return _nothing()
+    if pdf:
+        return Answer(HTTPStatus.OK, invoice_pdf(invoice), headers(), "application/pdf")
+    return _page(invoice_page(invoice))
 
 
 def _checkout(sandbox: "Sandbox", session: Obj, pressed: dict[str, str] | None) -> Answer:
