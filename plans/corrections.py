@@ -16,11 +16,14 @@ DELTA_MAX: Final = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One feature's counter in one period: units used, overage accrued and what was given back of it."""
+    """One feature's counter in one period: units used, overage accrued and what was given back of it, units that
+    credits paid for.
+    """
 
     used: int
     accrued: int = 0
     given_back: int = 0
+    credit: int = 0
 
     @property
     def overage(self) -> int:
@@ -35,12 +38,13 @@ class Refusal(StrEnum):
     TOTAL_TOO_LARGE = "total_too_large"
 
 
-def corrected(limit: int | None, counter: Counter, delta: int) -> Counter | Refusal:
+def corrected(limit: int | None, counter: Counter, delta: int, cover: int = 0) -> Counter | Refusal:
     """The counter after `delta` units (negative: taken out). `limit` None is unlimited.
 
-    Units taken out give back the overage they had caused: the part of them above the limit, or above what stays
-    where that is more; never more than there is, and so much that what stays holds the overage that stays. Units put
-    in count above any limit, and are overage as an event's would be.
+    Units taken out give back the overage they had caused, then units that credits paid for: the part of them above the
+    limit, or above what stays where that is more; never more than there is, and so much that what stays holds the
+    overage and the paid units that stay. Units put in count above any limit, and are paid for as an event's would be:
+    `cover` units by credits, the rest is overage.
     """
     after = counter.used + delta
     if after < 0:
@@ -49,17 +53,20 @@ def corrected(limit: int | None, counter: Counter, delta: int) -> Counter | Refu
         return Refusal.TOTAL_TOO_LARGE
     if delta > 0:
         more = 0 if limit is None else max(0, after - max(limit, counter.used))
-        return Counter(after, counter.accrued + more, counter.given_back)
+        credit = min(more, cover)
+        return Counter(after, counter.accrued + more - credit, counter.given_back, counter.credit + credit)
     caused = 0 if limit is None else counter.used - max(limit, after)
-    back = max(0, min(counter.overage, caused), counter.overage - after)
-    return Counter(after, counter.accrued, counter.given_back + back)
+    paid = counter.overage + counter.credit
+    undone = max(0, min(paid, caused), paid - after)
+    back = min(counter.overage, undone)
+    return Counter(after, counter.accrued, counter.given_back + back, counter.credit - (undone - back))
 
 
 def cleared(counter: Counter, *, forgive: bool) -> Counter:
-    """The counter after a reset: at zero with `forgive`, which gives all overage back.
+    """The counter after a reset: at zero with `forgive`, which gives all overage back, and all credits.
 
-    Without it the units that are overage stay counted, because they stay billed: what was included becomes zero.
+    Without it the units that are overage or paid for stay counted, as they stay so: what was included becomes zero.
     """
     if forgive:
         return Counter(0, counter.accrued, counter.accrued)
-    return Counter(counter.overage, counter.accrued, counter.given_back)
+    return Counter(counter.overage + counter.credit, counter.accrued, counter.given_back, counter.credit)

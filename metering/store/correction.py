@@ -119,14 +119,15 @@ def change_of(feature: str, *, forgive: bool) -> Change:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A counter at one moment: units, overage net of what was given back, the limit in force (None: unlimited), and
-    what open holds keep.
+    """A counter at one moment: units, overage net of what was given back, the limit in force (None: unlimited), what
+    open holds keep, and units that credits paid for.
     """
 
     used: int
     overage: int
     limit: int | None
     held: int = 0
+    credit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The rare path: one look at the organisation, one script. The claim proves that w
 it does not, nothing was written and the next turn looks again.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -27,8 +28,9 @@ from metering.errors import (
 from metering.store.connect import answered
 from metering.store.correction import Change, Corrected, Correction, Figures, Kind, Row, change_of
 from metering.store.digests import Digests, Ids, digits, shard_of
-from metering.store.fields import sealed_name
-from metering.store.frames import DAY_MS, HOUR_MS, day_text, hour_text, shard_names
+from metering.store.fields import FieldCodec, sealed_name
+from metering.store.frames import DAY_MS, HOUR_MS, day_text, hour_text, pool_names, shard_names
+from metering.store.grants import DETAILS
 from metering.store.keys import Keys
 from metering.store.org import Org
 from metering.store.orgs import Orgs
@@ -36,6 +38,7 @@ from metering.store.retention import Retention
 from metering.store.scripts import script
 from metering.store.timing import StoreTime
 from metering.store.trail import Entry, Trail
+from plans.credits import Kind as GrantKind
 from plans.periods import AHEAD_MAX_MS, Period, month_utc
 
 if TYPE_CHECKING:
@@ -46,8 +49,8 @@ _TURNS: Final = 8
 
 _DEFAULTS: Final = Retention()
 
-_ROW: Final = 9
-"""What the script answers of one feature: two counters of three figures, the limit, units held, the trail entry."""
+_ROW: Final = 11
+"""What the script answers of one feature: two counters of four figures, the limit, units held, the trail entry."""
 
 DONE, DUPLICATE, OTHER_CONTENT, NO_EVENT, OTHER_EVENT, BELOW_ZERO, STALE, NO_FEATURE = range(1, 9)
 TOO_LARGE, CORRUPT, FINAL, NO_PERIOD, OTHER_PERIOD, CAPPED, OUTSIDE = range(9, 16)
@@ -85,13 +88,14 @@ class Corrections:
         *,
         secret: bytes,
         retention: Retention = _DEFAULTS,
+        codec: FieldCodec | None = None,
         fake: bool = False,
     ) -> None:
         self._client: Any = client
         self._keys, self._orgs, self._time = keys, orgs, time
         self._trail = Trail(client, keys, time)
         self._digests = Digests(secret)
-        self._retention = retention
+        self._retention, self._codec = retention, codec or FieldCodec()
         self._adjust = client.register_script(script("adjust", fake=fake).text)
 
     async def make(self, correction: Correction) -> Corrected:
@@ -148,6 +152,7 @@ class Corrections:
         names = [record, keys.archive(name, period.start_ms) if target.closed else record, keys.trail(name)]
         names += [keys.shared(kind, partition) for kind in ("dirty", "totals", "crossings")]
         names += [] if self._time.test_offset_ms is None else [keys.shared("clock", partition)]
+        names += pool_names(keys, name) if org.pool else []
         for ids in (own,) if event is None else (own, event):
             names += shard_names(keys, org, shard_of(ids[0]))
         for change in target.changes:
@@ -164,7 +169,15 @@ class Corrections:
         ]  # fmt: skip
         entry = _entry_fields(correction)
         rows = [word for c in target.changes for word in (c.feature, c.change, "1" if c.recorded else "")]
-        return names, [*args, len(entry), *rows, *entry]
+        return names, [*args, len(entry), *self._credit_words(org, own), *rows, *entry]
+
+    def _credit_words(self, org: Org, own: Ids) -> list[str]:
+        """The day where the organisation has credits, and the grant that credits given back make."""
+        if not org.pool:
+            return ["", "", ""]
+        today = day_text(self._time.now_ms() // DAY_MS)
+        details = json.dumps({"kind": GrantKind.PROMOTIONAL, "reason": "usage was taken back"})
+        return [today, f"cg_back_{own[0].hex()}", self._codec.encode(org.org_id, DETAILS, details)]
 
     def _ids(self, correction: Correction, kind: bytes, content: Sequence[tuple[bytes, int]]) -> Ids:
         return self._digests.ids(correction.org_id, correction.source, correction.name, content, kind)
@@ -212,10 +225,10 @@ def _rows(changes: tuple[Change, ...], cells: list[Any]) -> tuple[Row, ...]:
 
 
 def _row(feature: str, cells: list[Any]) -> Row:
-    used, accrued, back, used_after, accrued_after, back_after, limit, held, entry = cells
+    used, accrued, back, credit, used_after, accrued_after, back_after, credit_after, limit, held, entry = cells
     bound = None if limit < 0 else limit
-    before = Figures(used, accrued - back, bound, held)
-    after = Figures(used_after, accrued_after - back_after, bound, held)
+    before = Figures(used, accrued - back, bound, held, credit)
+    after = Figures(used_after, accrued_after - back_after, bound, held, credit_after)
     return Row(feature, before, after, entry.decode() or None)
 
 
@@ -224,7 +237,12 @@ def _row_of(entry: Entry) -> Row:
     limit = int(entry.fields["limit"])
     bound = None if limit < 0 else limit
     before, after = (
-        Figures(int(entry.fields[f"used_{when}"]), int(entry.fields[f"overage_{when}"]), bound)
+        Figures(
+            int(entry.fields[f"used_{when}"]),
+            int(entry.fields[f"overage_{when}"]),
+            bound,
+            credit=int(entry.fields.get(f"credit_{when}", 0)),
+        )
         for when in ("before", "after")
     )
     return Row(entry.fields["feature"], before, after, entry.entry_id)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from metering.store.fields import FieldCodec
-from metering.store.pool import pool_from
+from metering.store.pool import grant_from, pool_from
 
 _TAKEN, _EXPIRED = "t", "x"
 
@@ -18,7 +18,7 @@ def credit_laws(
     spent: Counter[str] = Counter()
     for line, credits_ in burned.items():
         spent[line.rpartition("|")[2]] += int(credits_)
-    amounts = {name: _amount(org_id, text) for name, text in grants.items() if "|" not in name}
+    amounts = {name: _amount(org_id, name, grants) for name in grants if "|" not in name}
     strangers = (left.keys() | spent.keys()) - amounts.keys()
     if strangers:
         yield "credits are of a grant", sorted(strangers)
@@ -37,5 +37,7 @@ def next_expiry(pool: Mapping[str, str]) -> int | None:
     return min((grant.expires_ms for grant in pool_from(pool).grants if grant.expires_ms is not None), default=None)
 
 
-def _amount(org_id: str, text: str) -> int:
-    return int(json.loads(FieldCodec().decode(org_id, "grant", text))["amount"])
+def _amount(org_id: str, name: str, grants: Mapping[str, str]) -> int:
+    """As it was asked for, or as it was made where nobody asked: credits given back."""
+    told = json.loads(FieldCodec().decode(org_id, "grant", grants[name]))
+    return int(told["amount"]) if "amount" in told else grant_from(name, grants[f"{name}|g"]).left

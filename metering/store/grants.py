@@ -113,7 +113,7 @@ def _state(
     shown = now.grant if now is not None and now.grant.left else first or grant
     return GrantState(
         grant_id=name,
-        amount=int(told["amount"]),
+        amount=int(told["amount"]) if "amount" in told else first.left if first else 0,
         kind=Kind(told.get("kind", Kind.PROMOTIONAL)),
         scope=told.get("scope", POOL),
         priority=int(told.get("priority", PRIORITY_DEFAULT)),

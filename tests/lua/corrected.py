@@ -46,20 +46,22 @@ class Sheet:
         """The instant at which the bucket that holds `at_ms` begins: an hour, or the period inside one."""
         return max(at_ms // HOUR_MS * HOUR_MS, self.period.start_ms)
 
-    def add(self, feature: str, at_ms: int, units: int, overage: int) -> None:
+    def add(self, feature: str, at_ms: int, units: int, overage: int, credit: int = 0) -> None:
         """Units that count."""
         self.kept = True
         figure = self.figures[feature]
-        self.figures[feature] = Figure(figure.used + units, figure.accrued + overage, figure.given_back)
+        self.figures[feature] = Figure(
+            figure.used + units, figure.accrued + overage, figure.given_back, figure.credit + credit
+        )
         hour = self.hours[feature][self.bucket(at_ms)]
         hour[0] += units
         hour[1] += overage
 
-    def after(self, feature: str, change: int | str) -> Figure | Refusal:
+    def after(self, feature: str, change: int | str, cover: int = 0) -> Figure | Refusal:
         """The counter after a change."""
         if change in (ALL, INCLUDED):
             return cleared(self.figures[feature], forgive=change == ALL)
-        return corrected(self.rules[feature].limit, self.figures[feature], int(change))
+        return corrected(self.rules[feature].limit, self.figures[feature], int(change), cover)
 
     def correct(self, feature: str, after: Figure, at_ms: int | None, now_ms: int) -> int:
         """Put the counter to `after`, its hours with it; the units put in (negative: taken out)."""
@@ -67,7 +69,8 @@ class Sheet:
         delta = after.used - before.used
         if delta > 0:
             ends_ms = self.period.end_ms - 1
-            self.add(feature, at_ms or (min(now_ms, ends_ms)), delta, after.accrued - before.accrued)
+            overage, credit = after.accrued - before.accrued, after.credit - before.credit
+            self.add(feature, at_ms or (min(now_ms, ends_ms)), delta, overage, credit)
         else:
             self.figures[feature] = after
             self._take(feature, at_ms, -delta, after.given_back - before.given_back)
@@ -100,6 +103,7 @@ class Account:
     running_ms: int = 0
     live: list[Live] = field(default_factory=list)
     made: list[tuple[Correction, str]] = field(default_factory=list)
+    covers: dict[str, int] = field(default_factory=dict)  # feature -> units that credits could pay for, before the last
 
     @property
     def running(self) -> Sheet:
@@ -138,11 +142,12 @@ class Account:
             changes = {feature: word for feature in sorted(sheet.rules) if sheet.figures[feature].used}
         assert [row.feature for row in answer.rows] == list(changes)
         for row in answer.rows:
-            before, after = sheet.figures[row.feature], sheet.after(row.feature, changes[row.feature])
+            cover = self.covers.get(row.feature, 0)
+            before, after = sheet.figures[row.feature], sheet.after(row.feature, changes[row.feature], cover)
             assert isinstance(after, Figure), f"{correction} was made, the model says {after}"
             limit = sheet.rules[row.feature].limit
-            found = [(f.used, f.overage, f.limit) for f in (row.before, row.after)]
-            assert found == [(f.used, f.overage, limit) for f in (before, after)], f"{correction}: {found}"
+            found = [(f.used, f.overage, f.credit, f.limit) for f in (row.before, row.after)]
+            assert found == [(f.used, f.overage, f.credit, limit) for f in (before, after)], f"{correction}: {found}"
             delta = sheet.correct(row.feature, after, correction.at_ms, now_ms)
             assert (row.delta, bool(row.audit_id)) == (delta, delta != 0)
             moved[row.feature, delta > 0] += abs(delta)

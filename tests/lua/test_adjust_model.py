@@ -24,10 +24,12 @@ from metering.store.totals import read_totals
 from metering.usage import Result, UsageEvent
 from plans.catalogue import Override
 from plans.corrections import DELTA_MAX, Refusal
+from plans.credits import Grant, cover
 from plans.limits import OnLimit
 from plans.periods import month_utc, previous_month
 from plans.thresholds import crossed
 from tests.lua.corrected import HOUR_MS, Account, Live, Sheet
+from tests.lua.granting import give, pool_of, texts_of
 from tests.lua.ledger import CATALOGUE, Caller, Ledger
 from tests.lua.outboxes import bill
 from tests.support.proxy import Proxy
@@ -52,7 +54,7 @@ class Run:
         self.random = random.Random(seed)
         self.ledger, self.proxy = ledger, proxy
         self.accounts: dict[str, Account] = {}
-        self.minted = 0
+        self.minted = self.granted = self.returned = 0
         self.seen: Counter[str] = Counter()
         self.counted: Counter[tuple[str, str]] = Counter()  # (plan, feature) -> units put in ever
         self.taken: Counter[str] = Counter()
@@ -64,6 +66,7 @@ class Run:
         kinds = (
             (self.track, 30), (self.adjust, 22), (self.take_back, 16), (self.reset, 5), (self.again, 10),
             (self.strange, 6), (self.change, 8), (self.jump, 8), (self.lose, 6), (self.walk, 3), (self.bill, 6),
+            (self.give, 6),
         )  # fmt: skip
         await self.settle()
         kind = self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
@@ -73,6 +76,30 @@ class Run:
     async def bill(self) -> None:
         """Overage goes out, whatever else happens."""
         await bill(self.ledger, self.random)
+
+    async def give(self) -> None:
+        """Credits, for all features that take them or for one."""
+        if self.accounts:
+            self.granted += 1
+            amount, scope = self.random.choice((3, 8, 40)), self.random.choice(("", "", "calls"))
+            made = Grant(f"cg_{self.granted}", amount, 1000 + self.granted, scope=scope)
+            await give(self.ledger, self.random.choice(list(self.accounts)), made)
+
+    async def look_at_credits(self, account: Account) -> None:
+        """What credits could pay for, before a correction."""
+        org_id, now_ms = self.org_of(account), await self.ledger.now_ms()
+        pool = await pool_of(self.ledger, org_id)
+        account.covers = {
+            name: cover(pool.grants, name, rule.credits, now_ms, debt=pool.debt).units
+            for name, rule in account.rules.items()
+        }
+        self.returned = await self.given_back(org_id)
+
+    async def given_back(self, org_id: str) -> int:
+        """Credits of all grants that corrections made."""
+        kept = await texts_of(self.ledger, self.ledger.keys.grants(org_id))
+        made = [text for name, text in kept.items() if name.startswith("cg_back_") and name.endswith("|g")]
+        return sum(int(text.partition(":")[0]) for text in made)
 
     async def settle(self) -> None:
         """Away from the end of an hour and of every period, so that both are known of what comes."""
@@ -124,7 +151,12 @@ class Run:
         if outcome.recorded:
             now_ms = await self.ledger.now_ms()
             account.live.append(Live(event, outcome.recorded, outcome.period, month_utc(now_ms)))
-            sheet.add(event.feature, event.timestamp_ms or now_ms, outcome.recorded, outcome.overage)
+            rule, used = outcome.rule, outcome.used - outcome.recorded
+            above = 0 if rule is None or rule.limit is None else max(0, outcome.used - max(rule.limit, used))
+            credit = above - outcome.overage
+            assert (credit > 0) == (outcome.credits_used > 0)
+            self.seen["paid by credits"] += credit > 0
+            sheet.add(event.feature, event.timestamp_ms or now_ms, outcome.recorded, outcome.overage, credit)
             self.counted[account.plan, event.feature] += outcome.recorded
             self.crossings += len(outcome.marks)
         return None
@@ -298,6 +330,7 @@ class Run:
 
     async def make(self, account: Account, correction: Correction) -> None:
         """Make one that has to be made, perhaps after a caller that was cut off while it made the same."""
+        await self.look_at_credits(account)
         if not correction.minted and correction.kind is not Kind.RESET and self.random.random() < 0.1:
             return await self.cut_off(account, correction)
         answer = await self.caller().corrections.make(correction)
@@ -321,6 +354,12 @@ class Run:
     async def made(self, account: Account, answer: Corrected) -> None:
         """Tell the model of one that was made."""
         sheet = account.sheets[answer.period.start_ms]
+        undone = {row.feature: max(0, row.before.credit - row.after.credit) for row in answer.rows}
+        weights = {name: rule.credits or 1 for name, rule in sheet.rules.items()}
+        credits_ = sum(units * weights[name] for name, units in undone.items())
+        org_id = self.org_of(account)
+        assert await self.given_back(org_id) == self.returned + credits_, f"{answer} gave back other credits"
+        self.seen["credits given back"] += credits_ > 0
         if answer.period.start_ms == account.running_ms:
             for row in answer.rows:
                 if row.delta > 0:
@@ -464,8 +503,9 @@ class Run:
         stored = await self.ledger.client.hgetall(keys.record(org_id) if running else keys.archive(org_id, start_ms))
         for feature in FEATURES:
             figure = sheet.figures[feature]
-            found = [int(stored.get(f"{kind}:{feature}".encode(), 0)) for kind in "uxy"]
-            assert found == [figure.used, figure.accrued, figure.given_back], (org_id, start_ms, feature)
+            found = [int(stored.get(f"{kind}:{feature}".encode(), 0)) for kind in "uxya"]
+            expected = [figure.used, figure.accrued, figure.given_back, figure.credit]
+            assert found == expected, (org_id, start_ms, feature)
             assert figure.used == account.used(start_ms, feature)
             assert figure.used == sum(units for units, _ in sheet.hours[feature].values())
 
@@ -507,6 +547,7 @@ async def test_corrections_and_model_agree_after_every_step(store: StoreServer, 
     seen = await agree(store, SEED + turn, STEPS)
     assert len(seen) >= 10, f"too few kinds of answer were met: {seen}"
     assert seen["closed period"], f"no closed period was corrected: {seen}"
+    assert seen["paid by credits"], f"no credits were burned: {seen}"
 
 
 async def test_corrections_and_model_agree_on_each_server(each_store: StoreServer) -> None:

@@ -55,9 +55,35 @@ def test_a_reset_keeps_the_units_that_are_billed_unless_they_are_forgiven() -> N
     assert cleared(counter, forgive=True) == Counter(0, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("limit", "counter", "delta", "cover", "after"),
+    [
+        (10, Counter(16, 3, 1, 4), -1, 0, Counter(15, 3, 2, 4)),  # overage first
+        (10, Counter(16, 3, 1, 4), -4, 0, Counter(12, 3, 3, 2)),  # then what credits paid for
+        (10, Counter(16, 3, 1, 4), -8, 0, Counter(8, 3, 3, 0)),  # then what is included
+        (40, Counter(16, 3, 1, 4), -8, 0, Counter(8, 3, 1, 4)),  # above an older, lower limit
+        (40, Counter(16, 3, 1, 4), -11, 0, Counter(5, 3, 2, 4)),  # until what stays could not hold them
+        (None, Counter(16, 3, 1, 4), -13, 0, Counter(3, 3, 3, 3)),
+        (10, Counter(9, 0, 0, 0), 5, 3, Counter(14, 1, 0, 3)),
+        (10, Counter(9, 0, 0, 0), 5, 9, Counter(14, 0, 0, 4)),
+        (None, Counter(9, 0, 0, 0), 5, 9, Counter(14, 0, 0, 0)),
+    ],
+)
+def test_a_correction_of_what_credits_paid_for(
+    limit: int | None, counter: Counter, delta: int, cover: int, after: Counter
+) -> None:
+    assert corrected(limit, counter, delta, cover) == after
+
+
+def test_a_reset_keeps_what_credits_paid_for_unless_it_is_forgiven() -> None:
+    counter = Counter(13, accrued=4, given_back=1, credit=2)
+    assert cleared(counter, forgive=False) == Counter(5, 4, 1, 2)
+    assert cleared(counter, forgive=True) == Counter(0, 4, 4, 0)
+
+
 limits = st.none() | st.integers(0, 30)
-counters = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60)).map(
-    lambda n: Counter(n[0], min(n[1], n[0]) + n[2], n[2])
+counters = st.tuples(*[st.integers(0, 60)] * 4).map(
+    lambda n: Counter(n[0], min(n[1], n[0]) + n[2], n[2], min(n[3], n[0] - min(n[1], n[0])))
 )
 
 
@@ -70,7 +96,9 @@ def test_every_correction_keeps_the_laws(limit: int | None, counter: Counter, de
     assert after.used == counter.used + delta
     assert counter.accrued <= after.accrued
     assert counter.given_back <= after.given_back <= after.accrued
-    assert 0 <= after.overage <= after.used
+    assert after.overage >= 0
+    assert after.credit >= 0
+    assert after.overage + after.credit <= after.used
 
 
 @given(limit=limits, used=st.integers(0, 40), quantity=st.integers(1, 40))

@@ -3,17 +3,17 @@
 -- resets. Each correction once, all of its features or none.
 --
 -- KEYS   record, the period's record (the same again, or its archive), trail, dirty, totals, crossings, then clock when
---        ARGV[2] is given; then the shard of each tier of this month (the last one is written) and of the month
+--        ARGV[2] is given, and where it has credits: pool, burned, ledger, grants, lapsing, topups; then the shard of each tier of this month (the last one is written) and of the month
 --        before, for the correction's digest; when an event is voided, the same for the event's; then per feature its
 --        history day for each day of the period, and its minutes for each hour that has them
 -- ARGV   caller's clock ms, test clock offset ms or '', claim, sealed name, seconds to keep history and minutes,
 --        instant to correct at in ms ('' = now, or the end of a closed period), digest and content digest of the
 --        correction, those of the event ('' none), '1' when the event must be of this month, first day and days,
---        first hour and hours of minutes (since the epoch), number of features, number of trail fields; then per
---        feature: name, change (units, 'all' or 'included'), '1' when the units are those that were recorded; then the
+--        first hour and hours of minutes (since the epoch), number of features, number of trail fields, the UTC day where
+--        it has credits or '', the grant that credits given back make, what is kept of that; then per feature: name, change (units, 'all' or 'included'), '1' when the units are those that were recorded; then the
 --        trail's fields and values, its type first
--- RETURNS code, then of 1, 2, 6, 8, 9 and 14 per feature: used, overage accrued and given back, the same three after the
---        correction, limit (-1 none), units held, trail entry ('' none; '!' and a code: the feature stands in the way)
+-- RETURNS code, then of 1, 2, 6, 8, 9 and 14 per feature: used, overage accrued and given back, units that credits paid
+--        for, the same four after the correction, limit (-1 none), units held, trail entry ('' none; '!' and a code: the feature stands in the way)
 --   code 1 done   2 done before   3 done before with other content   4 no such event   5 event of other content
 --        6 below zero (of what would be)   8 no such feature   9 total not exact   10 corrupt   11 period is final
 --        12 no such period   13 the event was counted before this period   14 some events were recorded in part: the units
@@ -29,23 +29,46 @@ local SKEW_MAX_MS = 60000
 local AHEAD_MAX_MS = 300000
 local SHARD_MAX = 400
 local CROSSINGS_MAX = 100000
+local PRIORITY = 50
 local MINUTE_MS, HOUR_MS, DAY_MS = 60000, 3600000, 86400000
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 if math.abs(now - tonumber(ARGV[1])) > SKEW_MAX_MS then return {-1, now} end
+
+-- Made where an organisation has credits.
+local function credits_made()
+--@ credits
+  return {
+    pool_of = pool_of, cover_of = cover_of, burn = burn, put = put, wrong = pool_wrong, write = write_burns,
+    line = ledger_line, text = grant_text, balance = balance_of,
+  }
+end
+
 local record, period, trail, dirty, totals, crossings = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local shard0 = 7
 if ARGV[2] ~= '' then
   if read('GET', KEYS[7]) ~= ARGV[2] then return {7, 6} end
   now, shard0 = now + tonumber(ARGV[2]), 8
 end
+local credits, pool, keys
+if ARGV[19] ~= '' then
+  credits = credits_made()
+  keys = {
+    pool = KEYS[shard0], burned = KEYS[shard0 + 1], ledger = KEYS[shard0 + 2], grants = KEYS[shard0 + 3],
+    lapsing = KEYS[shard0 + 4], topups = KEYS[shard0 + 5], crossings = crossings,
+  }
+  shard0 = shard0 + 6
+  pool = credits.pool_of(keys.pool)
+  if not pool then return {10} end
+end
 local claim, closed = ARGV[3], period ~= record
 local history_keep_s, minutes_keep_s = tonumber(ARGV[5]), tonumber(ARGV[6])
 local digest, content, voided, voided_content = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local first_day, days, first_hour, hours = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local features, entry_fields = tonumber(ARGV[17]), tonumber(ARGV[18])
-local a0 = 19
+local day_paid, back_id, back_details = ARGV[19], ARGV[20], ARGV[21]
+local a0 = 22
 local entry0 = a0 + 3 * features
 
 local stored = read('HMGET', record, 'k', 'plan', 'ps')
@@ -85,21 +108,22 @@ end
 -- One feature's counter as it is; nil where a figure is no number.
 local function counter_of(feature)
   local r = call('HMGET', period, 'l:' .. feature, 'c:' .. feature, 'u:' .. feature, 'x:' .. feature, 's:' .. feature,
-    'y:' .. feature, 't:' .. feature, 'h:' .. feature)
+    'y:' .. feature, 't:' .. feature, 'h:' .. feature, 'a:' .. feature, 'v:' .. feature)
   local c = {
     feature = feature, known = r[1] or r[3], rule = r[1], cut = r[2], limit = tonumber(r[1] or -1),
     used = number_of(r[3]), accrued = number_of(r[4]), sealed = number_of(r[5]), back = number_of(r[6]),
-    at = number_of(r[7]), held = closed and 0 or number_of(r[8]), delta = 0, more = 0, less = 0, entry = '',
+    at = number_of(r[7]), held = closed and 0 or number_of(r[8]), credit = number_of(r[9]),
+    weight = r[10] and number_of(r[10]), delta = 0, more = 0, less = 0, paid = 0, unpaid = 0, entry = '',
   }
-  return c.limit and c.used and c.accrued and c.sealed and c.back and c.at and c.held and c or nil
+  return (not r[10] or c.weight) and c.credit and c.limit and c.used and c.accrued and c.sealed and c.back and c.at and c.held and c or nil
 end
 
 -- What a correction does to a counter: the twin of plans/corrections.py. `delta` units, `more` overage accrued, `less`
--- of it given back. Returns the code of what stands in its way.
+-- of it given back; `paid` for by credits, `unpaid` again. Returns the code of what stands in its way.
 local function decide(c, change)
   local overage = c.accrued - c.back
   if change == 'included' then
-    c.delta = overage - c.used
+    c.delta = overage + c.credit - c.used
     return nil
   end
   c.delta = change == 'all' and -c.used or tonumber(change)
@@ -108,10 +132,18 @@ local function decide(c, change)
   if after > TOTAL_MAX then return 9 end
   if c.delta > 0 then
     if c.limit >= 0 then c.more = max(0, after - max(c.limit, c.used)) end
+    if c.more > 0 and pool then
+      local own, pooled = credits.cover_of(pool, c.feature, c.weight, 0)
+      c.paid = min(c.more, own + pooled)
+      c.more = c.more - c.paid
+      if c.paid > 0 then credits.burn(pool, c.feature, c.weight, c.paid, pooled, credits.put) end
+    end
     return not c.rule and 8 or nil
   end
   local caused = c.limit < 0 and 0 or c.used - max(c.limit, after)
-  c.less = max(0, min(overage, caused), overage - after)
+  local undone = max(0, min(overage + c.credit, caused), overage + c.credit - after)
+  c.less = min(overage, undone)
+  c.unpaid = undone - c.less
   return nil
 end
 
@@ -208,6 +240,7 @@ end
 
 -- Whether one of the keys to write has another type, or a sum to add to is no number.
 local function sums_wrong(counters)
+  if pool and credits.wrong(pool, keys, day_paid) then return true end
   local lengths = {read('XLEN', trail), read('ZCARD', dirty), read('XLEN', crossings), read('HLEN', totals)}
   for i = 1, #lengths do
     if type(lengths[i]) == 'table' then return true end
@@ -300,6 +333,7 @@ local function write_counter(c)
   call('HSET', period, 'u:' .. feature, after)
   if c.more > 0 then call('HSET', period, 'x:' .. feature, c.accrued + c.more) end
   if c.less > 0 then call('HSET', period, 'y:' .. feature, c.back + c.less) end
+  if c.paid + c.unpaid > 0 then call('HSET', period, 'a:' .. feature, c.credit + c.paid - c.unpaid) end
   if closed then
     call('HINCRBY', record, 'b:' .. feature, c.delta)
   else
@@ -330,6 +364,35 @@ local function write_overage(c)
   end
 end
 
+-- Credits that were given back, as a grant of their own: for all features with a weight, or for the one without.
+local function give_back(scope, id, amount)
+  pool.seq = pool.seq + 1
+  local g = {
+    id = id, left = amount, before = 0, priority = PRIORITY, effective = now, expires = 0, seq = pool.seq, scope = scope,
+    frozen = '0', rollover = 0, kind = 'f', expired = 0, rolled = 0, usable = true, was_usable = true,
+  }
+  pool.list[#pool.list + 1] = g
+  call('HSET', keys.pool, 'seq', pool.seq)
+  call('HSET', keys.grants, id, back_details, id .. '|g', credits.text(g), id .. '|h', 'returned', id .. '|c', now)
+  credits.line(keys, 'returned', id, amount, credits.balance(pool), ARGV[entry0 + 1])
+end
+
+local function write_credits(counters)
+  local pooled = 0
+  for i = 1, #counters do
+    local c = counters[i]
+    if c.unpaid > 0 and c.weight then
+      pooled = pooled + c.unpaid * c.weight
+    elseif c.unpaid > 0 then
+      give_back(c.feature, back_id .. '_' .. c.feature, c.unpaid)
+    end
+  end
+  if pooled > 0 then give_back('', back_id, pooled) end
+  if pooled > 0 or next(pool.burned) or pool.list[#pool.list] and not pool.list[#pool.list].text then
+    credits.write(pool, keys, sub(record, string.find(record, ':o:', 1, true) + 3), day_paid, ARGV[4], start_ms)
+  end
+end
+
 local function write_marks(c)
   if closed or c.delta <= 0 or c.limit < 0 then return end
   local before, after = c.used * 100, (c.used + c.delta) * 100
@@ -343,10 +406,14 @@ local function write_marks(c)
 end
 
 local function write_entry(c)
+  local told = {unpack(ARGV, entry0, entry0 + entry_fields - 1)}
+  if pool then
+    told[#told + 1], told[#told + 2] = 'credit_before', c.credit
+    told[#told + 1], told[#told + 2] = 'credit_after', c.credit + c.paid - c.unpaid
+  end
   c.entry = call('XADD', trail, '*', 'at', now, 'feature', c.feature, 'delta', c.delta, 'used_before', c.used,
     'used_after', c.used + c.delta, 'overage_before', c.accrued - c.back,
-    'overage_after', c.accrued + c.more - c.back - c.less, 'limit', c.limit, 'period', span[1],
-    unpack(ARGV, entry0, entry0 + entry_fields - 1))
+    'overage_after', c.accrued + c.more - c.back - c.less, 'limit', c.limit, 'period', span[1], unpack(told))
   call('HINCRBY', totals, 'e:' .. ARGV[entry0 + 1], 1)
 end
 
@@ -373,13 +440,16 @@ if not code then
       write_entry(c)
     end
   end
+  if pool then write_credits(counters) end
 end
 
 local out = {code}
 for i = 1, features do
   local c = counters[i]
   local after, accrued, back = c.used + c.delta, c.accrued + c.more, c.back + c.less
-  local cells = {c.used, c.accrued, c.back, after, accrued, back, c.limit, c.held, c.entry}
-  for j = 1, 9 do out[#out + 1] = cells[j] end
+  local cells = {
+    c.used, c.accrued, c.back, c.credit, after, accrued, back, c.credit + c.paid - c.unpaid, c.limit, c.held, c.entry,
+  }
+  for j = 1, #cells do out[#out + 1] = cells[j] end
 end
 return out
