@@ -27,7 +27,7 @@ ifneq ($(shell test -x $(PY) && cat $(MADE) 2>/dev/null),$(CURDIR))
 .PHONY: $(MADE)
 endif
 
-.PHONY: help setup setup-dev run test test-unit test-integration soak test-cov house lint types check bench bench-keeping lock \
+.PHONY: help setup setup-dev run demo test test-unit test-integration soak test-cov house lint types check bench bench-keeping lock \
         docker-build docker-run clean
 
 help: ## print this list (also plain `make`)
@@ -42,6 +42,9 @@ setup-dev: $(READY_DEV) ## setup, and the tools of the tests and checks
 
 run: setup ## start the service on 127.0.0.1:8005 with a durable store and a sandbox Stripe
 	@exec $(BIN)/metering serve --sandbox $(ARGS)
+
+demo: setup ## a service to look around in: organisations in every state, a month of history, a tour
+	@exec $(BIN)/metering demo $(ARGS)
 
 test: setup-dev ## every test (starts and ends its own servers)
 	@$(PY) -m pytest $(SPREAD) $(ARGS)

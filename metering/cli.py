@@ -79,6 +79,18 @@ def serve(
 
 
 @app.command()
+def demo(port: Annotated[int, typer.Option(help="Port.")] = 8005) -> None:
+    """A service to look around in: organisations in every state, a month of history, a tour. Removed at the end."""
+    from metering.clock import SystemClock
+    from metering.demo import DemoError, run
+
+    try:
+        asyncio.run(run(port, SystemClock(), tell))
+    except DemoError as error:
+        fail(str(error), error.cure)
+
+
+@app.command()
 def token(
     org: Annotated[str, typer.Option(help="The organisation it is for.")],
     scope: Annotated[list[str], typer.Option(help="What it may do; repeat for several. `admin` holds all.")],
