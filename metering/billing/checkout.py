@@ -16,6 +16,7 @@ from metering.billing.gateway import Params, StripeObject
 from metering.billing.prices import Interval, overage_key, plan_key, price_id_of
 from metering.billing.subscriptions import ORG_TAG
 from metering.billing.waiting import once, waiting
+from metering.billing.yearly import JOINS, overage_features
 from metering.clock import MS_PER_S
 from metering.errors import AlreadySubscribed, PlanNotSold
 from metering.store.org import Org
@@ -82,15 +83,19 @@ class Checkout:
     async def _made(self, org: Org, order: Order) -> StripeObject:
         items = await self._items(order)
         customer = org.profile.stripe_customer_id or await self._customer(org.org_id)
-        params = _params(org.org_id, customer, order, items)
+        later = order.interval is Interval.YEAR and bool(overage_features(self._catalogue))
+        params = _params(org.org_id, customer, order, items, later=later)
         return await once(self._till.create_checkout, params, f"checkout:{order.name}")
 
     async def _items(self, order: Order) -> list[dict[str, object]]:
-        """The plan's price, and the metered price of every feature whose overage is sold. Raises PlanNotSold."""
+        """The plan's price, and by the month the metered price of every feature whose overage is sold.
+
+        By the year the latter join the subscription later: see `metering.billing.yearly`. Raises PlanNotSold.
+        """
         plan, interval = order.plan, order.interval
-        features = [name for name, one in self._catalogue.features.items() if one.stripe_meter_event and one.pricing]
-        if interval is Interval.YEAR:
-            self._check_yearly(plan, features)
+        if interval is Interval.YEAR and self._catalogue.plans[plan].yearly is None:
+            raise PlanNotSold(f"plan '{plan}' is not sold by the year", plan=plan)
+        features = overage_features(self._catalogue)
         named = price_id_of(plan, self._catalogue, self._variables, interval)
         keys = [overage_key(name) for name in features] + ([] if named else [plan_key(plan, interval)])
         ids = {price["lookup_key"]: price["id"] for price in await self._till.prices(keys)}
@@ -99,19 +104,8 @@ class Checkout:
         if base is None or lacks:
             log.warning("checkout without prices", plan=plan, missing=lacks)
             raise PlanNotSold(f"plan '{plan}' cannot be bought: Stripe lacks {', '.join(lacks)}", plan=plan)
-        return [{"price": base, "quantity": 1}, *({"price": ids[overage_key(name)]} for name in features)]
-
-    def _check_yearly(self, plan: str, features: Sequence[str]) -> None:
-        """Raises PlanNotSold for what cannot be bought by the year.
-
-        Overage is billed by the month, and one session of Checkout takes prices of one interval alone, also where the
-        subscription could hold several (https://docs.stripe.com/billing/subscriptions/mixed-interval).
-        """
-        if self._catalogue.plans[plan].yearly is None:
-            raise PlanNotSold(f"plan '{plan}' is not sold by the year", plan=plan)
-        if features:
-            told = f"plan '{plan}' is not sold by the year, because overage of {', '.join(features)} is by the month"
-            raise PlanNotSold(told, plan=plan)
+        sold = [{"price": ids[overage_key(name)]} for name in features if interval is Interval.MONTH]
+        return [{"price": base, "quantity": 1}, *sold]
 
     async def _customer(self, org_id: str) -> str:
         """The customer of an organisation that has none: made once, however often it is asked for in a day."""
@@ -120,15 +114,16 @@ class Checkout:
         return str(made["id"])
 
 
-def _params(org_id: str, customer: str, order: Order, items: list[dict[str, object]]) -> Params:
-    """A session for one subscription, which names its organisation."""
+def _params(org_id: str, customer: str, order: Order, items: list[dict[str, object]], *, later: bool) -> Params:
+    """A session for one subscription, which names its organisation; `later` prices of overage join it."""
     tag = {ORG_TAG: org_id}
+    joins = {JOINS: "yes"} if later else {}
     return {
         "mode": "subscription",
         "customer": customer,
         "client_reference_id": org_id,
         "line_items": items,
-        "subscription_data": {"metadata": tag, "billing_mode": {"type": "flexible"}},
+        "subscription_data": {"metadata": {**tag, **joins}, "billing_mode": {"type": "flexible"}},
         "metadata": tag,
         "success_url": order.success_url,
         "cancel_url": order.cancel_url,

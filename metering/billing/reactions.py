@@ -54,12 +54,13 @@ class Hooks:
     """Other parts that are told. Each may be told the same more than once.
 
     `flush(org_id, period_start_ms)` pushes what a period still has, now. `linked(org_id)`: an organisation has a
-    customer. `reported(report)`: Stripe could not bill usage that it took.
+    customer. `reported(report)`: Stripe could not bill usage that it took. `sold(subscription)`: one was read.
     """
 
     flush: Callable[[str, int], Awaitable[None]] = _nothing
     linked: Callable[[str], Awaitable[None]] = _nothing
     reported: Callable[[MeterReport], Awaitable[None]] = _nothing
+    sold: Callable[[StripeObject], Awaitable[None]] = _nothing
 
 
 class Reactions:
@@ -192,6 +193,8 @@ class Reactions:
         reading = await self._payers.read(org_id, customer, links=links)
         if reading is None or (bought and not any(is_ours(one, self._prices) for one in reading.subscriptions)):
             return self._ignored(event)
+        for one in reading.subscriptions:
+            await self._hooks.sold(one)
         if invoice is not None:
             await self._periods(org_id, reading, invoice)
         org = await self._effects.apply(org_id, event.dedupe_id, self._taken(event, reading, invoice))

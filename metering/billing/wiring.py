@@ -36,6 +36,7 @@ from metering.billing.sending import Sender, Till
 from metering.billing.shadow import SHADOW_S, Shadow, Shadows, ShadowSums
 from metering.billing.subscriber import Subscriber
 from metering.billing.subscriptions import Policy
+from metering.billing.yearly import Joining
 from metering.clock import Clock
 from metering.settings import Settings
 from metering.store.customers import INDEX_S, Customers
@@ -129,7 +130,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     coverage = Coverage(gateway, word.payers, word.effects, word.prices, word.policy, ground.clock.monotonic)
     exporter = exporter_of(ground, gateway, orgs, customers, coverage)
     reconciler = reconciler_of(ground, gateway, orgs, customers)
-    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported)
+    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported, Joining(gateway, ground.catalogue).join)
     reactions = Reactions(gateway, word.payers, word.effects, word.prices, word.policy, hooks)
     worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
     catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)

@@ -1,14 +1,12 @@
 """Buying a plan: what Stripe is asked for, what the caller is told, and what is not bought."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from metering.auth import ADMIN, USAGE_READ
-from metering.settings import Settings
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
 from metering.store.org import Profile, Subscription, profile_fields
@@ -152,23 +150,13 @@ def test_a_plan_is_bought_by_the_year_where_it_is_sold_so(yearly: Running, strip
     assert buy(yearly, plan="growth").status_code == 201
     by_year, by_month = stripe.posts(SESSIONS)
     assert by_year["line_items"] == [{"price": "price_metering_growth_base_yearly", "quantity": "1"}]
+    assert by_year["subscription_data"]["metadata"] == {"org_id": "acme"}
     assert by_month["line_items"] == [{"price": "price_metering_growth_base", "quantity": "1"}]
+    assert by_month["subscription_data"]["metadata"] == {"org_id": "acme"}
     told = problem(buy(yearly, plan="free", interval="year"), 409, "plan-not-sold")
     assert told["detail"] == "plan 'free' is not sold by the year"
     (fault,) = problem(buy(yearly, plan="growth", interval="week"), 422, "validation")["errors"]
     assert fault["pointer"] == "/interval"
-
-
-def test_a_plan_is_not_bought_by_the_year_beside_overage_by_the_month(
-    store: StoreServer, stripe: Till, tmp_path: Path
-) -> None:
-    text, _ = Settings().plans_text()
-    file = tmp_path / "plans.toml"
-    file.write_text(text.replace("price_minor = 9900", "price_minor = 9900\nyearly = { price_minor = 99000 }", 1))
-    with Running(store, stripe_secret_key="sk_test_1", stripe_api_base=stripe.url, plans_file=file) as service:
-        told = problem(buy(service, interval="year"), 409, "plan-not-sold")
-    assert "overage of scans, wallet_checks, api_requests is by the month" in told["detail"]
-    assert stripe.posts(SESSIONS) == []
 
 
 def test_what_cannot_be_bought_is_told(service: Running, stripe: Till) -> None:
