@@ -105,6 +105,10 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         for path in ("/v1/billing/subscription", "/api/billing/subscription", "/subscription/status")
     },
     **{
+        ("GET", path): Row(_asking(path))
+        for path in ("/v1/billing/quota", "/api/billing/quota", "/v1/billing/usage", "/api/billing/usage")
+    },
+    **{
         ("POST", path): Row(_at(path, at_period_end=True))
         for path in ("/v1/billing/subscription/cancel", "/subscription/cancel")
     },

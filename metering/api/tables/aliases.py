@@ -7,6 +7,7 @@ from metering.api.alias import Alias
 from metering.api.models.portal import PortalQuery
 from metering.api.route import Call
 from metering.api.tables.packages import OLDER as OLDER_PACKAGES
+from metering.api.tables.quota import OLDER as OLDER_LIMITS
 
 
 def _query_as_body(call: Call) -> Call:
@@ -27,4 +28,5 @@ ALIASES: Final[tuple[Alias, ...]] = (
     Alias("GET", "/v1/admin/users", "GET /v1/admin/orgs"),
     Alias("GET", "/api/billing/admin/users", "GET /v1/admin/orgs"),
     OLDER_PACKAGES,
+    *OLDER_LIMITS,
 )
