@@ -9,12 +9,17 @@ from metering.store.correction import ALL
 from metering.store.holds import HoldState
 from metering.store.pendings import content_of
 from metering.usage import ADMITTED, Outcome, Result, UsageEvent
+from metering.usage import Standing as TellsMore
 from plans.catalogue import Catalogue, Override, rules_with
 from plans.corrections import Counter as Figure
 from plans.corrections import Refusal, cleared, corrected
-from plans.limits import Rule, Verdict, decide
+from plans.credits import Cover, Standing
+from plans.limits import PLAN_LIMIT, OnLimit, Rule, Verdict, decide
 from plans.periods import Period, Reset, month_utc, period_at, previous_month
 from plans.subwindows import RateLimit, conforming
+from tests.lua.credit_model import ModelPool
+
+BARE: Final = TellsMore()
 
 _RESULT_OF: Final = {
     Verdict.COUNTED: Result.RECORDED,
@@ -24,8 +29,9 @@ _RESULT_OF: Final = {
     Verdict.TOTAL_TOO_LARGE: Result.TOTAL_TOO_LARGE,
 }
 
-Told = tuple[Result, int, int, int, int]
-"""Result, used, recorded, overage, units held: what an answer must say of one feature."""
+Told = tuple[Result, int, int, int, int, int, int | None]
+"""Result, used, recorded, overage, units held, credits burned, credits that could have been used: what an answer must
+say of one feature."""
 
 
 @dataclass
@@ -80,12 +86,24 @@ class ModelOrg:
     given_back: Counter[str] = field(default_factory=Counter)
     cut: set[str] = field(default_factory=set)
     events: tuple[Counted, ...] = ()
+    credit: Counter[str] = field(default_factory=Counter)
+    pool: ModelPool = field(default_factory=ModelPool)
 
-    def correct(self, feature: str, change: int | str) -> Refusal | None:
+    def paid(self, feature: str, now_ms: int) -> Cover:
+        """What credits pay for, less what holds of other features may need."""
+        standings = {
+            name: Standing(rule.limit, self.used[name], self.held(name, now_ms), rule.credits)
+            for name, rule in self.rules.items()
+            if rule.credits is not None and rule.on_limit is not OnLimit.OVERAGE
+        }
+        return self.pool.cover(feature, self.rules[feature].credits, now_ms, standings, feature)
+
+    def correct(self, feature: str, change: int | str, cover: int = 0) -> Refusal | None:
         """What a correction does to one counter, or why it does not. Sub-windows, rate and holds stay as they are."""
-        figure = Figure(self.used[feature], self.overage[feature], self.given_back[feature])
+        rule = self.rules[feature]
+        figure = Figure(self.used[feature], self.overage[feature], self.given_back[feature], self.credit[feature])
         made = (
-            corrected(self.rules[feature].limit, figure, change)
+            corrected(rule.limit, figure, change, cover)
             if isinstance(change, int)
             else cleared(figure, forgive=change == ALL)
         )
@@ -93,6 +111,7 @@ class ModelOrg:
             return made
         self.corrected[feature] += made.used - figure.used
         self.used[feature], self.overage[feature], self.given_back[feature] = made.used, made.accrued, made.given_back
+        self.credit[feature] = made.credit
         return None
 
     def held(self, feature: str, now_ms: int) -> int:
@@ -142,7 +161,7 @@ class Model:
             found = period_at(now_ms, reset=Reset.CALENDAR, anchor_ms=now_ms)
             org.period = Period(max(found.start_ms, org.period.end_ms), found.end_ms)
             org.used, org.overage, org.given_back = Counter(), Counter(), Counter()
-            org.counted, org.corrected, org.cut = Counter(), Counter(), set()
+            org.counted, org.corrected, org.cut, org.credit = Counter(), Counter(), set(), Counter()
         return org
 
     def change(self, org_id: str, plan: str, overrides: dict[str, Override]) -> None:
@@ -174,7 +193,8 @@ class Model:
                 refused = refused or bad
                 known = feature in org.rules
                 used, held = (org.used[feature], org.held(feature, now_ms)) if known else (0, 0)
-                out.append((row[0] if bad else Result.NOT_TOGETHER, used, 0, 0, held))
+                result, left = (row[0], row[6]) if bad else (Result.NOT_TOGETHER, None)
+                out.append((result, used, 0, 0, held, 0, left))
             found.append(out)
         return found
 
@@ -184,12 +204,13 @@ class Model:
         for place, (feature, quantity) in enumerate(content_of(ask.event)):
             if place and rows[0][0] in {Result.DUPLICATE, Result.CONFLICT}:
                 result = rows[0][0]
-                rows.append((result, org.used[feature], 0, 0, org.held(feature, now_ms) if feature in org.rules else 0))
+                held = org.held(feature, now_ms) if feature in org.rules else 0
+                rows.append((result, org.used[feature], 0, 0, held, 0, None))
                 continue
             rows.append(self._row(org, ask, feature, quantity, now_ms, first=not place))
             if rows[-1][0] not in ADMITTED:
                 rest = len(content_of(ask.event)) - place - 1
-                return rows + [(Result.NOT_TOGETHER, 0, 0, 0, 0)] * rest
+                return rows + [(Result.NOT_TOGETHER, 0, 0, 0, 0, 0, None)] * rest
         if ask.verb == "t" and ask.event.event_id is not None and rows[0][2]:
             recorded = tuple(row[2] for row in rows)
             org.events = (*org.events, Counted(ask.event, recorded, org.period.start_ms))
@@ -200,10 +221,10 @@ class Model:
     ) -> Told:
         rule = org.rules.get(feature)
         if rule is None:
-            return (Result.FEATURE_UNKNOWN, 0, 0, 0, 0)
+            return (Result.FEATURE_UNKNOWN, 0, 0, 0, 0, 0, None)
 
         def told(result: Result, recorded: int = 0, overage: int = 0) -> Told:
-            return (result, org.used[feature], recorded, overage, org.held(feature, now_ms))
+            return (result, org.used[feature], recorded, overage, org.held(feature, now_ms), 0, None)
 
         hold = org.holds.get(ask.hold_id) if ask.hold_id else None
         if ask.verb == "r" and hold is not None:
@@ -241,26 +262,31 @@ class Model:
         return after is not None
 
     def _counted(self, org: ModelOrg, ask: Ask, rule: Rule, feature: str, quantity: int, now_ms: int, own: int) -> Told:
-        held = org.held(feature, now_ms) - own
+        held, paid = org.held(feature, now_ms) - own, org.paid(feature, now_ms)
         made = decide(
             rule, org.used[feature], quantity,
             held=held, mode=ask.event.mode, windows_used=org.windows_used(feature, now_ms), own=own, partly=ask.lease,
+            cover=paid.units,
         )  # fmt: skip
         result = _RESULT_OF[made.verdict]
         if not made.recorded:
-            return (result, org.used[feature], 0, 0, held + own)
+            by_plan = made.verdict is Verdict.REFUSED and made.decided_by == PLAN_LIMIT
+            left = org.pool.usable(feature, paid, now_ms) if by_plan else None
+            return (result, org.used[feature], 0, 0, held + own, 0, left)
         if ask.verb == "r":
             org.holds[ask.hold_id] = ModelHold(
                 feature, quantity, made.recorded, now_ms + ask.ttl_ms, ask.charged, ask.lease
             )
-            return (result, org.used[feature], made.recorded, 0, held + made.recorded)
+            return (result, org.used[feature], made.recorded, 0, held + made.recorded, 0, None)
         if ask.hold_id:
             org.holds[ask.hold_id] = replace(org.holds[ask.hold_id], state=HoldState.COMMITTED)
         if made.recorded < quantity:
             org.cut.add(feature)
         self.count(org, feature, made.recorded, made.overage, now_ms)
+        org.credit[feature] += made.credit
+        burned = org.pool.burn(feature, paid, made.credit, now_ms)
         self._remember(org, ask, now_ms)
-        return (result, org.used[feature], made.recorded, made.overage, held)
+        return (result, org.used[feature], made.recorded, made.overage, held, burned, None)
 
     def count(self, org: ModelOrg, feature: str, recorded: int, overage: int, now_ms: int) -> None:
         """Units on a counter, in its windows and its sum since ever."""
@@ -274,12 +300,16 @@ class Model:
     def charge(self, org_id: str, now_ms: int) -> None:
         """What the job does: leases that ended unsettled count as used."""
         org = self.org(org_id, now_ms)
-        for hold_id, hold in org.holds.items():
+        for hold_id, hold in sorted(org.holds.items(), key=_end):
             if hold.charged and hold.state_at(now_ms) is HoldState.EXPIRED:
                 used, rule = org.used[hold.feature], org.rules[hold.feature]
                 above = 0 if rule.limit is None else max(0, used + hold.quantity - max(rule.limit, used))
+                paid = org.paid(hold.feature, now_ms)
+                credit = min(above, paid.units)
                 org.holds[hold_id] = replace(hold, state=HoldState.CHARGED)
-                self.count(org, hold.feature, hold.quantity, above, now_ms)
+                self.count(org, hold.feature, hold.quantity, above - credit, now_ms)
+                org.credit[hold.feature] += credit
+                org.pool.burn(hold.feature, paid, credit, now_ms)
 
     def _key(self, ask: Ask) -> tuple[str, str] | None:
         if ask.hold_id:
@@ -301,10 +331,20 @@ class Model:
             org.seen[key] = (tuple(content_of(ask.event)), month_utc(now_ms))
 
 
+def _end(named: tuple[str, ModelHold]) -> tuple[int, str]:
+    return (named[1].expires_ms, f"{named[0]}|")
+
+
 def told_by(outcome: Outcome) -> list[Told]:
     """What an outcome says, feature by feature."""
     parts = (outcome, *outcome.others)
-    return [(p.result, p.used, p.recorded, p.overage, p.standing.held if p.standing else 0) for p in parts]
+    return [_told_by(part) for part in parts]
+
+
+def _told_by(part: Outcome) -> Told:
+    standing = part.standing or BARE
+    left = None if standing.decided_by else part.credits_left
+    return (part.result, part.used, part.recorded, part.overage, standing.held, part.credits_used, left)
 
 
 def _copy(org: ModelOrg) -> ModelOrg:
@@ -314,5 +354,5 @@ def _copy(org: ModelOrg) -> ModelOrg:
     return replace(
         org, used=Counter(org.used), overage=Counter(org.overage), ever=Counter(org.ever), windows=windows,
         holds=dict(org.holds), seen=dict(org.seen), counted=Counter(org.counted), corrected=Counter(org.corrected),
-        given_back=Counter(org.given_back), cut=set(org.cut),
+        given_back=Counter(org.given_back), cut=set(org.cut), credit=Counter(org.credit), pool=org.pool.copy(),
     )  # fmt: skip

@@ -55,6 +55,12 @@ class ModelPool:
         if not units:
             return 0
         taken = burnt(self.grants.values(), feature, paid, units, at_ms)
+        self.settle(at_ms, taken)
+        self.burned.update({(feature, name): credits_ for name, credits_ in taken.items()})
+        return sum(taken.values())
+
+    def settle(self, at_ms: int, taken: Mapping[str, int]) -> None:
+        """Write down what expired, and what was taken out of grants."""
         before = self._as_written(at_ms)
         for name, found in list(self.grants.items()):
             now = normalised(found, at_ms)
@@ -62,10 +68,8 @@ class ModelPool:
             self.grants[name] = replace(now.grant, left=now.grant.left - taken.get(name, 0))
             if not self.grants[name].left:
                 del self.grants[name]
-        self.burned.update({(feature, name): credits_ for name, credits_ in taken.items()})
         if self.low is not None and balance(self.grants.values(), at_ms, self.debt) < self.low <= before:
             self.lows += 1
-        return sum(taken.values())
 
     def _as_written(self, at_ms: int) -> int:
         usable = (one for one in self.grants.values() if not one.frozen and one.effective_ms <= at_ms)

@@ -21,9 +21,11 @@ from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
 from metering.usage import ADMITTED, Outcome, Result, UsageEvent
 from plans.catalogue import Override
+from plans.credits import Grant
 from plans.limits import OnLimit
 from plans.subwindows import ROLLING_PARTS
 from tests.lua.admit_model import Ask, Model, Told, told_by
+from tests.lua.granting import burned_of, give, pool_of
 from tests.lua.ledger import Caller, Ledger
 from tests.support.servers import StoreServer
 
@@ -32,6 +34,7 @@ STEPS: Final = int(os.environ.get("MODEL_STEPS", "250"))
 ORGS: Final = ("org-a", "org-b", "org-c")
 FEATURES: Final = ("scans", "checks", "calls", "closed", "open", "unknown")
 MINUTE_MS: Final = 60_000
+DAY_MS: Final = 24 * 60 * MINUTE_MS
 CALM_MS: Final = 4_000
 
 CATALOGUE: Final = """
@@ -44,9 +47,9 @@ default_feature = "scans"
 actor = 3
 
 [features]
-scans = { title = "Scans", unit = "scan" }
-checks = { title = "Checks", unit = "check" }
-calls = { title = "Calls", unit = "call", lease_expiry = "release" }
+scans = { title = "Scans", unit = "scan", credits = 2 }
+checks = { title = "Checks", unit = "check", credits = 1 }
+calls = { title = "Calls", unit = "call", lease_expiry = "release", credits = 3 }
 closed = { title = "Closed", unit = "call" }
 open = { title = "Open", unit = "call" }
 
@@ -112,7 +115,7 @@ class Run:
         return (
             (self.events, 40), (self.together, 12), (self.trial, 10), (self.place, 22), (self.settle, 22),
             (self.release, 5), (self.extend, 4), (self.jump, 12), (self.change, 6), (self.expire, 6), (self.race, 6),
-            (self.lost_reply, 6), (self.aim, 10), (self.race_to_hold, 6), (self.race_to_settle, 6),
+            (self.lost_reply, 6), (self.aim, 10), (self.race_to_hold, 6), (self.race_to_settle, 6), (self.give, 6),
         )  # fmt: skip
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,6 +267,21 @@ class Run:
         for org_id in self.model.orgs:
             self.model.charge(org_id, now)
 
+    async def give(self) -> None:
+        """Credits for all features that take them, or for one; some expire."""
+        org_id, now = self.random.choice(ORGS), await self.ledger.now_ms()
+        if org_id not in self.model.orgs:
+            return
+        self.model.org(org_id, now)
+        self.named += 1
+        made = Grant(
+            f"cg_{self.named}", self.random.choice((2, 5, 12, 30)), 1000 + self.named, self.random.choice((0, 50)), now,
+            self.random.choice((None, None, now + 3 * DAY_MS + 77_777)), self.random.choice(("", "", "checks", "open")),
+            rollover=self.random.choice((0, 4)),
+        )  # fmt: skip
+        await give(self.ledger, org_id, made)
+        self.model.orgs[org_id].pool.give(made)
+
     async def race(self) -> None:
         """The same commit, or the same event, through all callers at once: counted once."""
         event = self.event(with_id=True)
@@ -363,10 +381,14 @@ class Run:
             record = await self.ledger.client.hgetall(self.ledger.keys.record(org_id))
             if int(record[b"ps"]) == org.period.start_ms:
                 for feature in org.rules:
-                    found = [int(record.get(f"{k}:{feature}".encode(), 0)) for k in "uxy"]
-                    model = [org.used[feature], org.overage[feature], org.given_back[feature]]
+                    found = [int(record.get(f"{k}:{feature}".encode(), 0)) for k in "uxya"]
+                    model = [org.used[feature], org.overage[feature], org.given_back[feature], org.credit[feature]]
                     assert found == model, (org_id, feature)
                     assert found[0] == org.counted[feature] + org.corrected[feature], (org_id, feature)
+            if org.pool.there:
+                pool = await pool_of(self.ledger, org_id)
+                assert {one.grant_id: one for one in pool.grants} == org.pool.grants, org_id
+                assert await burned_of(self.ledger, org_id) == dict(org.pool.burned), org_id
             report = await check_org(self.ledger.client, self.ledger.keys, org_id, tuple(org.rules))
             assert not report.violations, report.violations
 
@@ -450,4 +472,5 @@ async def test_admit_and_the_model_agree_on_every_answer(store: StoreServer, tur
         except Exception as error:
             error.add_note(f"repeat with MODEL_SEED={seed}")
             raise
+        assert any(org.pool.burned for org in run.model.orgs.values()), "no credits were burned"
         assert len(run.results) >= 9, f"too few kinds of answer were met: {run.results}"

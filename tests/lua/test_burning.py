@@ -5,10 +5,13 @@ import random
 from typing import Final
 
 from metering.store.calls import CallMaker
+from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
 from metering.store.scripts import script
 from metering.usage import Outcome, Result, UsageEvent
+from plans.catalogue import Override
 from plans.credits import Cover, Grant, burnt, cover
+from plans.limits import OnLimit
 from tests.lua.granting import burned_of, give, lines_of, pool_of, texts_of
 from tests.lua.ledger import Ledger
 from tests.lua.raw import COUNTED, frame_of, pending, words_of
@@ -122,3 +125,57 @@ async def test_a_repeat_without_an_id_tells_the_credits_again(store: StoreServer
         replies = [await ledger.client.execute_command("EVAL", script("track").text, *words) for _ in range(2)]
         assert [reply[1:] for reply in replies] == [[COUNTED, INCLUDED + 2, 0, 4]] * 2
         assert await burned_of(ledger, "acme") == {("scans", "cg_1"): 4}
+
+
+async def test_holds_keep_the_credits_that_they_may_need(store: StoreServer) -> None:
+    async with Ledger(store.url, callers=1) as ledger:
+        caller = ledger.callers[0]
+        blocks = OrgChange(overrides={"scans": Override(on_limit=OnLimit.BLOCK)})
+        await spent(ledger, "acme", "scans", INCLUDED)
+        await caller.orgs.update("acme", blocks, actor="ann", create=False)
+        await spent(ledger, "acme", "checks", INCLUDED - 1)
+        await give(ledger, "acme", Grant("cg_1", 12, 1))
+        await caller.holds.place("acme", "r1", "checks", 3, 60_000)  # one included, two of three credits each
+        refused = await spent(ledger, "acme", "scans", 4)
+        assert (refused.result, refused.credits_left) == (Result.REFUSED, 6)
+        own, _ = await caller.holds.place("acme", "r2", "checks", 3, 60_000)
+        assert own is None  # the same credits are not kept twice
+        assert (await spent(ledger, "acme", "scans", 3)).credits_used == 6
+        _, _, outcome = await caller.holds.settle("acme", "r1", 3)
+        assert (outcome.recorded, outcome.overage, outcome.credits_used) == (3, 0, 6)
+        assert not (await pool_of(ledger, "acme")).grants
+        assert not (await ledger.walk()).violations
+
+
+async def test_features_that_are_counted_together_share_the_pool_or_none_is(store: StoreServer) -> None:
+    async with Ledger(store.url, callers=1) as ledger:
+        for feature in ("scans", "checks"):
+            await spent(ledger, "acme", feature, INCLUDED)
+        await give(ledger, "acme", Grant("cg_1", 8, 1))
+        counters = ledger.callers[0].counters
+        refused = await counters.track(UsageEvent("acme", "scans", 2, "e1", also=(("checks", 2),)))
+        assert (refused.result, refused.feature, refused.credits_left) == (Result.REFUSED, "checks", 4)
+        assert await burned_of(ledger, "acme") == {}
+        trial = await counters.track(UsageEvent("acme", "scans", 2, also=(("checks", 1),), dry_run=True))
+        assert [one.credits_used for one in (trial, *trial.others)] == [4, 3]
+        assert await burned_of(ledger, "acme") == {}
+        counted = await counters.track(UsageEvent("acme", "scans", 2, "e1", also=(("checks", 1),)))
+        assert [one.credits_used for one in (counted, *counted.others)] == [4, 3]
+        assert await burned_of(ledger, "acme") == {("scans", "cg_1"): 4, ("checks", "cg_1"): 3}
+
+
+async def test_a_closed_period_keeps_what_credits_paid_for_and_the_pool_stays(store: StoreServer) -> None:
+    async with Ledger(store.url, callers=1) as ledger:
+        await spent(ledger, "acme", "scans", INCLUDED)
+        await give(ledger, "acme", Grant("cg_1", 9, 1))
+        await spent(ledger, "acme", "scans", 2)
+        before = await ledger.callers[0].orgs.get("acme")
+        assert before is not None
+        assert (before.features["scans"].credit, before.pool) == (2, True)
+        await ledger.jump_to(before.period.end_ms)
+        after = await ledger.callers[0].orgs.get("acme")
+        assert after is not None
+        assert (after.features["scans"].credit, after.pool) == (0, True)
+        archive = await texts_of(ledger, ledger.keys.archive("acme", before.period.start_ms))
+        assert archive["a:scans"] == "2"
+        assert [one.left for one in (await pool_of(ledger, "acme")).grants] == [5]

@@ -16,6 +16,7 @@ from metering.store.pendings import content_of
 from metering.store.retention import Retention
 from plans.corrections import Refusal
 from tests.lua.admit_model import Counted, ModelOrg
+from tests.lua.granting import pool_of
 from tests.lua.ledger import Ledger
 from tests.lua.outboxes import bill
 from tests.lua.test_admit_model import CATALOGUE, FEATURES, SEED, Kind, Run
@@ -92,8 +93,9 @@ class Whole(Run):
 
     async def make(self, asked: Correction, org: ModelOrg, changes: dict[str, Any]) -> bool:
         """Make one, and hold its answer against the model: all of its features change, or none does."""
-        kept = {feature: figures(org, feature) for feature in changes}
-        tried = [org.correct(feature, change) for feature, change in changes.items()]
+        kept, now = {feature: figures(org, feature) for feature in changes}, await self.ledger.now_ms()
+        covers = {feature: org.pool.cover(feature, org.rules[feature].credits, now) for feature in changes}
+        tried = [org.correct(feature, change, covers[feature].units) for feature, change in changes.items()]
         if any(isinstance(refusal, Refusal) for refusal in tried):
             for feature, before in kept.items():
                 put_back(org, feature, before)
@@ -102,18 +104,33 @@ class Whole(Run):
         answer = await self.random.choice(self.ledger.callers).corrections.make(asked)
         assert not answer.duplicate
         for row in answer.rows:
-            assert (row.before.used, row.before.overage) == shown(kept[row.feature]), asked
+            assert (row.before.used, row.before.overage, row.before.credit) == shown(kept[row.feature]), asked
         self.told(answer, org, list(changes))
+        for feature in changes:
+            if (burned := org.credit[feature] - kept[feature][4]) > 0:
+                org.pool.burn(feature, covers[feature], burned, now)
+        await self.returned(asked.org_id, org, {f: kept[f][4] - org.credit[f] for f in changes}, now)
         self.corrections[asked.kind] += 1
         if self.random.random() < 0.2:
             await self.repeated(asked, org)
         return True
 
+    async def returned(self, org_id: str, org: ModelOrg, undone: dict[str, int], now: int) -> None:
+        """Credits given back are in grants of their own, and the model has them then."""
+        due = sum(units * (org.rules[feature].credits or 1) for feature, units in undone.items() if units > 0)
+        if due:
+            org.pool.settle(now, {})
+            pool = await pool_of(self.ledger, org_id)
+            made = [one for one in pool.grants if one.grant_id not in org.pool.grants]
+            assert sum(one.left for one in made) == due
+            assert all(one.grant_id.startswith("cg_back_") for one in made)
+            org.pool.give(*made, debt=org.pool.debt)
+
     def told(self, answer: Corrected, org: ModelOrg, features: list[str]) -> None:
         """The counters after it, as the answer shows them, are the model's; holds are as they were."""
         assert [row.feature for row in answer.rows] == features
         for row in answer.rows:
-            assert (row.after.used, row.after.overage) == shown(figures(org, row.feature))
+            assert (row.after.used, row.after.overage, row.after.credit) == shown(figures(org, row.feature))
             assert row.after.held == row.before.held
 
     async def repeated(self, asked: Correction, org: ModelOrg) -> None:
@@ -164,24 +181,26 @@ def void_of(counted: Counted, *, told: bool, more: int = 0) -> Correction:
     )
 
 
-Figures = tuple[int, int, int, int]
-"""Used, overage accrued, given back of it, and what corrections came to."""
+Figures = tuple[int, int, int, int, int]
+"""Used, overage accrued, given back of it, what corrections came to, and what credits paid for."""
 
 
 def figures(org: ModelOrg, feature: str) -> Figures:
     """One counter of the model."""
-    return org.used[feature], org.overage[feature], org.given_back[feature], org.corrected[feature]
+    paid = org.credit[feature]
+    return org.used[feature], org.overage[feature], org.given_back[feature], org.corrected[feature], paid
 
 
 def put_back(org: ModelOrg, feature: str, before: Figures) -> None:
     """The counter as it was."""
-    org.used[feature], org.overage[feature], org.given_back[feature], org.corrected[feature] = before
+    org.used[feature], org.overage[feature], org.given_back[feature], org.corrected[feature], paid = before
+    org.credit[feature] = paid
 
 
-def shown(found: Figures) -> tuple[int, int]:
-    """Used, and the overage that is billed."""
-    used, accrued, given_back, _ = found
-    return used, accrued - given_back
+def shown(found: Figures) -> tuple[int, int, int]:
+    """Used, the overage that is billed, and what credits paid for."""
+    used, accrued, given_back, _, paid = found
+    return used, accrued - given_back, paid
 
 
 async def agree(server: StoreServer, seed: int, steps: int, *, thorough: bool = False, **options: Any) -> Whole:
