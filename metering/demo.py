@@ -24,9 +24,11 @@ import aiohttp
 from metering.auth import ADMIN
 from metering.children import end
 from metering.clock import Clock
+from metering.clock_tasks import advance
 from metering.moments import parse_ms, rfc3339
-from metering.sandbox_place import Answering, Place
+from metering.sandbox_place import Answering, Place, beside_sandbox
 from metering.settings import Settings
+from metering.store_access import AccessError
 from metering.tokens import mint
 from plans.periods import AHEAD_MAX_MS, oldest_accepted_ms
 
@@ -124,18 +126,14 @@ class Demo:
         self._token = ""
 
     async def start(self, stack: AsyncExitStack) -> Process:
-        """Start the service; `stack` ends it."""
+        """Start the service; `stack` ends it. Its lines are not for the reader, what it complains of is."""
         self._tell("A service with a sandbox Stripe begins; no money moves ...")
-        service = await self._spawn("serve", "--sandbox")
-        stack.push_async_callback(end, service, grace_s=END_S)
-        return service
-
-    async def _spawn(self, *words: str) -> Process:
-        """A command of ours beside the service: its lines are not for the reader, what it complains of is."""
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "metering.cli", *words,
+        service = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "metering.cli", "serve", "--sandbox",
             stdin=DEVNULL, stdout=DEVNULL, env=self._environment, cwd=self._folder, process_group=0,
         )  # fmt: skip
+        stack.push_async_callback(end, service, grace_s=END_S)
+        return service
 
     async def fill(self, session: aiohttp.ClientSession) -> None:
         """Make the organisations and let their month pass."""
@@ -188,13 +186,11 @@ class Demo:
 
     async def _pass(self, days: int) -> None:
         """Let time pass on the test clock, with all that falls due."""
-        command = await self._spawn("clock", "advance", f"{days}d")
+        beside = beside_sandbox(Settings.model_validate({"data_dir": self._folder}).with_secret_kept())
         try:
-            code = await command.wait()
-        finally:
-            await end(command, grace_s=END_S)
-        if code:
-            raise DemoError("the test clock did not get to where it should", "What it said is above.")
+            await advance(beside, self._clock, days * DAY_MS, lambda _: None, patience_s=PATIENCE_S)
+        except AccessError as error:
+            raise DemoError(str(error), error.cure) from error
 
     async def _healthy(self, session: aiohttp.ClientSession) -> bool:
         """Whether it answers, and the sandbox is set up: then it has told what it signs with."""
