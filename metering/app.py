@@ -38,6 +38,7 @@ from metering.store.connect import PATIENT, connect
 from metering.store.consumer import TURN_S, Consumer
 from metering.store.corrections import Corrections
 from metering.store.counters import Counters, LatePolicy
+from metering.store.credits import LAPSE_S, Credits
 from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
@@ -128,6 +129,7 @@ class _Opened:
     kept: KeptAnswers
     lookback: Lookback
     corrections: Corrections
+    credits: Credits
     trail: Trail
     raw_log: RawLog
     queue: Queue
@@ -194,6 +196,7 @@ class App:
         measures = stack.enter_context(self._measures(settings, client, keys, *told))
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
         corrections = Corrections(patient, keys, orgs, time, secret=dataset.secret, retention=kept_for, fake=fake)
+        credit_book = self._credits(ground, orgs)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
         trail = Trail(patient, keys, time)
@@ -210,14 +213,13 @@ class App:
         )
         loops += (Loop("test clock", orgs.follow, FOLLOW_S),) if settings.test_clock else ()
         jobs = (Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs)
-        tidying = (*self._tidying(ground, orgs, holds, raw_log), *jobs)
+        tidying = (*self._tidying(ground, orgs, holds, raw_log, credit_book), *jobs)
         loops += tidying if self._tidies else ()
         await stack.enter_async_context(Workers(*loops, failures=tallies.job_failures))
-        vitals = self._vitals(stack, ground, counters)
         return self._wired(
             _Opened(
-                credentials, orgs, counters, kept, lookback, corrections, trail, raw_log, queue, holds, measures,
-                vitals, billing,
+                credentials, orgs, counters, kept, lookback, corrections, credit_book, trail, raw_log, queue,
+                holds, measures, self._vitals(stack, ground, counters), billing,
             )
         )  # fmt: skip
 
@@ -234,6 +236,13 @@ class App:
             customers=customers,
             applied=ground.dataset.applied,
         ), customers
+
+    def _credits(self, ground: _Ground, orgs: Orgs) -> Credits:
+        """The credit ledger, with the catalogue's low mark."""
+        return Credits(
+            ground.patient, ground.keys, orgs, ground.time, ground.codec, low=self._catalogue.low_credits,
+            fake=ground.fake,
+        )  # fmt: skip
 
     def _under(self, ground: _Ground, queue: Queue) -> Ground:
         """What billing stands on."""
@@ -254,7 +263,9 @@ class App:
         lag = partial(look_at_lag, self._tallies.lag_us)
         return (Loop("metrics", measures.flush, FLUSH_S), Loop("lag", lag, LAG_S))
 
-    def _tidying(self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog) -> tuple[Loop, ...]:
+    def _tidying(
+        self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog, credit_book: Credits
+    ) -> tuple[Loop, ...]:
         """What ends by itself and has to be taken away."""
         spent = SpentIds(ground.patient, ground.keys, ground.time)
         return (
@@ -262,6 +273,7 @@ class App:
             Loop("spent", spent.unlink, SPENT_S),
             Loop("holds", holds.expire, EXPIRE_S),
             Loop("raw events", raw_log.trim, TRIM_S),
+            Loop("credits", credit_book.lapse, LAPSE_S),
         )
 
     def _counters(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Counters:
@@ -322,6 +334,7 @@ class App:
             kept=opened.kept,
             lookback=opened.lookback,
             corrections=opened.corrections,
+            credits=opened.credits,
             trail=opened.trail,
             raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,

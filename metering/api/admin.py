@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from metering.api.models.admin import OrgsQuery, UsageQuery
 from metering.api.route import Call, Reply, json_reply
-from metering.api.usage import org_view, with_holds
+from metering.api.usage import org_view, shown, with_holds
 from metering.store.org import Org
 
 LOOKED_AT_MAX: Final = 500
@@ -16,7 +16,7 @@ _USED: Final = ("current", "limit", "remaining", "percent", "overage")
 async def list_orgs(call: Call) -> Reply:
     """One page of the organisations that the filters let through."""
     orgs, following = await _walk(call, call.asked(OrgsQuery))
-    rows = [{**org_view(await with_holds(call, org), call.caller), **_subscription(org)} for org in orgs]
+    rows = [{**await shown(call, await with_holds(call, org)), **_subscription(org)} for org in orgs]
     return json_reply({"data": rows, "next_cursor": following})
 
 
@@ -24,7 +24,7 @@ async def list_usage(call: Call) -> Reply:
     """The same page by feature."""
     query = call.asked(UsageQuery)
     orgs, following = await _walk(call, query)
-    views = [org_view(await with_holds(call, org), call.caller) for org in orgs]
+    views = [org_view(await with_holds(call, org), call.caller, None) for org in orgs]
     rows = [row for view in views for row in _by_feature(view) if query.feature in {None, row["feature"]}]
     return json_reply({"data": rows, "next_cursor": following})
 

@@ -75,7 +75,17 @@ def _moment(text: str) -> str:
     return rfc3339(int(text))
 
 
-_UNITS: Final = ("delta", "units", "used", "used_before", "used_after", "overage_before", "overage_after")
+_UNITS: Final = (
+    "delta",
+    "units",
+    "used",
+    "used_before",
+    "used_after",
+    "overage_before",
+    "overage_after",
+    "credits",
+    "balance",
+)
 _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     **dict.fromkeys(_UNITS, int),
     "limit": _limit,

@@ -13,7 +13,7 @@ from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, OrgSettings
 from metering.api.outcomes import window_view
 from metering.api.route import Call, Reply, json_reply, tagged, tagged_read
-from metering.api.usage import found, org_view, with_holds
+from metering.api.usage import found, shown, with_holds
 from metering.errors import OrgNotFound, PlanUnknown
 from metering.moments import parse_ms
 from metering.store.org import Org, settings_of
@@ -48,21 +48,21 @@ async def patch_org(call: Call) -> Reply:
 
 async def _answer(call: Call, org: Org, status: int) -> Reply:
     """The organisation after a change, with the ETag of its settings."""
-    reply = json_reply(org_view(await with_holds(call, org), call.caller), status)
+    reply = json_reply(await shown(call, await with_holds(call, org)), status)
     return tagged(reply, etag_of(settings_of(org)))
 
 
 async def get_org(call: Call) -> Reply:
     """The organisation in the path, with the ETag of its settings."""
     org = await found(call, call.params["org_id"])
-    return tagged_read(call, json_reply(org_view(org, call.caller)), etag_of(settings_of(org)))
+    return tagged_read(call, json_reply(await shown(call, org)), etag_of(settings_of(org)))
 
 
 async def list_orgs(call: Call) -> Reply:
     """One page of all organisations."""
     query = call.asked(PageQuery)
     orgs, following = await call.services.orgs.page(query.cursor, query.limit)
-    views = [org_view(await with_holds(call, org), call.caller) for org in orgs]
+    views = [await shown(call, await with_holds(call, org)) for org in orgs]
     return json_reply({"data": views, "next_cursor": following})
 
 

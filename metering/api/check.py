@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from metering.api.billing import rate_view, rule_view
 from metering.api.bodies import fault, invalid
+from metering.api.credits import terms_view
 from metering.api.etags import etag_of
 from metering.api.events import dimensions_of
 from metering.api.guard import require_scope, visible
@@ -16,8 +17,10 @@ from metering.auth import USAGE_WRITE
 from metering.errors import Problem
 from metering.log import request_id
 from metering.moments import rfc3339
+from metering.store.org import Org
 from metering.usage import Outcome, Result, Standing, UsageEvent
 from plans.catalogue import plan_with_room
+from plans.credits import Grant
 from plans.limits import OnLimit, remaining
 
 _REASON_OF: Final = {
@@ -59,9 +62,17 @@ async def get_entitlements(call: Call) -> Reply:
         "period": span(org.period),
         "rate_limit": rate_view(org.rate),
         "features": {name: rule_view(usage.rule) for name, usage in sorted(org.features.items())},
-        "grants": [],
+        "grants": [terms_view(one) for one in await _open_grants(call, org)],
     }
     return tagged_read(call, json_reply(content), etag_of(content))
+
+
+async def _open_grants(call: Call, org: Org) -> list[Grant]:
+    """Grants with credits left, in burn order: first those that may be used now."""
+    if not org.pool:
+        return []
+    told = await call.services.credits.balance_of(org)
+    return [*told.grants, *told.later]
 
 
 def _asks(body: ChecksRequest) -> list[CheckRequest]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from metering.api.document_headers import HEADERS, PARAMETERS, answer_headers, header_parameters, problem_headers
+from metering.api.models.credits import GRANT_ID_PATTERN
 from metering.api.models.fields import HOLD_ID_PATTERN
 from metering.api.models.problems import ProblemView
 from metering.api.models.stripe import WINDOW_PATTERN
@@ -66,6 +67,7 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "org_id": {"type": "string", "pattern": ORG_ID_PATTERN, "not": {"enum": sorted(RESERVED)}},
     "plan": {"type": "string", "pattern": FEATURE_PATTERN},
     "reservation_id": {"type": "string", "pattern": HOLD_ID_PATTERN},
+    "grant_id": {"type": "string", "pattern": GRANT_ID_PATTERN},
     "lease_id": {"type": "string", "pattern": HOLD_ID_PATTERN},
     "file": {"type": "string", "enum": ["start.js", "swagger.css", "swagger.js"]},
     "event_id": {"type": "string", "maxLength": TEXT_CHARS_MAX, "pattern": _IN_PATH, "not": {"enum": [".", ".."]}},
@@ -144,7 +146,8 @@ def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
         schema = route.query.model_json_schema()
         for name, field in schema["properties"].items():
             about = field.pop("description", "")
-            listed.append({"name": name, "in": "query", "description": about, "schema": _bare(field)})
+            needed = {"required": True} if name in schema.get("required", ()) else {}
+            listed.append({"name": name, "in": "query", "description": about, **needed, "schema": _bare(field)})
     return listed + header_parameters(route)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from metering.auth import Authenticator
 from metering.billing.intake import Taken
@@ -15,6 +15,9 @@ from metering.errors import Problem, StripeNotConfigured
 from metering.setting_kinds import StripeMode
 from metering.store.api_key import ApiKey, NewKey
 from metering.store.correction import Corrected, Correction
+from metering.store.credit_lines import Line as CreditLine
+from metering.store.credits import Balance, Granted, TakenBack
+from metering.store.grants import By, GrantOrder, GrantState
 from metering.store.holds import Hold
 from metering.store.kept import KeptAnswer, Try
 from metering.store.lookback import Lookback
@@ -90,6 +93,40 @@ class CorrectionBook(Protocol):
 
     def make(self, correction: Correction) -> Awaitable[Corrected]:
         """Make it, or say that it was made before. Raises Problems."""
+        ...
+
+
+class CreditBook(Protocol):
+    """The credits (`metering.store.credits.Credits`). Raises OrgNotFound, GrantNotFound."""
+
+    def grant(self, org_id: str, order: GrantOrder, by: By) -> Awaitable[Granted]:
+        """Make a grant, once by its id. Raises GrantConflict, TooManyGrants, Invalid."""
+        ...
+
+    def revoke(self, org_id: str, grant_id: str, by: By) -> Awaitable[TakenBack]:
+        """Take back what is left of one."""
+        ...
+
+    def balance_of(self, org: Org) -> Awaitable[Balance]:
+        """What an organisation may use now."""
+        ...
+
+    def grants(self, org_id: str) -> Awaitable[list[GrantState]]:
+        """Every grant, the newest first."""
+        ...
+
+    def find(self, org_id: str, grant_id: str) -> Awaitable[GrantState]:
+        """One grant."""
+        ...
+
+    def transactions(
+        self, org_id: str, limit: int, cursor: str | None
+    ) -> Awaitable[tuple[list[CreditLine], str | None]]:
+        """One page of what became of credits, the newest first, and the cursor of the next."""
+        ...
+
+    def sources(self, org_id: str, grant_ids: Collection[str]) -> Awaitable[Mapping[str, Mapping[str, Any]]]:
+        """Where grants come from, by id."""
         ...
 
 
@@ -316,6 +353,7 @@ class Services:
     kept: Kept
     lookback: Lookback
     corrections: CorrectionBook
+    credits: CreditBook
     trail: AuditBook
     raw_log: EventLog | None
     catalogue: Catalogue

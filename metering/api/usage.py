@@ -9,6 +9,7 @@ from metering.api.route import Call, Reply, json_reply
 from metering.auth import BILLING_READ, BILLING_WRITE, Caller
 from metering.errors import OrgNotFound
 from metering.moments import rfc3339
+from metering.store.credits import Balance
 from metering.store.org import FeatureUsage, Org
 from plans.limits import remaining
 from plans.periods import Period
@@ -17,7 +18,7 @@ from plans.periods import Period
 async def get_usage(call: Call) -> Reply:
     """The organisation in the path, or the token's own where the path names none."""
     org = await found(call, call.params.get("org_id"))
-    return json_reply(org_view(org, call.caller))
+    return json_reply(await shown(call, org))
 
 
 async def with_holds(call: Call, org: Org) -> Org:
@@ -42,8 +43,14 @@ async def found(call: Call, org_id: str | None) -> Org:
     return await with_holds(call, org)
 
 
-def org_view(org: Org, caller: Caller) -> dict[str, Any]:
-    """The organisation as the wire shows it. Stripe's id is for callers who have to do with billing."""
+async def shown(call: Call, org: Org) -> dict[str, Any]:
+    """The organisation as the wire shows it, its credits too. They cost a read, where it ever had any."""
+    told = await call.services.credits.balance_of(org) if org.pool else None
+    return org_view(org, call.caller, told)
+
+
+def org_view(org: Org, caller: Caller, told: Balance | None) -> dict[str, Any]:
+    """The same with its credits as they were read. Stripe's id is for callers who have to do with billing."""
     bills = caller.may(BILLING_READ) or caller.may(BILLING_WRITE)
     return {
         "org_id": org.org_id,
@@ -57,8 +64,19 @@ def org_view(org: Org, caller: Caller) -> dict[str, Any]:
         "period": span(org.period),
         "reset": org.profile.reset.value,
         "timezone": org.profile.timezone,
-        "credits": None,
+        "credits": None if told is None else balance_members(told),
         "agreed": agreed_view(org.profile) if bills else None,
+    }
+
+
+def balance_members(told: Balance) -> dict[str, Any]:
+    """The figures of a balance of credits."""
+    return {
+        "balance": told.balance,
+        "reserved": told.reserved,
+        "owed": told.owed,
+        "low": told.low,
+        "low_mark": told.low_mark,
     }
 
 

@@ -4,7 +4,7 @@ Every change may be repeated: a grant is made once by its id, what is taken back
 payment that of the higher ticket holds.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +21,9 @@ from metering.errors import (
     VersionConflict,
 )
 from metering.store.connect import answered, text_of, texts
+from metering.store.credit_lines import REF, Cursor, Line, burns, entries, merged
 from metering.store.fields import FieldCodec, sealed_name
-from metering.store.grants import By, GrantOrder, GrantState, states_from
+from metering.store.grants import By, GrantOrder, GrantState, source_of, states_from
 from metering.store.keys import Keys
 from metering.store.org import Org
 from metering.store.orgs import Orgs
@@ -126,12 +127,7 @@ class Credits:
         entry = ["credits_granted", *_words(by), "kind", order.kind, *_scope(order.scope)]
         for _ in range(_TURNS):
             org = await self._present(org_id)
-            args = [
-                *self._clock_args(), org.claim.text(), _raised(org), order.grant_id, order.amount, order.priority,
-                "" if order.effective_ms is None else order.effective_ms, order.expires_ms or 0, order.scope,
-                order.rollover, LETTERS[order.kind], order.details(org_id, by, self._codec), order.digest(),
-                "" if self._low is None else self._low, self._ref(org_id, order.source.get("payment_intent")),
-            ]  # fmt: skip
+            args = [*self._clock_args(), org.claim.text(), _raised(org), *self._asked_of(org_id, order, by)]
             reply = await self._ran(self._grant(keys=self._names(org_id), args=[*args, *entry]))
             if reply[0] != _STALE:
                 return _granted(order, reply)
@@ -187,8 +183,11 @@ class Credits:
 
     async def balance(self, org_id: str) -> Balance:
         """What may be used now, and what it comes from."""
-        org = await self._present(org_id)
-        now_ms, pool, _ = await self._found(org_id, every=False)
+        return await self.balance_of(await self._present(org_id))
+
+    async def balance_of(self, org: Org) -> Balance:
+        """The same of an organisation that was read just now."""
+        now_ms, pool, _ = await self._found(org.org_id, every=False)
         ready = usable(pool.grants, now_ms)
         names = {one.grant_id for one in ready}
         return Balance(
@@ -216,6 +215,36 @@ class Credits:
                 return one
         raise GrantNotFound
 
+    async def transactions(self, org_id: str, limit: int, cursor: str | None = None) -> tuple[list[Line], str | None]:
+        """One page of what became of credits, the newest first, and the cursor of the next (None: that is all)."""
+        await self._present(org_id)
+        place, now_ms = Cursor.parse(cursor), self._time.now_ms()
+        high = f"({place.entry}" if place.entry else "+"
+        ledger = await answered(
+            self._client.xrevrange(self._keys.ledger(org_id), high, "-", count=limit + 1),
+        )
+        burned = await answered(self._client.hgetall(self._keys.burned(org_id)))
+        try:
+            told = list(entries(org_id, ledger, self._codec))
+            return merged(told, burns(texts(burned), place.burn, now_ms), limit, place)
+        except (ValueError, KeyError) as error:
+            raise OrgCorrupt from error
+
+    async def sources(self, org_id: str, grant_ids: Collection[str]) -> dict[str, Mapping[str, Any]]:
+        """Where grants come from, by id: `payment_intent`, `amount_minor`, `currency`, or nothing."""
+        names = sorted(grant_ids)
+        if not names:
+            return {}
+        found = await answered(self._client.hmget(self._keys.grants(org_id), names))
+        try:
+            return {
+                name: source_of(org_id, text_of(text), self._codec)
+                for name, text in zip(names, found, strict=True)
+                if text is not None
+            }
+        except (ValueError, KeyError) as error:
+            raise OrgCorrupt from error
+
     # ── the calls ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _taken(
@@ -228,6 +257,17 @@ class Credits:
             raise GrantNotFound
         asked, taken, owed, left = map(int, figures)
         return TakenBack(asked, taken, owed, left, current=code == _MADE)
+
+    def _asked_of(self, org_id: str, order: GrantOrder, by: By) -> list[Any]:
+        """What is asked of the script, from the grant's id to the ledger's ref."""
+        return [
+            order.grant_id, order.amount, order.priority,
+            "" if order.effective_ms is None else max(0, order.effective_ms),
+            "" if order.expires_ms is None else order.expires_ms,
+            order.scope, order.rollover, LETTERS[order.kind],
+            order.details(org_id, by, self._codec), order.digest(), "" if self._low is None else self._low,
+            self._ref(org_id, order.source.get("payment_intent")),
+        ]  # fmt: skip
 
     async def _held(
         self, org_id: str, grant_id: str, frozen: str, ticket: int, ref: str | None, entry: Sequence[str]
@@ -289,7 +329,7 @@ class Credits:
         return [self._keys.shared("clock", self._keys.partition(org_id))]
 
     def _ref(self, org_id: str, ref: object) -> str:
-        return "" if ref is None else self._codec.encode(org_id, "ref", str(ref))
+        return "" if ref is None else self._codec.encode(org_id, REF, str(ref))
 
 
 def _raised(org: Org) -> str:

@@ -92,6 +92,12 @@ class GrantState:
         return self.amount - self.taken - self.expired - self.left
 
 
+def source_of(org_id: str, text: str, codec: FieldCodec) -> Mapping[str, Any]:
+    """Where a grant comes from, out of what is kept of it. Raises ValueError or KeyError."""
+    source: Mapping[str, Any] = json.loads(codec.decode(org_id, DETAILS, text)).get("source", {})
+    return source
+
+
 def states_from(
     org_id: str, kept: Mapping[str, str], open_grants: Mapping[str, Grant], now_ms: int, codec: FieldCodec
 ) -> list[GrantState]:

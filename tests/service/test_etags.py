@@ -166,12 +166,18 @@ SETS: Final[dict[str, Any]] = {
     "reset": "anniversary",
     "timezone": "Europe/Paris",
     "stripe_customer_id": "cus_1",
+    "overrides": {"scans": {"limit": 4}},
+    "price_minor": 5,
+    "overrides_expire_at": "2200-01-01T00:00:00Z",
 }
+BEFORE: Final[dict[str, Any]] = {"overrides_expire_at": {"price_minor": 5}}
+"""What has to be there for a setting to mean something."""
 
 
 @pytest.mark.parametrize("name", OrgSettings.model_fields)
 def test_whatever_can_be_set_changes_the_tag(service: Running, made: str, name: str) -> None:
     assert name in SETS, "Add a value that changes the new setting, and the setting to metering.store.org.settings_of."
+    put(service, made, BEFORE.get(name, {}))
     before = tag(service, made)
     response = put(service, made, {name: SETS[name]})
     assert response.headers["etag"] == tag(service, made) != before

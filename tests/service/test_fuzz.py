@@ -33,6 +33,8 @@ EXAMPLES: Final = 40
 
 KNOWN: Final = "org-123"
 
+GRANTS: Final = f"/v1/orgs/{KNOWN}/grants"
+
 EVENT: Final = "evt_9"
 """An event of that organisation, with the content that the document's example has."""
 
@@ -140,6 +142,10 @@ def name_what_is_there(names: dict[str, Any], fuzzed: Running) -> None:
     if "key_id" in names and next(turns) % 2:
         made = fuzzed.call("POST", "/v1/keys", token(KNOWN, ADMIN), json={"name": "fuzzed", "scopes": ["check"]})
         names["key_id"] = made.json()["key_id"]
+    if "grant_id" in names and next(turns) % 2:
+        names["org_id"] = KNOWN
+        asked = {"amount": 5, "reason": "fuzzed"}
+        names["grant_id"] = fuzzed.call("POST", GRANTS, token(None, ADMIN), json=asked).json()["id"]
     if "window" in names and next(turns) % 2:
         names["window"] = one_dead(fuzzed)
     for parameter, path, told in HOLDS:

@@ -134,6 +134,13 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         ("GET", path): Row(_plain(path), names_org=False)
         for path in ("/v1/credits/packages", "/billing/credit-packages")
     },
+    **{("GET", path): Row(_asking(path)) for path in ("/v1/credits/balance", "/api/credits/balance")},
+    ("GET", "/v1/credits/transactions"): Row(_asking("/v1/credits/transactions")),
+    ("POST", "/v1/orgs/{org_id}/grants"): Row(_at("/v1/orgs/{org_id}/grants", amount=5, reason="test"), status=201),
+    ("GET", "/v1/orgs/{org_id}/grants"): Row(_at("/v1/orgs/{org_id}/grants")),
+    ("DELETE", "/v1/orgs/{org_id}/grants/{grant_id}"): Row(
+        _at("/v1/orgs/{org_id}/grants/cg_none?reason=test"), status=404, names_org=False
+    ),
     ("GET", "/v1/plans"): Row(_plain("/v1/plans"), names_org=False),
     ("GET", "/v1/plans/{plan}"): Row(_plain("/v1/plans/professional"), names_org=False),
     **{

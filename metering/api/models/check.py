@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, RootModel
 
+from metering.api.models.credits import GrantTerms
 from metering.api.models.fields import Answer, FeatureName, Mode, OrgId, Quantity, Request, Span, Text, unset
 from metering.api.models.orgs import RateView, RuleView
 from metering.api.models.problems import ProblemView
@@ -86,11 +87,13 @@ class CheckReply(RootModel[CheckAnswer | CheckAnswers]):
 
 
 class Entitlements(Answer):
-    """What an organisation may use. Its ETag changes with settings, plan and catalogue, not with usage."""
+    """What an organisation may use. Its ETag changes with settings, plan, catalogue and grants, not with each event."""
 
     org_id: str
     plan: str
     period: Span
     rate_limit: RateView | None
     features: dict[str, RuleView]
-    grants: list[None] = Field(description="Always empty: credits are not built yet.", max_length=0)
+    grants: list[GrantTerms] = Field(
+        description="Open grants of credits, in the order in which they pay for what lies above the limits."
+    )

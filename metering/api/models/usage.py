@@ -96,6 +96,16 @@ class FeatureView(Answer):
     enabled: bool
 
 
+class CreditsView(Answer):
+    """What an organisation has in credits."""
+
+    balance: int = Field(description="Credits that may be used now, less `owed`. Below zero: more is owed.")
+    reserved: int = Field(description="Of them, what open reservations and leases keep.")
+    owed: int
+    low: bool = Field(description="Whether the balance is below `low_mark`.")
+    low_mark: int | None
+
+
 class OrgView(Answer):
     """An organisation: its plan, its counters, its billing state."""
 
@@ -110,7 +120,7 @@ class OrgView(Answer):
     period: Span
     reset: ResetName
     timezone: str
-    credits: None = Field(description="Always null: credits are not built yet.")
+    credits: CreditsView | None = Field(description="null: it never had any.")
     agreed: AgreedView | None = Field(
         description="What is otherwise than in the plan; null for callers without a billing scope."
     )

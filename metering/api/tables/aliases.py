@@ -6,6 +6,7 @@ from typing import Final
 from metering.api.alias import Alias
 from metering.api.models.portal import PortalQuery
 from metering.api.route import Call
+from metering.api.tables.grants import OLDER as OLDER_BALANCE
 from metering.api.tables.packages import OLDER as OLDER_PACKAGES
 from metering.api.tables.quota import OLDER as OLDER_LIMITS
 
@@ -29,4 +30,5 @@ ALIASES: Final[tuple[Alias, ...]] = (
     Alias("GET", "/api/billing/admin/users", "GET /v1/admin/orgs"),
     OLDER_PACKAGES,
     *OLDER_LIMITS,
+    OLDER_BALANCE,
 )

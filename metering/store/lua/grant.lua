@@ -3,7 +3,7 @@
 --
 -- KEYS   record, trail, totals, pool, burned, ledger, grants, lapsing, topups, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim (for the first grant), grant, amount,
---        priority, effective ms ('' = now), expires ms (0 = never), scope, rollover, kind (p or f), what is kept of it,
+--        priority, effective ms ('' = now), expires ms ('' = never), scope, rollover, kind (p or f), what is kept of it,
 --        the digest of its content, the low mark of a first grant ('' = none), the ledger's ref; then the trail's
 --        entry, its type first
 -- RETURNS {1, balance} made; {2, balance} made before; {3} made before with other content; {4} as many are open as may
@@ -18,13 +18,13 @@ local read, match, format = redis.pcall, string.match, string.format
 local GRANTS_MAX = 200
 local id, amount = ARGV[5], tonumber(ARGV[6])
 local effective = ARGV[8] == '' and now or tonumber(ARGV[8])
-local expires = tonumber(ARGV[9])
+local expires = tonumber(ARGV[9] == '' and 0 or ARGV[9])
 local claim, known = stored_claim()
 if claim == '' then return {0, ''} end
 local digest = call('HGET', keys.grants, id .. '|h')
 if digest then return digest == ARGV[14] and {2, balance_of(pool)} or {3} end
 if not known and claim ~= ARGV[3] then return {0, claim} end
-if expires > 0 and (expires <= effective or expires <= now) then return {5, now} end
+if ARGV[9] ~= '' and (expires <= effective or expires <= now) then return {5, now} end
 
 local open = 0
 for _, g in ipairs(pool.list) do
