@@ -6,7 +6,7 @@ from metering.api.billing import rule_view
 from metering.api.models.quota import QuotaQuery
 from metering.api.prices import PriceList, bill_view, price_view
 from metering.api.route import Call, Reply, json_reply
-from metering.api.usage import found, org_view, span
+from metering.api.usage import found, shown, span
 from metering.moments import rfc3339
 from metering.store.org import FeatureUsage, Org
 from plans.catalogue import Catalogue
@@ -30,7 +30,7 @@ async def get_quota(call: Call) -> Reply:
 async def get_summary(call: Call) -> Reply:
     """The running period of one organisation: every counter, how it was covered, and the bill as it stands."""
     org = await found(call, call.asked(QuotaQuery).org_id)
-    return json_reply(org_view(org, call.caller) | money_view(org, call.services.catalogue))
+    return json_reply(await shown(call, org) | money_view(org, call.services.catalogue))
 
 
 def money_view(org: Org, catalogue: Catalogue) -> dict[str, Any]:
