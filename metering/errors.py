@@ -3,20 +3,17 @@
     Problem
     ├── 400 MalformedRequest, MalformedJson, MalformedEncoding, SignatureInvalid
     ├── 401 Unauthenticated
-    ├── 402 CreditsExhausted
+    ├── 402 CreditsExhausted, PaymentFailed
     ├── 403 QuotaExceeded, FeatureDisabled, Forbidden
     ├── 404 OrgNotFound, FeatureUnknown, PlanUnknown, HoldNotFound, EventNotFound, PeriodNotFound,
     │       NotFound, KeyNotFound, WindowNotFound, GrantNotFound
-    ├── 405 MethodNotAllowed
-    ├── 408 RequestTimeout
+    ├── 405 MethodNotAllowed    408 RequestTimeout
     ├── 409 EventConflict, BatchRefused, HoldConflict, HoldExpired, HoldSettled, TooManyHolds, VersionConflict,
     │       GrantConflict, TooManyGrants,
     │       PeriodFinal, IdempotencyInProgress, IdempotencyNotKept, EventsNotKept, TooManyKeys,
     │       WindowNotDead, StripeNotConfigured, PlanNotSold, AlreadySubscribed, NotSubscribed, CustomerUnknown
-    ├── 412 PreconditionFailed
-    ├── 413 TooLarge
-    ├── 415 UnsupportedMediaType
-    ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, BelowZero, IdempotencyKeyReused
+    ├── 412 PreconditionFailed    413 TooLarge    415 UnsupportedMediaType
+    ├── 422 Invalid, TimestampOutOfRange, TotalTooLarge, BelowZero, IdempotencyKeyReused, IntervalDiffers
     ├── 429 RateLimited
     ├── 431 HeadersTooLarge
     └── 5xx InternalError, StorageUnavailable, LedgerFull, Overloaded, ClockUnsafe, OrgCorrupt, KeysUnavailable,
@@ -92,6 +89,11 @@ class Unauthenticated(Problem):
 class CreditsExhausted(Problem):
     status, code, title = 402, "credits-exhausted", "The credits do not suffice"
     cure = "Buy credits (GET /v1/credits/packages), move to a plan with room or wait for the reset date."
+
+
+class PaymentFailed(Problem):
+    status, code, title = 402, "payment-failed", "The payment did not succeed, so nothing changed"
+    cure = "See to card and open invoices in the portal (POST /v1/billing/portal), then send a new request."
 
 
 class QuotaExceeded(Problem):
@@ -299,6 +301,13 @@ class Invalid(Problem):
 class TimestampOutOfRange(Problem):
     status, code, title = 422, "timestamp-out-of-range", "The event's timestamp cannot be accepted"
     cure = "Send events within the window named in `detail`; record older usage as an adjustment."
+
+
+class IntervalDiffers(Problem):
+    status, code, title = 422, "interval-differs", "The plan is paid for another length of time than the one before"
+    cure = (
+        "Let the subscription end with its period (POST /v1/billing/subscription/cancel) and buy the other plan then."
+    )
 
 
 class TotalTooLarge(Problem):

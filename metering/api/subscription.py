@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from metering.api.models.subscription import CancelRequest, ResumeRequest, SubscriptionQuery
+from metering.api.billing import plan_named
+from metering.api.models.subscription import CancelRequest, ChangeRequest, ResumeRequest, SubscriptionQuery
 from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import found, span
+from metering.billing.following import held
+from metering.billing.plan_change import Quote
 from metering.moments import rfc3339
 from metering.store.org import Org
 
@@ -27,6 +30,42 @@ async def resume_subscription(call: Call) -> Reply:
     org = await found(call, call.sent(ResumeRequest).org_id)
     subscriber = call.services.at_stripe().subscriber
     return json_reply(subscription_view(await subscriber.resume(org, name=call.name(), by=call.caller.subject)))
+
+
+async def change_subscription(call: Call) -> Reply:
+    """Let the subscription be for another plan."""
+    body, plan_change = call.sent(ChangeRequest), call.services.at_stripe().plan_change
+    plan = plan_named(body.plan, call.services.catalogue).name
+    org = await found(call, body.org_id)
+    after = await plan_change.make(org, plan, body.proration, name=call.name(), by=call.caller.subject)
+    return json_reply(subscription_view(after))
+
+
+async def preview_subscription(call: Call) -> Reply:
+    """What that would cost."""
+    body, plan_change = call.sent(ChangeRequest), call.services.at_stripe().plan_change
+    plan = plan_named(body.plan, call.services.catalogue).name
+    org = await found(call, body.org_id)
+    quote = await plan_change.quote(org, plan, body.proration)
+    known = {"org_id": org.org_id, "plan": held(org)[0].plan, "plan_previewed": plan, "proration": body.proration}
+    return json_reply(known | quote_view(quote))
+
+
+def quote_view(quote: Quote) -> dict[str, Any]:
+    """An invoice to come as the wire shows it."""
+    lines = [
+        {"description": line.words, "amount_minor": line.amount_minor, "proration": line.proration,
+         "period": span(line.period)}
+        for line in quote.lines
+    ]  # fmt: skip
+    return {
+        "currency": quote.currency,
+        "billed": "now" if quote.at_once else "next_invoice",
+        "total_minor": quote.total_minor,
+        "due_minor": quote.due_minor,
+        "lines": lines,
+        "lines_left_out": not quote.whole,
+    }
 
 
 def subscription_view(org: Org) -> dict[str, Any]:

@@ -159,6 +159,10 @@ class Invoices(Protocol):
         """All of a customer, the newest first."""
         ...
 
+    async def preview_invoice(self, params: Params) -> StripeObject:
+        """An invoice as it would be; nothing is kept of it."""
+        ...
+
     async def invoice_items(self, customer: str) -> list[StripeObject]:
         """All of a customer, those on an invoice already included."""
         ...

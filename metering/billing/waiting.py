@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import structlog
 
-from metering.billing.errors import Barred, GatewayError, Refused, Unknown
+from metering.billing.errors import Barred, Declined, GatewayError, Refused, Unknown
 from metering.billing.gateway import Params, StripeObject
-from metering.errors import CustomerUnknown, Problem, StripeFailed, StripeUnavailable
+from metering.errors import CustomerUnknown, PaymentFailed, Problem, StripeFailed, StripeUnavailable
 
 PATIENCE_S: Final = 20.0
 """Somebody waits in front of a page; Stripe's slowest usual answers take 3 s, and there are up to four."""
@@ -20,7 +20,9 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def waiting(purpose: str) -> AsyncIterator[None]:
-    """Inside, Stripe is asked for the sake of `purpose`. Raises CustomerUnknown, StripeFailed, StripeUnavailable."""
+    """Inside, Stripe is asked for the sake of `purpose`. Raises CustomerUnknown, PaymentFailed, StripeFailed,
+    StripeUnavailable.
+    """
     try:
         async with asyncio.timeout(PATIENCE_S):
             yield
@@ -47,6 +49,8 @@ def problem_of(error: GatewayError, purpose: str) -> Problem:
     told: dict[str, Any] = {"stripe_code": error.code, "stripe_request_id": error.request_id}
     if isinstance(error, Refused) and error.param == "customer":
         return CustomerUnknown(**told)
+    if isinstance(error, Declined):
+        return PaymentFailed(error.message, **told)
     if isinstance(error, Refused):
         log.error("stripe refused a call", purpose=purpose, message=error.message, param=error.param, **told)
         return StripeFailed("" if isinstance(error, Barred) else error.message, **told)

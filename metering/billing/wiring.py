@@ -25,6 +25,7 @@ from metering.billing.invoice_list import InvoiceList
 from metering.billing.last_usage import LastUsage
 from metering.billing.late import Late
 from metering.billing.payers import Payers
+from metering.billing.plan_change import PlanChange
 from metering.billing.portal import Portal
 from metering.billing.prices import Prices
 from metering.billing.pruning import PRUNE_S, READ, Pruner
@@ -160,9 +161,13 @@ def self_service_of(
 ) -> SelfService:
     """What customers do by themselves."""
     following = Following(word.payers, word.effects, word.prices, word.policy)
-    checkout = Checkout(gateway, ground.catalogue, variables_of(ground.settings), ground.dataset_id)
+    variables = variables_of(ground.settings)
     return SelfService(
-        checkout, Portal(gateway), InvoiceList(gateway, customers), Subscriber(gateway, following, last_usage)
+        Checkout(gateway, ground.catalogue, variables, ground.dataset_id),
+        Portal(gateway),
+        InvoiceList(gateway, customers),
+        Subscriber(gateway, following, last_usage),
+        PlanChange(gateway, following, word.prices, ground.catalogue, variables),
     )
 
 

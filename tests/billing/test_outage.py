@@ -136,11 +136,11 @@ async def _borne(turn: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def rig(url: str) -> AsyncIterator[Rig]:
+async def rig(url: str, catalogue: str = SOLD) -> AsyncIterator[Rig]:
     """Three organisations with a subscription since a minute, and one for which nobody pays."""
     async with (
         AsyncExitStack() as stack,
-        calm(url, catalogue=SOLD, partitions=2) as ledger,
+        calm(url, catalogue=catalogue, partitions=2) as ledger,
         a_world(await ledger.now_ms() // 1000) as world,
         a_door(world.url) as door,
     ):

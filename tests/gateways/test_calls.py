@@ -62,8 +62,13 @@ ENTRY: Final = {"customer": "cus_1", "return_url": "https://app.example.org/acco
 CHANGE: Final = {
     "items": [{"id": "si_base", "price": "price_pro"}],
     "proration_behavior": "create_prorations",
-    "payment_behavior": "pending_if_incomplete",
+    "payment_behavior": "error_if_incomplete",
     "billing_cycle_anchor": {"type": "unchanged"},
+}
+PREVIEW: Final = {
+    "customer": "cus_1",
+    "subscription": "sub_1",
+    "subscription_details": {"items": CHANGE["items"], "proration_behavior": "always_invoice"},
 }
 ITEM: Final = {
     "customer": "cus_1",
@@ -123,6 +128,7 @@ VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "invoice": lambda g: g.invoice("in_1"),
     "invoices": lambda g: g.invoices("cus_1"),
     "invoice_page": lambda g: g.invoice_page(customer="cus_1", status="open", after="in_1", limit=5),
+    "preview_invoice": lambda g: g.preview_invoice(PREVIEW),
     "invoice_items": lambda g: g.invoice_items("cus_1"),
     "create_invoice_item": lambda g: g.create_invoice_item(ITEM, key="k"),
     "events": lambda g: g.events(after="evt_1"),

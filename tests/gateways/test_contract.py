@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from stripe import InvalidRequestError
 
-from metering.billing.errors import Barred, Duplicate, KeyReused, NotThere, Refused, Unknown
+from metering.billing.errors import Barred, Declined, Duplicate, KeyReused, NotThere, Refused, Unknown
 from metering.billing.gateway import MeterEvent
 from metering.billing.gateways import verbs
 from metering.billing.gateways.live import LiveGateway
@@ -275,6 +275,32 @@ async def test_s10_a_subscription_is_told_to_end_with_its_period_and_told_to_go_
         await stripe.gateway.cancel_subscription(sold["id"], invoice_now=True, key=stripe.new())
 
 
+async def test_s12_a_change_of_price_costs_what_its_preview_said_and_leaves_metered_items_alone(stripe: Party) -> None:
+    meter, payer = await stripe.meter(), await stripe.payer()
+    small, large = [await stripe.price(unit_amount=amount) for amount in (1000, 3000)]
+    sold = await stripe.subscribed(payer, small, await stripe.overage(meter))
+    base, metered = sold["items"]["data"]
+    items = [{"id": base["id"], "price": large["id"]}]
+    details = {"items": items, "proration_behavior": "always_invoice"}
+    known = {"customer": payer, "subscription": sold["id"]}
+    shown = await stripe.gateway.preview_invoice({**known, "subscription_details": details})
+    coming = await stripe.gateway.preview_invoice(
+        {**known, "subscription_details": {**details, "proration_behavior": "create_prorations"}}
+    )
+    assert len(await stripe.gateway.invoices(payer)) == 1
+    params = {"items": items, "proration_behavior": "always_invoice", "payment_behavior": "error_if_incomplete"}
+    after = await stripe.gateway.update_subscription(sold["id"], params, key=stripe.new())
+    made, _ = await stripe.gateway.invoices(payer)
+    assert (shown["currency"], abs(shown["total"] - 2000) <= 1) == ("usd", True)
+    assert abs(made["total"] - shown["total"]) <= 1  # some seconds lie between the two
+    assert abs(coming["total"] - 5000) <= 1
+    for one in (shown, made):
+        details_of = [line["parent"][f"{line['parent']['type']}"] for line in one["lines"]["data"]]
+        assert [details["proration"] for details in details_of] == [True, True]
+    assert [item["id"] for item in after["items"]["data"]] == [base["id"], metered["id"]]
+    assert after["items"]["data"][0]["price"]["id"] == large["id"]
+
+
 # What only the sandbox shows: faults on demand, time that passes, reports that come when they are due
 
 NOW_S = utc(2026, 3, 17, 10, 30)
@@ -351,3 +377,24 @@ async def test_s6_a_renewal_is_a_draft_for_an_hour(world: World, gateway: LiveGa
         await world.at(moment)
         statuses.append((await gateway.invoices(customer))[0]["status"])
     assert statuses == ["draft", "draft", "paid"]
+
+
+async def test_s13_a_change_whose_invoice_is_not_paid_is_an_error_and_no_change(
+    world: World, gateway: LiveGateway
+) -> None:
+    await world.plan()
+    large = await world.price("large", unit_amount=9900)
+    customer = await world.customer()
+    sold = await gateway.subscription((await world.subscribe(customer, "base", "over")).id)
+    await world.say("POST", "/sandbox/cards", customer=customer, card="decline")
+    events = await world.events()
+    params = {
+        "items": [{"id": sold["items"]["data"][0]["id"], "price": large}],
+        "proration_behavior": "always_invoice",
+        "payment_behavior": "error_if_incomplete",
+    }
+    with pytest.raises(Declined):
+        await gateway.update_subscription(sold["id"], params, key="change")
+    assert await gateway.subscription(sold["id"]) == sold
+    assert (len(await gateway.invoices(customer)), await gateway.invoice_items(customer)) == (1, [])
+    assert await world.events() == events

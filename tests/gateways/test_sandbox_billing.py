@@ -254,6 +254,46 @@ async def test_the_next_invoice_can_be_looked_at(world: World) -> None:
     assert len(await world.invoices(customer)) == 1
 
 
+async def test_a_change_is_looked_at_without_a_trace_and_what_is_too_much_paid_is_credit(world: World) -> None:
+    await world.price("large", unit_amount=9000)
+    subscription = await world.subscribe(customer := await world.customer(), "large")
+    await world.at(START_S + 15 * DAY_S + DAY_S // 2)
+    items = [{"id": subscription["items"].data[0].id, "price": world.prices["base"]}]
+    before = [world.rows(kind) for kind in ("subscription", "invoiceitem", "invoice", "event")]
+    looks = [
+        await world.v1.invoices.create_preview_async(
+            {"subscription": subscription.id, "subscription_details": {"items": items, "proration_behavior": behavior}}
+        )
+        for behavior in ("always_invoice", "create_prorations", "none")
+    ]
+    assert [world.rows(kind) for kind in ("subscription", "invoiceitem", "invoice", "event")] == before
+    assert [(look.total, look.amount_due) for look in looks] == [(-3050, 0), (-150, 0), (2900, 2900)]
+    await world.v1.subscriptions.update_async(subscription.id, {"items": items, "proration_behavior": "always_invoice"})
+    (bill,) = [one for one in await world.invoices(customer) if one.billing_reason == "subscription_update"]
+    assert (bill.total, bill.amount_due, bill.ending_balance, bill.status) == (-3050, 0, -3050, "paid")
+    assert (await world.v1.customers.retrieve_async(customer)).balance == -3050
+    told = []
+    for _ in range(2):
+        (row,) = world.rows("subscription")
+        await world.at(row["items"]["data"][0]["current_period_end"] + HOUR_S)
+        last = (await world.invoices(customer))[-1]
+        told.append((last.total, last.starting_balance, last.amount_due, last.ending_balance, last.status))
+    assert told == [(2900, -3050, 0, -150, "paid"), (2900, -150, 2750, 0, "paid")]
+
+
+async def test_a_change_that_would_wait_for_its_payment_is_not_built(world: World) -> None:
+    customer, large = await world.customer(), await world.price("large", unit_amount=9000)
+    subscription = await world.subscribe(customer, "base")
+    await world.say("POST", "/sandbox/cards", customer=customer, card="decline")
+    items = [{"id": subscription["items"].data[0].id, "price": large}]
+    params = {"items": items, "proration_behavior": "always_invoice", "payment_behavior": "pending_if_incomplete"}
+    with pytest.raises(stripe.APIError) as raised:
+        await world.v1.subscriptions.update_async(subscription.id, params)
+    assert (raised.value.http_status, (await world.subscription(subscription.id)).status) == (501, "active")
+    await world.v1.subscriptions.update_async(subscription.id, {**params, "payment_behavior": "allow_incomplete"})
+    assert (await world.subscription(subscription.id)).status == "past_due"
+
+
 @pytest.mark.parametrize(
     "params",
     [

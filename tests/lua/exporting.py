@@ -17,8 +17,8 @@ from tests.lua.outboxes import lanes_of, outbox_of
 from tests.support.till import Till
 
 SOLD: Final = CATALOGUE.replace(
-    'scans = { title = "Scans", unit = "scan" }',
-    'scans = { title = "Scans", unit = "scan", stripe_meter_event = "scans_over", overage_price_minor = 25 }',
+    'scans = { title = "Scans", unit = "scan", ',
+    'scans = { title = "Scans", unit = "scan", stripe_meter_event = "scans_over", overage_price_minor = 25, ',
 ).replace(
     'open = { title = "Open", unit = "call" }',
     'open = { title = "Open", unit = "call", stripe_meter_event = "open_over" }',

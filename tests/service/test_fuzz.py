@@ -172,6 +172,8 @@ def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any],
     headers = {"Authorization": f"Bearer {token(KNOWN, ADMIN)}"}
     base_url = f"http://127.0.0.1:{fuzzed.port}"
     response = case.call(base_url=base_url, headers=headers | signed(case, base_url))
+    if response.status_code == 503 and response.json()["code"] == "usage-settling":
+        return  # this Stripe adds nothing up: who has overage ends with the period alone
     accepted = told_by_item(response) or lost_on_the_way(case, response)
     case.validate_response(response, headers=headers, excluded_checks=[*SAID_OTHERWISE, *(REFUSED if accepted else [])])
     tally[case.operation.label][response.status_code] += 1

@@ -140,3 +140,74 @@ def test_what_cannot_be_changed_is_told(service: Running, stripe: Till, org: str
         stripe.refuse = (status, {"error": {"type": "invalid_request_error", "message": "no"}})
         problem(act(service, org, path), answered, code)
         stripe.refuse = None
+
+
+# ── another plan ─────────────────────────────────────────────────────────────────────────────────────────
+
+CHANGE, PREVIEW = "/v1/billing/subscription/change", "/v1/billing/subscription/preview"
+
+
+@pytest.mark.parametrize("proration", [None, "create_prorations", "always_invoice", "none"])
+def test_another_plan_holds_at_once(service: Running, stripe: Till, org: str, proration: str | None) -> None:
+    subscribed(service, org)
+    asked = {"plan": "enterprise"} | ({} if proration is None else {"proration": proration})
+    told = act(service, org, CHANGE, json=asked).json()
+    assert (told["plan"], told["plan_subscribed"], told["status"]) == ("enterprise", "enterprise", "active")
+    assert service.call("GET", f"/usage/{org}", token(org)).json()["plan"] == "enterprise"
+    ((method, sent),) = changes(stripe, org)
+    assert (method, sent["items"]) == ("POST", [{"id": "si_base", "price": "price_metering_enterprise_base"}])
+    assert sent["proration_behavior"] == (proration or "create_prorations")
+    assert sent["payment_behavior"] == "error_if_incomplete"
+    assert act(service, org, CHANGE, json=asked).json() == told
+    assert len(changes(stripe, org)) == 1
+
+
+def test_what_it_would_cost_is_stripes_word(service: Running, stripe: Till, org: str) -> None:
+    subscribed(service, org)
+    told = act(service, org, PREVIEW, json={"plan": "enterprise", "proration": "always_invoice"}).json()
+    assert (told["plan"], told["plan_previewed"], told["billed"]) == ("professional", "enterprise", "now")
+    assert (told["currency"], told["total_minor"], told["due_minor"]) == ("usd", 6600, 6600)
+    lines = [(line["description"], line["amount_minor"], line["proration"]) for line in told["lines"]]
+    assert lines == [("Unused time", -3300, True), ("Professional", 9900, False)]
+    assert (told["lines_left_out"], changes(stripe, org)) == (False, [])
+    same = act(service, org, PREVIEW, json={"plan": "professional"}).json()
+    assert (same["billed"], same["total_minor"]) == ("next_invoice", 9900)
+
+
+def test_a_repeat_of_a_change_is_one_change(service: Running, stripe: Till, org: str) -> None:
+    subscribed(service, org)
+    headers = {"Idempotency-Key": f"change-{org}"}
+    first, second = (act(service, org, CHANGE, json={"plan": "enterprise"}, headers=headers) for _ in range(2))
+    assert (first.content, second.headers["idempotency-replayed"]) == (second.content, "true")
+    assert len(changes(stripe, org)) == 1
+    entries = service.call("GET", f"/v1/audit?org_id={org}&type=subscription_changed", token(org)).json()["data"]
+    assert [entry["details"] for entry in entries] == [
+        {"from": "professional", "to": "enterprise", "proration": "create_prorations"}
+    ]
+
+
+@pytest.mark.parametrize("path", [CHANGE, PREVIEW])
+def test_a_plan_that_cannot_be_had_is_told(service: Running, stripe: Till, org: str, path: str) -> None:
+    asked = {"plan": "enterprise"}
+    problem(act(service, org, path, json=asked), 404, "org-not-found")
+    service.track(org_id=org, feature="scans")
+    problem(act(service, org, path, json=asked), 409, "not-subscribed")
+    problem(act(service, org, path, json={"plan": "nothing"}), 404, "plan-unknown")
+    problem(act(service, org, path, json={"plan": "enterprise", "proration": "some"}), 422, "validation")
+    problem(act(service, org, path, json={}), 422, "validation")
+    subscribed(service, org)
+    stripe.lacks = {"metering_enterprise_base"}
+    problem(act(service, org, path, json=asked), 409, "plan-not-sold")
+    stripe.lacks = set()
+    error = {"type": "card_error", "code": "card_declined", "message": "Your card was declined."}
+    stripe.refuse = (402, {"error": error})
+    told = problem(act(service, org, path, json=asked), 402, "payment-failed")
+    stripe.refuse = None
+    assert (told["detail"], told["stripe_code"]) == ("Your card was declined.", "card_declined")
+
+
+@pytest.mark.parametrize("status", ["past_due", "unpaid"])
+def test_what_is_owed_comes_first(service: Running, stripe: Till, org: str, status: str) -> None:
+    subscribed(service, org, status=status)
+    problem(act(service, org, CHANGE, json={"plan": "enterprise"}), 402, "payment-failed")
+    assert changes(stripe, org) == []

@@ -112,6 +112,10 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         ("POST", path): Row(_at(path, at_period_end=True))
         for path in ("/v1/billing/subscription/cancel", "/subscription/cancel")
     },
+    **{
+        ("POST", path): Row(_at(path, plan="professional"))
+        for path in ("/v1/billing/subscription/change", "/v1/billing/subscription/preview")
+    },
     ("POST", "/v1/billing/subscription/resume"): Row(lambda org: ("/v1/billing/subscription/resume", {"org_id": org})),
     ("GET", "/subscription/portal"): Row(_asking("/subscription/portal")),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),

@@ -49,7 +49,28 @@ class Sold:
         return self.named(name)
 
 
+def price(lookup_key: str) -> dict[str, Any]:
+    """A price that is paid by the month, known by its lookup key."""
+    recurring = {"interval": "month", "interval_count": 1}
+    return whole("price", id=f"price_{lookup_key}", lookup_key=lookup_key, currency="usd", recurring=recurring)
+
+
+def preview(params: dict[str, Any]) -> dict[str, Any]:
+    """The invoice to come: a month of 99 dollars, and of a change a line that gives 33 back."""
+    lines = [_line("Professional", 9900, proration=False)]
+    if "subscription_details" in params:
+        lines.insert(0, _line("Unused time", -3300, proration=True))
+    total = sum(line["amount"] for line in lines)
+    sums = {"total": total, "amount_due": total, "currency": "usd"}
+    return whole("invoice", id="upcoming_in_1", lines=rows(*lines), **sums)
+
+
+def _line(words: str, amount: int, *, proration: bool) -> dict[str, Any]:
+    kind = "invoice_item_details" if proration else "subscription_item_details"
+    parent = {"type": kind, kind: {"proration": proration}}
+    return whole("line_item", id="il_1", description=words, amount=amount, currency="usd", parent=parent)
+
+
 def _item(name: str, lookup_key: str, start_s: int) -> dict[str, Any]:
-    price = whole("price", id=f"price_{lookup_key}", lookup_key=lookup_key, currency="usd")
     period = {"current_period_start": start_s, "current_period_end": start_s + _MONTH_S}
-    return whole("subscription_item", id=f"si_{name}", price=price, **period)
+    return whole("subscription_item", id=f"si_{name}", price=price(lookup_key), **period)

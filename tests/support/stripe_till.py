@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.stripe_objects import rows, whole
 from tests.support.stripe_schema import check_request, check_response, decoded
-from tests.support.stripe_sold import Sold
+from tests.support.stripe_sold import Sold, preview, price
 
 METER_EVENTS = "/v1/billing/meter_events"
 
@@ -71,13 +71,11 @@ class Till(ThreadingHTTPServer):
         """The answer to a call; the same one to the same key."""
         if path == "/v1/prices":
             names = [name for name in params["lookup_keys"] if name not in self.lacks]
-            return rows(*(whole("price", id=f"price_{name}", lookup_key=name) for name in names), url=path)
-        if path == "/v1/subscriptions":
-            return rows(self.sold.of(params["customer"]), url=path)
-        if path.endswith("/event_summaries"):
-            return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
-        if path == "/v1/billing/meters":
-            return rows(whole("billing.meter", id="mtr_1", event_name="scorpius_scans_overage"), url=path)
+            return rows(*map(price, names), url=path)
+        if path.startswith("/v1/billing/meters"):
+            return self._metered(path)
+        if path in {"/v1/subscriptions", "/v1/invoices/create_preview"}:
+            return preview(params) if "create" in path else rows(self.sold.of(params["customer"]), url=path)
         if path in {"/v1/billing_portal/configurations", "/v1/invoices"}:
             return self._configurations() if "portal" in path else self._invoices(params)
         if key not in self.made:
@@ -98,6 +96,12 @@ class Till(ThreadingHTTPServer):
         end = start + int(params.get("limit", 10))
         page = rows(*(whole("invoice", **one) for one in fitting[start:end]), url="/v1/invoices")
         return {**page, "has_more": len(fitting) > end}
+
+    def _metered(self, path: str) -> dict[str, Any]:
+        """The meters, or the sum of one."""
+        if path.endswith("/event_summaries"):
+            return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
+        return rows(whole("billing.meter", id="mtr_1", event_name="scorpius_scans_overage"), url=path)
 
     def _new(self, path: str, number: int) -> dict[str, Any]:
         """What is made by a call."""

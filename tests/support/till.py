@@ -101,6 +101,10 @@ class Till:
         """None are asked for."""
         raise NotImplementedError
 
+    async def preview_invoice(self, params: Params) -> StripeObject:
+        """None is asked for."""
+        raise NotImplementedError
+
     async def invoice_items(self, customer: str) -> list[StripeObject]:
         """The items of a customer."""
         return [item for item in self.items if item["customer"] == customer]

@@ -1,11 +1,11 @@
 """An organisation's subscription on the wire."""
 
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from metering.api.models.fields import Answer, OrgId, Request, Span, unset
+from metering.api.models.fields import Answer, OrgId, PlanName, Request, Span, unset
 
 _MOMENT: Final[JsonDict] = {"format": "date-time"}
 
@@ -28,6 +28,39 @@ class CancelRequest(ResumeRequest):
     at_period_end: bool = Field(
         True, description="false: now, with a last invoice of what was used. What is paid in advance is not given back."
     )
+
+
+class ChangeRequest(ResumeRequest):
+    """Which plan the subscription is to be for, and how the rest of the period is settled."""
+
+    plan: PlanName = Field(description="A plan of the catalogue that is paid for as often as the one there is.")
+    proration: Literal["create_prorations", "always_invoice", "none"] = Field(
+        "create_prorations", description="Settled on the next invoice, on one of now, or not at all."
+    )
+
+
+class QuoteLineView(Answer):
+    """One line of an invoice to come."""
+
+    description: str
+    amount_minor: int = Field(description="Below zero: given back.")
+    proration: bool = Field(description="Whether it settles the rest of a period.")
+    period: Span
+
+
+class QuoteView(Answer):
+    """The invoice that a change of plan would bring, as Stripe computes it by now. Amounts are minor units."""
+
+    org_id: str
+    plan: str = Field(description="The plan that is paid for.")
+    plan_previewed: str
+    proration: Literal["create_prorations", "always_invoice", "none"]
+    currency: str
+    billed: Literal["now", "next_invoice"]
+    total_minor: int
+    due_minor: int = Field(description="What there is to pay, credit taken off.")
+    lines: list[QuoteLineView]
+    lines_left_out: bool = Field(description="Whether there are more lines than Stripe shows.")
 
 
 class SubscriptionView(Answer):

@@ -2,15 +2,33 @@
 
 from typing import Any, Final
 
-from metering.api.models.subscription import CancelRequest, ResumeRequest, SubscriptionQuery, SubscriptionView
+from metering.api.models.subscription import (
+    CancelRequest,
+    ChangeRequest,
+    QuoteView,
+    ResumeRequest,
+    SubscriptionQuery,
+    SubscriptionView,
+)
 from metering.api.route import Route
-from metering.api.subscription import cancel_subscription, get_subscription, resume_subscription
+from metering.api.subscription import (
+    cancel_subscription,
+    change_subscription,
+    get_subscription,
+    preview_subscription,
+    resume_subscription,
+)
 from metering.api.tables.shared import READS
 from metering.auth import BILLING_READ, BILLING_WRITE
 from metering.errors import (
+    CustomerUnknown,
+    IntervalDiffers,
     Invalid,
     NotSubscribed,
     OrgNotFound,
+    PaymentFailed,
+    PlanNotSold,
+    PlanUnknown,
     StripeFailed,
     StripeNotConfigured,
     StripeUnavailable,
@@ -36,6 +54,25 @@ _SUBSCRIPTION: Final[dict[str, Any]] = {
 
 _AT_STRIPE: Final = (OrgNotFound, NotSubscribed, StripeNotConfigured, StripeFailed, StripeUnavailable, *READS)
 
+_CHANGE: Final = (PlanUnknown, PlanNotSold, IntervalDiffers, CustomerUnknown, *_AT_STRIPE)
+
+_REST: Final = {"start": "2024-01-27T10:20:00Z", "end": "2024-02-17T10:20:00Z"}
+_QUOTE: Final[dict[str, Any]] = {
+    "org_id": "org-123",
+    "plan": "starter",
+    "plan_previewed": "professional",
+    "proration": "always_invoice",
+    "currency": "usd",
+    "billed": "now",
+    "total_minor": 4742,
+    "due_minor": 4742,
+    "lines": [
+        {"description": "Unused time on Starter", "amount_minor": -1965, "proration": True, "period": _REST},
+        {"description": "Remaining time on Professional", "amount_minor": 6707, "proration": True, "period": _REST},
+    ],
+    "lines_left_out": False,
+}
+
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "GET", "/v1/billing/subscription", "The subscription of an organisation", BILLING_READ, "billing",
@@ -57,5 +94,20 @@ ROUTES: Final[tuple[Route, ...]] = (
         resume_subscription, {200: SubscriptionView},
         request=ResumeRequest, optional=True, problems=_AT_STRIPE, example={"org_id": "org-123"}, shows=_SUBSCRIPTION,
         about="Takes back that it ends with its period. What has ended is bought again.",
+    ),
+    Route(
+        "POST", "/v1/billing/subscription/change", "Let the subscription be for another plan", BILLING_WRITE, "billing",
+        change_subscription, {200: SubscriptionView},
+        request=ChangeRequest, problems=(*_CHANGE, PaymentFailed),
+        example={"org_id": "org-123", "plan": "professional"}, shows=_SUBSCRIPTION,
+        about="The plan's item alone gets another price; counters, overage and the period stay. Plan and limits follow "
+        "at once. An invoice of now that is not paid changes nothing.",
+    ),
+    Route(
+        "POST", "/v1/billing/subscription/preview", "What another plan would cost", BILLING_READ, "billing",
+        preview_subscription, {200: QuoteView},
+        request=ChangeRequest, problems=_CHANGE, reads=True,
+        example={"org_id": "org-123", "plan": "professional", "proration": "always_invoice"}, shows=_QUOTE,
+        about="The invoice that the change would bring, as Stripe computes it by now. Changes nothing.",
     ),
 )  # fmt: skip

@@ -207,6 +207,10 @@ class Verbs(abc.ABC):
         params = {name: value for name, value in asked.items() if value is not None}
         return _page(await self._ask(self._v1.invoices.list_async, params=params))
 
+    async def preview_invoice(self, params: Params) -> StripeObject:
+        """An invoice as it would be. It shows ten of its lines at most."""
+        return await self._ask(self._v1.invoices.create_preview_async, params=params)
+
     async def invoice_items(self, customer: str) -> list[StripeObject]:
         """All of a customer, those on an invoice already included."""
         return await self._all(self._v1.invoice_items.list_async, params={"customer": customer})

@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from metering.billing.sandbox import bills
 from metering.billing.sandbox.amounts import part, pieces
+from metering.billing.sandbox.cards import Payment
 from metering.billing.sandbox.context import Context
 from metering.billing.sandbox.contracts import check_prices, items_of, last_end, new_item, priced, wished_price
 from metering.billing.sandbox.cycles import Cycle
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.errors import ApiError, missing, not_built
+from metering.billing.sandbox.invoices import declined
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.metered import is_metered
-from metering.billing.sandbox.renewals import charge_now, stored, wind_up
+from metering.billing.sandbox.renewals import charge_now, preview, preview_now, stored, wind_up
 
 _PLAIN: Final = ("description", "cancel_at_period_end", "cancel_at", "canceled_at", "metadata")
 
@@ -29,11 +31,7 @@ def change(ctx: Context, subscription: Obj, params: Mapping[str, Any]) -> Obj:
         raise ApiError(told)
     _check_anchor(params.get("billing_cycle_anchor"))
     old = {name: subscription[name] for name in _PLAIN} | {"items": _copy(subscription["items"])}
-    prorate = params.get("proration_behavior") or "create_prorations"
-    for number, wish in enumerate(params.get("items") or []):
-        _change_item(ctx, subscription, wish, f"items[{number}]", prorate=prorate != "none")
-    if params.get("items"):
-        check_prices(item["price"] for item in items_of(subscription))
+    prorate = change_items(ctx, subscription, params)
     _change_plain(ctx, subscription, params)
     ctx.db.put("subscription", subscription)
     wind_up(ctx.db, subscription)
@@ -41,8 +39,37 @@ def change(ctx: Context, subscription: Obj, params: Mapping[str, Any]) -> Obj:
     if before:
         ctx.emit("customer.subscription.updated", subscription, before)
     if params.get("items") and prorate == "always_invoice":
-        charge_now(ctx, subscription)
+        _check_paid(charge_now(ctx, subscription), params.get("payment_behavior"))
     return ctx.need("subscription", subscription["id"])
+
+
+def change_items(ctx: Context, subscription: Obj, params: Mapping[str, Any]) -> str:
+    """Change the items of a subscription, which is not kept; how the difference is billed. Raises ApiError."""
+    prorate = str(params.get("proration_behavior") or "create_prorations")
+    for number, wish in enumerate(params.get("items") or []):
+        _change_item(ctx, subscription, wish, f"items[{number}]", prorate=prorate != "none")
+    if params.get("items"):
+        check_prices(item["price"] for item in items_of(subscription))
+    return prorate
+
+
+def preview_change(ctx: Context, subscription: Obj, params: Mapping[str, Any]) -> Obj:
+    """The next invoice, or the one of now where the difference is billed at once, as a change of items would make it.
+
+    Nothing of the change is kept.
+    """
+    with ctx.db.undone():
+        at_once = change_items(ctx, subscription, params) == "always_invoice"
+        return preview_now(ctx, subscription) if at_once else preview(ctx, subscription)
+
+
+def _check_paid(outcome: Payment, behavior: str | None) -> None:
+    """What an invoice that was not paid makes of a change: an error undoes all of it."""
+    if outcome is Payment.PAID or behavior in {None, "allow_incomplete"}:
+        return
+    if behavior == "pending_if_incomplete":
+        raise not_built("a change that waits until it is paid")
+    raise declined(outcome)
 
 
 def end_with_period(ctx: Context, subscription: Obj, *, wanted: bool) -> None:

@@ -63,6 +63,17 @@ class Db:
             finally:
                 self._depth -= 1
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Nothing of what is changed inside stays."""
+        with self.transaction():
+            self._connection.execute("SAVEPOINT undone")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK TO undone")
+                self._connection.execute("RELEASE undone")
+
     def get(self, kind: str, object_id: str) -> Obj | None:
         """One object; None where there is none."""
         rows = self._rows("SELECT body FROM objects WHERE kind = ? AND id = ?", kind, object_id)

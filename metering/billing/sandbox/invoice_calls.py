@@ -7,7 +7,7 @@ from metering.billing.sandbox import invoices
 from metering.billing.sandbox.amounts import rounded
 from metering.billing.sandbox.bills import item_line, put_lines, subscription_of
 from metering.billing.sandbox.cards import Payment
-from metering.billing.sandbox.changes import new_invoice_item, subscription_parent
+from metering.billing.sandbox.changes import new_invoice_item, preview_change, subscription_parent
 from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.contracts import LIVE
 from metering.billing.sandbox.db import Obj
@@ -28,7 +28,8 @@ from metering.billing.sandbox.fields import (
 from metering.billing.sandbox.lists import page, within
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.renewals import preview
-from metering.billing.sandbox.unbuilt import No, unbuilt
+from metering.billing.sandbox.subscription_calls import ITEM_CHANGES, PRORATION
+from metering.billing.sandbox.unbuilt import No, Only, unbuilt
 
 KIND: Final = "invoice"
 ITEM: Final = "invoiceitem"
@@ -87,7 +88,7 @@ def give_up(ctx: Context, params: dict[str, Any]) -> Obj:
 
 
 def create_preview(ctx: Context, params: dict[str, Any]) -> Obj:
-    """POST /v1/invoices/create_preview: the next invoice of a subscription that runs, as nothing else changes."""
+    """POST /v1/invoices/create_preview: the next invoice of a subscription that runs, or what a change would bring."""
     found = ctx.db.all("subscription", newest_first=True)
     if params.get("subscription"):
         found = [ctx.need("subscription", params["subscription"], param="subscription")]
@@ -95,7 +96,8 @@ def create_preview(ctx: Context, params: dict[str, Any]) -> Obj:
     if not live:
         told = "No upcoming invoices for customer: " + str(params.get("customer"))
         raise ApiError(told, status=404, code="invoice_upcoming_none")
-    return preview(ctx, live[0])
+    details = params.get("subscription_details") or {}
+    return preview_change(ctx, live[0], details) if details.get("items") else preview(ctx, live[0])
 
 
 def create_item(ctx: Context, params: dict[str, Any]) -> Obj:
@@ -181,6 +183,13 @@ def _fits(row: Obj, params: dict[str, Any]) -> bool:
     return all(params.get(name) in {None, value} for name, value in known.items())
 
 
+_DETAILS: Final = Fields(
+    items=ITEM_CHANGES,
+    proration_behavior=PRORATION,
+    billing_cycle_anchor=Fields(type=Need(Only(("unchanged",)))),
+    **unbuilt("billing_mode billing_schedules cancel_at cancel_at_period_end cancel_now default_tax_rates metadata"),
+    **unbuilt("pause proration_date resume_at start_date trial_end"),
+)
 _PERIOD: Final = Fields(start=Need(COUNT), end=Need(COUNT))
 
 ROUTES: Final = (
@@ -215,9 +224,10 @@ ROUTES: Final = (
         Fields(
             customer=TEXT,
             subscription=TEXT,
+            subscription_details=_DETAILS,
             **unbuilt(
                 "automatic_tax currency customer_account customer_details discounts invoice_items issuer on_behalf_of"
-                " preview_mode schedule schedule_details subscription_details"
+                " preview_mode schedule schedule_details"
             ),
         ),
     ),

@@ -91,12 +91,36 @@ def finalize(ctx: Context, invoice: Obj) -> None:
     ctx.db.delete(_USAGE, invoice["id"])
     wind(ctx.db, "finalize", invoice["id"], None)
     invoice |= {"status": "open", "number": _number(ctx.db, invoice), "automatically_finalizes_at": None}
-    invoice |= {"effective_at": ctx.now_s, "ending_balance": 0}
+    invoice["effective_at"] = ctx.now_s
+    _carry_over(ctx, invoice)
     invoice["status_transitions"]["finalized_at"] = ctx.now_s
     ctx.db.put("invoice", invoice)
     ctx.emit("invoice.finalized", invoice)
     if invoice["amount_due"] == 0:
         settle(ctx, invoice)
+
+
+def balanced(ctx: Context, invoice: Obj) -> int:
+    """Let the customer's balance (below zero: credit) change what an invoice asks for; what is left of it.
+
+    A total below zero becomes credit for the invoices after it (https://docs.stripe.com/billing/customer/balance).
+    """
+    customer = ctx.db.get("customer", invoice["customer"]) or {}
+    before = customer.get("balance") or 0
+    owed = int(invoice["total"] + before)
+    invoice |= {"starting_balance": before, "amount_due": max(0, owed), "amount_remaining": max(0, owed)}
+    return min(0, owed)
+
+
+def _carry_over(ctx: Context, invoice: Obj) -> None:
+    left = balanced(ctx, invoice)
+    invoice["ending_balance"] = left
+    customer = ctx.db.get("customer", invoice["customer"])
+    if customer is not None and not customer.get("deleted") and customer["balance"] != left:
+        before = {"balance": customer["balance"]}
+        customer["balance"] = left
+        ctx.db.put("customer", customer)
+        ctx.emit("customer.updated", customer, before)
 
 
 @on("finalize")

@@ -125,6 +125,7 @@ def preview(ctx: Context, subscription: Obj) -> Obj:
     waiting = [bills.item_line(ctx, invoice["id"], item) for item in pending(ctx.db, subscription)]
     bills.put_lines(invoice, [*lines, *waiting])
     invoice |= {"period_start": min(item["current_period_start"] for item in ending), "period_end": at_s}
+    invoices.balanced(ctx, invoice)
     return invoice
 
 
@@ -140,7 +141,18 @@ def pending(db: Db, subscription: Obj) -> list[Obj]:
     ]
 
 
-def charge_now(ctx: Context, subscription: Obj) -> None:
+def preview_now(ctx: Context, subscription: Obj) -> Obj:
+    """The invoice that would bill at once what waits for the next one; it is not kept."""
+    invoice = bills.new_invoice(
+        ctx, _customer(ctx, subscription), subscription["currency"], "subscription_update", subscription=subscription
+    )
+    invoice["id"] = f"upcoming_{invoice['id']}"
+    bills.put_lines(invoice, [bills.item_line(ctx, invoice["id"], item) for item in pending(ctx.db, subscription)])
+    invoices.balanced(ctx, invoice)
+    return invoice
+
+
+def charge_now(ctx: Context, subscription: Obj) -> Payment:
     """Bill what waits for the next invoice at once, such as the difference that a change of plan makes."""
     invoice = bills.new_invoice(
         ctx, _customer(ctx, subscription), subscription["currency"], "subscription_update", subscription=subscription
@@ -149,9 +161,10 @@ def charge_now(ctx: Context, subscription: Obj) -> None:
     ctx.db.put("subscription", subscription)
     _bill(ctx, subscription, invoice, [], [], advance=False)
     invoices.finalize(ctx, invoice)
-    if invoice["status"] == "open":
-        invoice["auto_advance"] = True
-        invoices.collect(ctx, invoice)
+    if invoice["status"] != "open":
+        return Payment.PAID
+    invoice["auto_advance"] = True
+    return invoices.collect(ctx, invoice)
 
 
 def _renew(ctx: Context, subscription: Obj) -> None:

@@ -42,6 +42,7 @@ _OVER: Final = frozenset({"canceled", "incomplete_expired"})
 
 _ITEM: Final[dict[str, Field]] = {"price": TEXT, "quantity": COUNT, "metadata": METADATA}
 _ITEM_UNBUILT: Final = unbuilt("billing_thresholds current_trial discounts plan price_data tax_rates")
+ITEM_CHANGES: Final = Many(Fields(_ITEM, id=TEXT, deleted=FLAG, clear_usage=FLAG, **_ITEM_UNBUILT), 20)
 _BOTH: Final[dict[str, Field]] = {
     "cancel_at_period_end": FLAG,
     "collection_method": Only(("charge_automatically",)),
@@ -188,7 +189,7 @@ ROUTES: Final = (
             _BOTH,
             billing_cycle_anchor=Fields(type=Need(OneOf("now", "unchanged", "timestamp")), timestamp=COUNT),
             cancellation_details=_DETAILS,
-            items=Many(Fields(_ITEM, id=TEXT, deleted=FLAG, clear_usage=FLAG, **_ITEM_UNBUILT), 20),
+            items=ITEM_CHANGES,
             payment_behavior=Only(("allow_incomplete", "pending_if_incomplete", "error_if_incomplete")),
             **unbuilt("pause_collection proration_date"),
         ),
