@@ -8,6 +8,7 @@ SHARED: Final = "metering/store/lua/shared/counting.lua"
 COUNTERS: Final = "metering/store/counters.py"
 ADMIT: Final = "metering/store/lua/admit.lua"
 ADJUST: Final = "metering/store/lua/adjust.lua"
+ROLL: Final = "metering/store/lua/roll.lua"
 
 _AWAIT: Final = """\
         pending = self.pendings.of(event)
@@ -119,7 +120,7 @@ _SHARED_HOLD: Final = "      holds[row.hold_key] = row.hold\n"
 ADMIT_BUGS: Final = (
     Bug(
         "holds do not count against the limit",
-        ((ADMIT, "room, by = max(0, c.limit - c.used - held), 0", "room, by = max(0, c.limit - c.used), 0"),),
+        ((ADMIT, "max(0, c.limit - c.used) + cover - held)", "max(0, c.limit - c.used) + cover)"),),
     ),
     Bug("a hold that ended still counts", ((ADMIT, "c.stored_held - (freed or 0)", "c.stored_held"),)),
     Bug("a commit leaves its hold open", ((ADMIT, "  call('ZREM', keys.holds, member)\n", ""),)),
@@ -161,7 +162,7 @@ WHOLE_BUGS: Final = (
     Bug("a correction goes below zero", ((ADJUST, "  if after < 0 then return 6 end\n", ""),)),
     Bug(
         "overage outlives the units that caused it",
-        ((ADJUST, "  c.less = max(0, min(overage, caused), overage - after)\n", ""),),
+        ((ADJUST, "  c.less = min(overage, undone)\n", ""),),
     ),
     Bug("an event cut to fit is voided whole", ((ADJUST, "and ARGV[a + 2] == '' and c.cut and 14", "and false"),)),
     Bug("taken out of the counter, not of history", ((ADJUST, "        lower(c.buckets)\n", ""),)),
@@ -307,6 +308,39 @@ REACTION_BUGS: Final = (
 )
 """Bugs on the way in, that the crash-point test of reactions must catch."""
 
+CREDITS: Final = "metering/store/lua/shared/credits.lua"
+
+CREDIT_BUGS: Final = (
+    Bug(
+        "credits burn before what is included",
+        ((TRACK, "credit = overage < own + pooled and overage", "credit = quantity < own + pooled and quantity"),),
+    ),
+    Bug(
+        "the last priority burns first", ((CREDITS, "one.priority < other.priority", "one.priority > other.priority"),)
+    ),
+    Bug(
+        "what never expires burns first",
+        ((CREDITS, "one.expires > 0 and (other.expires == 0 or one.expires <", "(one.expires == 0 or one.expires <"),),
+    ),
+    Bug("a part of a unit is paid for", ((CREDITS, "floor(credits / weight)", "floor((credits + 1) / weight)"),)),
+    Bug("a unit that is begun is forgotten", ((CREDITS, "begun = begun % weight", "begun = 0"),)),
+    Bug("what expired burns", ((CREDITS, "g.left, g.expired = 0, g.left", "g.expired = 0"),)),
+    Bug("what is frozen burns", ((CREDITS, "g.frozen == '0' and g.effective <= now", "g.effective <= now"),)),
+    Bug("what begins later burns", ((CREDITS, "g.frozen == '0' and g.effective <= now", "g.frozen == '0'"),)),
+    Bug("what is owed burns", ((CREDITS, "own, credits = 0, -pool.debt - reserved", "own, credits = 0, -reserved"),)),
+    Bug(
+        "grants of other features burn",
+        ((CREDITS, "elseif g.scope == feature then\n      take", "elseif g.scope ~= '' then\n      take"),),
+    ),
+    Bug(
+        "a plan that blocks admits what is not covered",
+        ((TRACK, "(limit > used and limit - used or 0) + cover", "(limit > used and limit - used or 0) + 2 * cover"),),
+    ),
+    Bug("holds keep no credits", ((ADMIT, "feature, nil, 0)) * s.weight", "feature, nil, 0)) * 0"),)),
+    Bug("a closed period's part goes on", ((ROLL, "['a:'] = true, iv", "iv"),)),
+)
+"""Bugs of burning credits, that its test must catch."""
+
 EVERY_BUG: Final = (
-    *BUGS, *ADMIT_BUGS, *WHOLE_BUGS, *OVERAGE_BUGS, *PRUNE_BUGS, *PRUNE_CRASH_BUGS, *REACTION_BUGS,
+    *BUGS, *CREDIT_BUGS, *ADMIT_BUGS, *WHOLE_BUGS, *OVERAGE_BUGS, *PRUNE_BUGS, *PRUNE_CRASH_BUGS, *REACTION_BUGS,
 )  # fmt: skip

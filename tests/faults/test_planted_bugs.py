@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from redis import Redis
 
-from tests.faults.planted import ADMIT_BUGS, BUGS, EVERY_BUG, WHOLE_BUGS, Bug
+from tests.faults.planted import ADMIT_BUGS, BUGS, CREDIT_BUGS, EVERY_BUG, WHOLE_BUGS, Bug
 from tests.faults.spoilt import ROOT, copy, drawn, run
 from tests.support.servers import StoreServer
 
@@ -17,6 +17,7 @@ __all__ = ["copy"]
 MODEL_TEST: Final = "tests/lua/test_track_model.py"
 ADMIT_MODEL_TEST: Final = "tests/lua/test_admit_model.py"
 WHOLE_MODEL_TEST: Final = "tests/lua/test_whole_model.py"
+BURNING_TEST: Final = "tests/lua/test_burning.py"
 REASONS: Final = ("AssertionError", "DID NOT RAISE", "metering.errors.")
 """A wrong figure, a refusal that did not come, one that should not have: not a program that broke."""
 SEEDS: Final = tuple(str(int(os.environ["MODEL_SEED"]) + 1000 * turn) for turn in range(6))
@@ -66,6 +67,12 @@ def test_model_test_of_admit_catches(copy: Path, bug: Bug, store: StoreServer) -
 def test_model_test_of_every_verb_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """The same for corrections among everything else."""
     caught(copy, bug, store, WHOLE_MODEL_TEST)
+
+
+@pytest.mark.parametrize("bug", drawn(CREDIT_BUGS), ids=lambda bug: bug.name)
+def test_burning_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+    """The same for what is paid by credits."""
+    caught(copy, bug, store, BURNING_TEST)
 
 
 def caught(copy: Path, bug: Bug, store: StoreServer, test: str) -> None:

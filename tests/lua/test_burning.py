@@ -47,19 +47,21 @@ async def test_each_unit_is_paid_by_whom_the_law_says(store: StoreServer) -> Non
         for number in range(POOLS):
             org_id = f"org-{number}"
             feature, weight = chance.choice((("scans", 2), ("checks", 3), ("calls", None)))
-            await spent(ledger, org_id, feature, INCLUDED)
+            used = INCLUDED - chance.choice((0, 0, 1, 3))
+            await spent(ledger, org_id, feature, used)
             now_ms = await ledger.now_ms()
             grants, debt, quantity = drawn(chance, now_ms), chance.choice((0, 0, 1, 4)), chance.randint(1, 9)
             await give(ledger, org_id, *grants, debt=debt)
             outcome = await spent(ledger, org_id, feature, quantity)
             paid = cover(grants, feature, weight, now_ms, debt=debt)
-            todo = min(quantity, paid.units)
-            if feature == "checks" and quantity > paid.units:
+            above = max(0, used + quantity - INCLUDED)
+            todo = min(above, paid.units)
+            if feature == "checks" and above > paid.units:
                 todo = 0
             expected = burnt(grants, feature, paid, todo, now_ms)
             assert await burned_of(ledger, org_id) == {(feature, name): n for name, n in expected.items()}, SEED
             assert outcome.credits_used == sum(expected.values())
-            assert outcome.overage == (quantity - todo if feature == "scans" else 0)
+            assert outcome.overage == (above - todo if feature == "scans" else 0)
             met.add((feature, outcome.result, _kinds(paid, expected, grants)))
         report = await ledger.walk()
         assert not report.violations, "\n".join(map(str, report.violations))
