@@ -195,11 +195,11 @@ class App:
         told = (counters.stats, self._build(report), queue_stats, tallies)
         measures = stack.enter_context(self._measures(settings, client, keys, *told))
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
-        corrections = Corrections(patient, keys, orgs, time, secret=dataset.secret, retention=kept_for, fake=fake)
+        corrections = self._corrections(ground, orgs, kept_for)
         credit_book = self._credits(ground, orgs)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
-        trail = Trail(patient, keys, time)
+        trail = Trail(patient, keys, time, ground.codec)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
@@ -286,6 +286,13 @@ class App:
             dimensions=self._catalogue.dimensions, retention=retention, pending_max=settings.pending_max,
             fake=ground.fake,
         )  # fmt: skip
+
+    def _corrections(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Corrections:
+        """What corrects counters."""
+        client, keys, secret = ground.patient, ground.keys, ground.dataset.secret
+        return Corrections(
+            client, keys, orgs, ground.time, ground.codec, secret=secret, retention=retention, fake=ground.fake
+        )
 
     def _queue(self, ground: _Ground, orgs: Orgs, counted: Counted, stats: QueueStats) -> tuple[Queue, Consumer]:
         """Both ends of the queues: where events are accepted, and who counts them."""

@@ -7,6 +7,7 @@ from metering.api.route import Route
 from metering.api.tables import (
     admin,
     audit,
+    bill,
     check,
     checkout,
     corrections,
@@ -49,6 +50,7 @@ _NOUNS: Final[tuple[Route, ...]] = (
     *invoices.ROUTES,
     *admin.ROUTES,
     *quota.ROUTES,
+    *bill.ROUTES,
     *audit.ROUTES,
     *keys.ROUTES,
     *webhooks.ROUTES,

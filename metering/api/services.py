@@ -139,6 +139,10 @@ class AuditBook(Protocol):
         """One page of an organisation's entries, those after the entry `after`."""
         ...
 
+    def back(self, org_id: str, limit: int, before: str | None) -> Awaitable[tuple[list[Entry], str | None]]:
+        """One page of an organisation's entries, the newest first, and what the next ones come before."""
+        ...
+
     def walk(
         self, wanted: WantedEntries, limit: int, after: Place | None
     ) -> Awaitable[tuple[list[Entry], Place | None]]:

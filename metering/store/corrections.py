@@ -85,17 +85,17 @@ class Corrections:
         keys: Keys,
         orgs: Orgs,
         time: StoreTime,
+        codec: FieldCodec,
         *,
         secret: bytes,
         retention: Retention = _DEFAULTS,
-        codec: FieldCodec | None = None,
         fake: bool = False,
     ) -> None:
         self._client: Any = client
         self._keys, self._orgs, self._time = keys, orgs, time
-        self._trail = Trail(client, keys, time)
+        self._trail = Trail(client, keys, time, codec)
         self._digests = Digests(secret)
-        self._retention, self._codec = retention, codec or FieldCodec()
+        self._retention, self._codec = retention, codec
         self._adjust = client.register_script(script("adjust", fake=fake).text)
 
     async def make(self, correction: Correction) -> Corrected:

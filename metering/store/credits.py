@@ -125,6 +125,7 @@ class Credits:
         begins.
         """
         entry = ["credits_granted", *_words(by), "kind", order.kind, *_scope(order.scope)]
+        entry += self._named(org_id, "payment_intent", order.source.get("payment_intent"))
         for _ in range(_TURNS):
             org = await self._present(org_id)
             args = [*self._clock_args(), org.claim.text(), _raised(org), *self._asked_of(org_id, order, by)]
@@ -142,7 +143,7 @@ class Credits:
         What was spent or has expired is not taken; with `allow_negative` it is owed. `ref` is Stripe's id of the
         refund. Raises GrantNotFound.
         """
-        entry = ["credits_taken_back", *_words(by)]
+        entry = ["credits_taken_back", *_words(by), *self._named(org_id, "refund", ref)]
         return await self._taken(org_id, grant_id, [asked, ticket, "1" if allow_negative else "0"], ref, entry)
 
     async def revoke(self, org_id: str, grant_id: str, by: By) -> TakenBack:
@@ -327,6 +328,10 @@ class Credits:
         if self._time.test_offset_ms is None:
             return []
         return [self._keys.shared("clock", self._keys.partition(org_id))]
+
+    def _named(self, org_id: str, name: str, stripe_id: object) -> list[str]:
+        """An id of Stripe's among the words of the trail: see `metering.store.trail.SEALED`."""
+        return [] if stripe_id is None else [name, self._codec.encode(org_id, name, str(stripe_id))]
 
     def _ref(self, org_id: str, ref: object) -> str:
         return "" if ref is None else self._codec.encode(org_id, REF, str(ref))

@@ -1,6 +1,7 @@
 """The billing trail: what happened to an organisation, who did it and why. One stream each, oldest entry first."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -8,6 +9,7 @@ import structlog
 
 from metering.errors import OrgCorrupt
 from metering.store.connect import answered
+from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
 from metering.store.timing import SKEW_MAX_MS, StoreTime
 
@@ -22,6 +24,9 @@ READS_MAX: Final = 100
 
 LATEST: Final = 256
 """Entries looked through for those of a correction that was made before."""
+
+SEALED: Final = frozenset({"event", "payment_intent", "refund"})
+"""Stripe's ids among the words of an entry: they pass the codec."""
 
 FIRST: Final = "0-0"
 """The id before the first entry of a stream."""
@@ -92,10 +97,9 @@ class Trail:
     A page may be short, or empty, and there be more all the same: what a filter passes over is bounded too.
     """
 
-    def __init__(self, client: "Redis", keys: Keys, time: StoreTime) -> None:
+    def __init__(self, client: "Redis", keys: Keys, time: StoreTime, codec: FieldCodec) -> None:
         self._client: Any = client
-        self._keys = keys
-        self._time = time
+        self._keys, self._time, self._codec = keys, time, codec
 
     async def page(
         self, org_id: str, wanted: Wanted, limit: int, after: str = FIRST
@@ -116,10 +120,19 @@ class Trail:
                 return page.entries, following
         return page.entries, None
 
+    async def back(self, org_id: str, limit: int, before: str | None) -> tuple[list[Entry], str | None]:
+        """Up to `limit` entries of one organisation, the newest first, those before the entry `before` where one is
+        given, and what the next ones come before (None: there are none).
+        """
+        high = "+" if before is None else f"({before}"
+        found = await answered(self._client.xrevrange(self._keys.trail(org_id), high, count=limit + 1))
+        entries = [self._entry(org_id, *one) for one in found[:limit]]
+        return entries, entries[-1].entry_id if len(found) > limit else None
+
     async def latest(self, org_id: str, kind: str, name: str, source: str) -> list[Entry]:
         """The entries of one correction, oldest first, when they are among the organisation's newest."""
         found = await answered(self._client.xrevrange(self._keys.trail(org_id), count=LATEST))
-        entries = [_entry(org_id, *one) for one in reversed(found)]
+        entries = [self._entry(org_id, *one) for one in reversed(found)]
         same = {"id": name, "source": source}
         return [e for e in entries if e.kind == kind and all(e.fields.get(k, "") == v for k, v in same.items())]
 
@@ -142,7 +155,7 @@ class Trail:
             for one in found:
                 if page.full:
                     return place
-                entry = _entry(place.org_id, *one)
+                entry = self._entry(place.org_id, *one)
                 place = Place(place.org_id, entry.entry_id)
                 if page.wanted.fits(entry):
                     page.entries.append(entry)
@@ -175,11 +188,13 @@ class Trail:
                 low = f"({found[-1].decode()}" if more else low
             low = "-"
 
-
-def _entry(org_id: str, raw_id: bytes, raw_fields: Mapping[bytes, bytes]) -> Entry:
-    """An entry as it is read. One that is no script's is shown as far as it can be."""
-    fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw_fields.items()}
-    entry_id = raw_id.decode()
-    at = fields.pop("at", "")
-    at_ms = int(at) if at.isdecimal() and at.isascii() else int(entry_id.partition("-")[0])
-    return Entry(org_id, entry_id, at_ms, fields.pop("type", "unknown"), fields.pop("actor", None), fields)
+    def _entry(self, org_id: str, raw_id: bytes, raw_fields: Mapping[bytes, bytes]) -> Entry:
+        """An entry as it is read. One that is no script's is shown as far as it can be."""
+        fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw_fields.items()}
+        for name in SEALED & fields.keys():
+            with suppress(ValueError):  # of another version: shown as it is stored
+                fields[name] = self._codec.decode(org_id, name, fields[name])
+        entry_id = raw_id.decode()
+        at = fields.pop("at", "")
+        at_ms = int(at) if at.isdecimal() and at.isascii() else int(entry_id.partition("-")[0])
+        return Entry(org_id, entry_id, at_ms, fields.pop("type", "unknown"), fields.pop("actor", None), fields)

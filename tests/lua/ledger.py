@@ -136,7 +136,7 @@ class Ledger:
         holds = Holds(self.client, self.keys, time, orgs, counters, fake=self._fake)
         retention = self._options.get("retention", Retention())
         corrections = Corrections(
-            self.client, self.keys, orgs, time, secret=SECRET, retention=retention, fake=self._fake
+            self.client, self.keys, orgs, time, codec, secret=SECRET, retention=retention, fake=self._fake
         )
         caller = Caller(clock, time, orgs, counters, holds, corrections)
         self.callers.append(caller)

@@ -164,6 +164,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     **{
         ("GET", path): Row(_asking(path))
         for path in (
+            "/v1/billing/history",
             "/v1/billing/invoices",
             "/api/billing/invoices",
             "/v1/admin/invoices",
