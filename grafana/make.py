@@ -205,6 +205,21 @@ BILLING: Final = (
         "MeteringStripeDrift",
     ),
     Panel(
+        "Books that do not add up",
+        "Organisations whose units, history and overage do not fit together. They are not billed until they do.",
+        "short",
+        ((f"max({everywhere('metering_conservation_violations')})", "organisations"),),
+        "stat",
+        "MeteringConservationViolation",
+    ),
+    Panel(
+        "Looks at the books",
+        "Organisations looked at a second, by whether their sums held.",
+        "ops",
+        ((f"sum by (outcome) ({work('metering_conservation_checks_total')})", "{{outcome}}"),),
+        runbook="MeteringConservationViolation",
+    ),
+    Panel(
         "Last reconciliation",
         "When our books and Stripe's sums were compared last.",
         "dateTimeFromNow",

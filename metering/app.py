@@ -56,6 +56,7 @@ from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.timing import FOLLOW_S, StoreTime, settled_offset
 from metering.store.trail import Trail
+from metering.store.watch import Watch
 from metering.tallies import Tallies
 from metering.ulid import Ulids
 from metering.vitals import StoreVitals, told_of_the_end
@@ -258,6 +259,13 @@ class App:
         embedded = self._settings.store_kind is not StoreKind.EXTERNAL
         return Build(version(PACKAGE), endpoints, report.lossy, embedded)
 
+    def _watching(self, ground: _Ground) -> Loop:
+        """The books are looked at as often as they are told to Stripe."""
+        settings, features = self._settings, tuple(self._catalogue.features)
+        seen = self._tallies.conservation
+        watch = Watch(ground.patient, ground.keys, features, seen, history_days=settings.history_days)
+        return Loop("conservation", watch.turn, settings.overage_push_s)
+
     def _measuring(self, measures: Measures) -> tuple[Loop, ...]:
         """What the metrics do by themselves."""
         lag = partial(look_at_lag, self._tallies.lag_us)
@@ -274,6 +282,7 @@ class App:
             Loop("holds", holds.expire, EXPIRE_S),
             Loop("raw events", raw_log.trim, TRIM_S),
             Loop("credits", credit_book.lapse, LAPSE_S),
+            self._watching(ground),
         )
 
     def _counters(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Counters:

@@ -59,8 +59,8 @@ WATCHED: Final = (
 
 JOBS: Final = (
     "withdrawn", "key uses", "jwks", "metrics", "queue", "catalogue", "test clock", "lag", "sweep", "spent", "holds",
-    "raw events", "stripe events", "stripe catch-up", "stripe's return", "grace", "customers", "reconciliation",
-    "shadow", "overage", "unbilled", "final periods", "pruning",
+    "raw events", "credits", "conservation", "stripe events", "stripe catch-up", "stripe's return", "grace",
+    "customers", "reconciliation", "shadow", "overage", "unbilled", "final periods", "pruning",
 )  # fmt: skip
 """The jobs beside the requests; those that are not named here are counted as `other`."""
 
@@ -102,6 +102,12 @@ NAMED: Final[Mapping[str, Named]] = {
         "Webhooks of Stripe by what became of them: kept, known already, not for us, or not believed.",
         "outcome",
         (*Taken, *(verdict for verdict in Verdict if verdict is not Verdict.GENUINE), UNREADABLE),
+    ),
+    "conservation": Named(
+        "metering_conservation_checks",
+        "Looks at one organisation's sums, by whether they held.",
+        "outcome",
+        ("held", "broken"),
     ),
     "stripe_calls": Named("metering_stripe_calls", "Calls to Stripe by what became of them.", "outcome", OUTCOMES),
     "job_failures": Named("metering_job_failures", "Turns of the jobs beside the requests that failed.", "loop", JOBS),
@@ -265,6 +271,8 @@ def overage(state: OutboxState, delivered: Mapping[str, int]) -> Iterator[Metric
     figures = {"unsealed": state.unsealed, "on_its_way": state.windows, "dead": state.dead, "unbilled": state.unbilled}
     series = [((name,), figure) for name, figure in figures.items()]
     yield _gauge("metering_overage_entries", about, series, "state")
+    about = "Organisations whose sums do not hold. They are not billed until they do."
+    yield _gauge("metering_conservation_violations", about, [((), state.frozen)])
     about = "Age of the oldest overage that somebody pays for and Stripe was not told of; 0 where there is none."
     yield _gauge("metering_overage_oldest_seconds", about, [((), state.age_ms // MS_PER_S)])
     about = "Windows of overage that Stripe took: new to it, or known to it already, as the answer before was lost."

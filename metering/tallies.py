@@ -38,5 +38,6 @@ class Tallies:
     refusals: Counter[str] = field(default_factory=Counter)
     webhooks: Counter[str] = field(default_factory=Counter)
     stripe_calls: Counter[str] = field(default_factory=Counter)
+    conservation: Counter[str] = field(default_factory=Counter)
     job_failures: Counter[str] = field(default_factory=Counter)
     lag_us: Spread = field(default_factory=lambda: Spread(BOUNDS_US))

@@ -146,6 +146,8 @@ class Exporter:
     async def _seal(self, member: str) -> str | None:
         """The window that was cut, '' where there was none to cut or nobody pays for it; None: it failed."""
         org_id, feature, *_ = member.split("|")
+        if await self._outbox.frozen(org_id):
+            return None
         try:
             customer, stored = await self._outbox.customer(org_id)
             if customer and self._meters.get(feature) and await self._is_paid(member, customer):
@@ -223,7 +225,7 @@ class Exporter:
         org = await self._parts.orgs.get(org_id)
         now_ms = await self._parts.orgs.server_now()
         customer = window.customer if not window.fresh else (await self._outbox.customer(org_id))[0]
-        if not customer or not meter:
+        if not customer or not meter or await self._outbox.frozen(org_id):
             return await self._outbox.postpone(window, now_ms + WAIT_MS)
         sold = None if org is None else org.profile.subscription
         invoiced = await self._invoiced(window, customer, sold, now_ms)

@@ -111,8 +111,13 @@ def _readable(key: str, report: Report) -> Iterator[None]:
         report.claim(False, key, "every figure can be read", repr(error))
 
 
-async def check_org(client: Client, keys: Keys, org_id: str, features: tuple[str, ...]) -> Report:
-    """Check one organisation's running period, of one instant, while others write."""
+async def check_org(
+    client: Client, keys: Keys, org_id: str, features: tuple[str, ...], *, history_days: int = 3660
+) -> Report:
+    """Check one organisation's running period, of one instant, while others write.
+
+    A period longer than `history_days` may have lost history to retention and is not compared with it.
+    """
     report = Report(orgs=1)
     for _ in range(3):  # the period may roll between the two reads
         start, end = await client.hmget(keys.record(org_id), "ps", "pe")
@@ -130,7 +135,9 @@ async def check_org(client: Client, keys: Keys, org_id: str, features: tuple[str
         record, *history = [texts(found) for found in await pipe.execute()]
         if record.get("ps") == start.decode():
             org = _Org(record=record, history=dict(zip(days, history, strict=True)))
-            _check_period(keys.record(org_id), record, org.history, report, compared=True)
+            compared = int(end) - int(start) <= history_days * DAY_MS
+            with _readable(keys.record(org_id), report):
+                _check_period(keys.record(org_id), record, org.history, report, compared=compared)
             break
     return report
 

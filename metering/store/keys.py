@@ -133,6 +133,7 @@ SHAPES: Final = (
     Shape("settled", "{p<p>}:settled", Kind.ZSET, Expiry.NEVER, "windows whose way is over, by when it was"),
     Shape("dead_windows", "{p<p>}:dead_windows", Kind.ZSET, Expiry.NEVER, "windows that Stripe refused"),
     Shape("unbilled", "{p<p>}:unbilled", Kind.ZSET, Expiry.NEVER, "counters with overage and no Stripe customer"),
+    Shape("frozen", "{p<p>}:frozen", Kind.ZSET, Expiry.NEVER, "organisations whose sums do not hold: not billed"),
     Shape("inbox", "{p<p>}:inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that came in and wait for their effect"),
     Shape("dead_inbox", "{p<p>}:dead_inbox", Kind.STREAM, Expiry.NEVER, "Stripe events that could not take effect"),
     Shape("grace", "{p<p>}:grace", Kind.ZSET, Expiry.NEVER, "organisations with a failed payment, by the end of grace"),

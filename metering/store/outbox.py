@@ -147,6 +147,11 @@ class Outbox:
         ]  # fmt: skip
         return bool((await self._timed("seal", partition, keys, args))[0] == 1)
 
+    async def frozen(self, org_id: str) -> bool:
+        """Whether an organisation's sums do not hold: nothing of it is billed meanwhile (`metering.store.watch`)."""
+        key = self._keys.shared("frozen", self._keys.partition(org_id))
+        return await answered(self._client.zscore(key, org_id)) is not None
+
     # ── nobody to be billed ──────────────────────────────────────────────────────────────────────────────
 
     async def customer(self, org_id: str) -> tuple[str, str]:

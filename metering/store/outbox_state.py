@@ -10,13 +10,13 @@ from metering.store.totals import Client, replies_of
 _LOOKED_AT: Final = 20
 """Windows of a partition whose age is read: those whose turn is next. In an outage older ones may be behind."""
 
-_KINDS: Final = ("dirty", "outbox", "dead_windows", "unbilled")
+_KINDS: Final = ("dirty", "outbox", "dead_windows", "unbilled", "frozen")
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxState:
     """Counters not sealed, windows on their way, the age of the oldest of both in ms (0: none), windows that Stripe
-    refused, counters of which nobody pays, and what the last reconciliation found.
+    refused, counters of which nobody pays, what the last reconciliation found, organisations whose sums do not hold.
     """
 
     unsealed: int
@@ -25,6 +25,7 @@ class OutboxState:
     dead: int
     unbilled: int
     drift: Drift
+    frozen: int
 
 
 async def read_outbox_state(client: Client, keys: Keys) -> OutboxState:
@@ -46,7 +47,9 @@ async def read_outbox_state(client: Client, keys: Keys) -> OutboxState:
     sums = [sum(n or 0 for n in counts[at : at + keys.partitions]) for at in range(0, len(counts), keys.partitions)]
     since = [int(dirty[0][1]) for dirty in firsts[::2] if dirty]
     since += await _sealed(client, keys, {partition: firsts[2 * partition + 1] or [] for partition in everywhere})
-    return OutboxState(sums[0], sums[1], max(0, now_ms - min(since, default=now_ms)), sums[2], sums[3], drift_of(drift))
+    return OutboxState(
+        sums[0], sums[1], max(0, now_ms - min(since, default=now_ms)), sums[2], sums[3], drift_of(drift), sums[4]
+    )
 
 
 async def _sealed(client: Client, keys: Keys, names: dict[int, list[bytes]]) -> list[int]:

@@ -44,6 +44,7 @@ LITERALS = {
     "inbox": (KEYS.shared("inbox", 1), "{p01}:inbox"),
     "dead_inbox": (KEYS.shared("dead_inbox", 1), "{p01}:dead_inbox"),
     "grace": (KEYS.shared("grace", 0), "{p00}:grace"),
+    "frozen": (KEYS.shared("frozen", 0), "{p00}:frozen"),
     "stripe": (KEYS.shared("stripe", 0), "{p00}:stripe"),
     "shadow": (KEYS.shared("shadow", 0), "{p00}:shadow"),
     "shadowing": (KEYS.shared("shadowing", 0), "{p00}:shadowing"),

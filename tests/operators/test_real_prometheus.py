@@ -58,6 +58,7 @@ TRUTHS: Final[dict[str, tuple[Truth, ...]]] = {
     "Last reconciliation": (lambda play: one(play.reconciled("reconciled") // 1000 * 1000),),
     "Stripe's events waiting": (lambda play: one(play.length("inbox")), lambda play: one(play.length("dead_inbox"))),
     "Events accepted first": (lambda play: one(play.length("queue")), lambda play: one(play.length("dead"))),
+    "Books that do not add up": (lambda play: one(play.length("frozen")),),
     "Store": (lambda _: one(1),),
     "Lossy or embedded": (lambda _: one(0), lambda _: one(0)),
     "Payments that succeed": (lambda _: one(1),),
@@ -177,6 +178,16 @@ def test_a_stripe_that_is_away_and_an_outbox_that_is_blocked_are_told(play: Scen
     fires(play, "MeteringStripeCallsFailing", lambda: play.post("/v1/billing/portal", org_id="acme"))
     fires(play, "MeteringOutboxStuck")
     assert play.length("outbox") == 1
+
+
+def test_a_counter_that_somebody_changed_is_told_and_its_repair_too(play: Scene) -> None:
+    assert play.track("edited", "scans", 2) == 200
+    (key,) = play.raw.scan_iter(match="{p*}:o:edited", count=1000)
+    play.raw.hincrby(key, "u:scans", 5)
+    fires(play, "MeteringConservationViolation")
+    assert play.track("edited", "scans", 1) == 200  # counted all the same
+    play.raw.hincrby(key, "u:scans", -5)
+    calms(play, "MeteringConservationViolation")
 
 
 def test_an_organisation_whose_data_is_corrupt_is_told(play: Scene) -> None:

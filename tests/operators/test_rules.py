@@ -67,6 +67,7 @@ CASES: Final[dict[str, Case]] = {
         "25m", "45m",
     ),
     "MeteringStripeInboxStuck": Case(gauge("metering_stripe_inbox_oldest_seconds", "0+60x60"), "19m", "24m"),
+    "MeteringConservationViolation": Case(gauge("metering_conservation_violations", "0x5 1x20"), "5m", "8m"),
     "MeteringQueueStuck": Case(gauge("metering_queue_oldest_seconds", "0+60x60"), "9m", "13m"),
     "MeteringOrgParked": Case(gauge("metering_batch_parked_total", "0x10 1x30"), "10m", "13m"),
     "MeteringJobFailing": Case(gauge("metering_job_failures_total", "0x10 0+1x60", ',loop="overage"'), "15m", "40m"),
