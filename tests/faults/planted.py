@@ -6,6 +6,7 @@ from typing import Final
 TRACK: Final = "metering/store/lua/track.lua"
 SHARED: Final = "metering/store/lua/shared/counting.lua"
 COUNTERS: Final = "metering/store/counters.py"
+ROLLING: Final = "metering/store/rolling.py"
 ADMIT: Final = "metering/store/lua/admit.lua"
 ADJUST: Final = "metering/store/lua/adjust.lua"
 ROLL: Final = "metering/store/lua/roll.lua"
@@ -97,6 +98,10 @@ BUGS: Final = (
         ),
     ),
     Bug("limit off by one", ((TRACK, "    if quantity > room then", "    if quantity > room + 1 then"),)),
+    Bug(
+        "what was agreed outlives its end",
+        ((ROLLING, "month_end_utc(month), *profile.ends_ms)", "month_end_utc(month))"),),
+    ),
     Bug("float quantity", ((TRACK, " or quantity % 1 ~= 0 then", " then"),)),
     Bug(
         "period from the app's clock",

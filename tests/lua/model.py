@@ -42,6 +42,13 @@ class ModelOrg:
     credits_closed: dict[int, Counter[str]] = field(default_factory=dict)
     pool: ModelPool = field(default_factory=ModelPool)
     fuzzy: bool = False  # an hour passed during a call: its bucket is not known
+    plain: dict[str, Rule] = field(default_factory=dict)  # the plan's own rules
+    ends: dict[str, int] = field(default_factory=dict)  # when what was agreed of a feature ends
+
+    def rule(self, feature: str, at_ms: int) -> Rule | None:
+        """The rule at an instant: the plan's again from the end of what was agreed."""
+        over = feature in self.ends and self.ends[feature] <= at_ms
+        return (self.plain if over else self.rules).get(feature)
 
 
 class Model:
@@ -59,7 +66,8 @@ class Model:
         org, law = self.orgs[org_id], self.catalogue.plans[plan]
         if plan != org.plan:
             org.reset = law.reset
-        org.plan, org.rules = plan, rules_with(law, overrides)
+        org.plan, org.rules, org.plain = plan, rules_with(law, overrides), dict(law.rules)
+        org.ends = {name: one.until_ms for name, one in overrides.items() if one.until_ms is not None}
 
     def applied(self, event: UsageEvent, outcome: Outcome, before_ms: int, after_ms: int) -> None:
         """Apply an event that was answered with `outcome` between two instants of the store, and compare."""
@@ -126,7 +134,7 @@ class Model:
         return content if month in (now, previous_month(now)) else None
 
     def _expected(self, org: ModelOrg, event: UsageEvent, at_ms: int) -> Expected:
-        rule = org.rules.get(event.feature)
+        rule = org.rule(event.feature, at_ms)
         if rule is None:
             return Result.FEATURE_UNKNOWN, 0, 0, 0, (), 0, None
         used = org.used[event.feature]
@@ -144,7 +152,8 @@ class Model:
         if not outcome.recorded:
             return
         self.orgs[event.org_id] = org
-        feature, rule = event.feature, org.rules[event.feature]
+        feature, rule = event.feature, org.rule(event.feature, after_ms)
+        assert rule is not None
         paid = org.pool.cover(feature, rule.credits, after_ms)
         credit = decide(rule, org.used[feature], event.quantity, cover=paid.units).credit
         org.pool.burn(feature, paid, credit, after_ms)

@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -137,6 +138,8 @@ class Run:
         if any(isinstance(o.limit, int) and o.limit < 0 for o in overrides.values()):
             return
         before = await self.ledger.now_ms()
+        end = self.random.choice((None, *(before + days * DAY_MS + 5_555 for days in (1, 4, 33))))
+        overrides = {name: replace(override, until_ms=end) for name, override in overrides.items()}
         org, created = await self.caller().orgs.update(
             org_id, OrgChange(plan=plan, overrides=overrides), actor="test", create=False
         )
@@ -181,6 +184,10 @@ class Run:
         now = await self.ledger.now_ms()
         ends = [org.period.end_ms for org in self.model.orgs.values()] or [now]
         border = self.random.choice((min(ends), month_span_utc(now).end_ms, (now // DAY_MS + 1) * DAY_MS))
+        agreed = [end for org in self.model.orgs.values() for end in org.ends.values() if end > now]
+        if agreed and self.random.random() < 0.5:
+            await self.ledger.jump_to(self.random.choice(agreed) + self.random.choice((0, 1)))
+            return
         target = self.random.choice((border - 300, border - 1, border, border + 1, now + 5 * DAY_MS, now + 40 * DAY_MS))
         await self.ledger.jump_to(target)
 
@@ -191,7 +198,9 @@ class Run:
         """
         now = await self.ledger.now_ms()
         spans = [period_at(now, reset=org.reset, anchor_ms=org.anchor_ms) for org in self.model.orgs.values()]
-        near = [span.end_ms for span in (*spans, month_span_utc(now)) if now < span.end_ms < now + 5_000]
+        ends = [span.end_ms for span in (*spans, month_span_utc(now))]
+        ends += [end for org in self.model.orgs.values() for end in org.ends.values()]
+        near = [end for end in ends if now < end < now + 5_000]
         if near:
             await self.ledger.jump_to(max(near) + 1)
 
@@ -318,7 +327,9 @@ async def compare(run: Run) -> None:
             archive = await texts_of(ledger, ledger.keys.archive(org_id, start_ms))
             assert {k[2:]: int(v) for k, v in archive.items() if k[:2] == "a:"} == credit
         await same_credits(ledger, org_id, expected.pool)
-        assert {name: u.rule for name, u in org.features.items()} == expected.rules
+        assert {name: u.rule for name, u in org.features.items()} == {
+            name: expected.rule(name, before) for name in expected.rules
+        }
         for start_ms, (used, overage) in expected.closed.items():
             archive = await ledger.client.hgetall(ledger.keys.archive(org_id, start_ms))
             assert {k[2:].decode(): int(v) for k, v in archive.items() if k[:2] == b"u:"} == used
