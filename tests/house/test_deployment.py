@@ -11,8 +11,8 @@ from tests.house.repo import ROOT, report
 INTERNAL: Final = {"STORE_KIND"}
 """Set by one process of the service for another."""
 
-COMPOSE_ONLY: Final = {"VALKEY_PASSWORD", "VALKEY_MAXMEMORY"}
-"""Read by compose.yaml, for the store beside the service."""
+COMPOSE_ONLY: Final = {"VALKEY_PASSWORD", "VALKEY_MAXMEMORY", "GRAFANA_PASSWORD"}
+"""Read by compose.yaml, for what runs beside the service."""
 
 
 def text(name: str) -> str:
@@ -55,6 +55,15 @@ def test_every_line_of_the_example_is_a_comment() -> None:
 def test_the_store_of_compose_loses_nothing(option: str, value: str) -> None:
     entries = items(text("compose.yaml"))
     assert entries[entries.index(option) + 1] == value, f"Put {option} {value}: the service refuses a weaker store."
+
+
+def test_files_that_compose_mounts_are_there_and_grafana_finds_its_dashboards_where_they_are_mounted() -> None:
+    mounts = [item.split(":")[:2] for item in items(text("compose.yaml")) if item.startswith("./")]
+    assert len(mounts) >= 4
+    assert not [source for source, _ in mounts if not (ROOT / source).exists()]
+    folder = re.search(r"path: (.*)", text("grafana/provisioning/dashboards/usage-metering.yml"))
+    assert folder
+    assert sum(target.startswith(f"{folder[1]}/") and target.endswith(".json") for _, target in mounts) == 2
 
 
 @pytest.mark.parametrize(
