@@ -82,3 +82,11 @@ async def paid_and_given_back(service: Running, org: str) -> None:
     await credits_.grant(org, GrantOrder("cg_1", 500, Kind.PAID, source={"payment_intent": "pi_1"}), by)
     await credits_.take_back(org, "cg_1", 100, by, ticket=1, ref="re_1")
     await client.aclose()
+
+
+@pytest.mark.parametrize("cursor", ["0-0", "0-1", "x"])
+def test_no_page_comes_before_the_first_instant(service: Running, org: str, cursor: str) -> None:
+    """The store refuses `(0-0`: there is nothing that it could leave out."""
+    service.track(org_id=org, feature="scans")
+    answer = service.call("GET", "/v1/billing/history", token(org), params={"cursor": cursor})
+    problem(answer, 422, "validation")

@@ -18,7 +18,7 @@ class HistoryOfBillsQuery(Request):
 
     org_id: OrgId | None = unset(None, "The token's organisation when left out.")
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = Field(50, description="Entries on a page.")
-    cursor: Annotated[str, Field(pattern="^[0-9]{1,13}-[0-9]{1,19}$")] | None = unset(
+    cursor: Annotated[str, Field(pattern="^[1-9][0-9]{0,12}-[0-9]{1,19}$")] | None = unset(
         None, "`next_cursor` of the page before."
     )
 
