@@ -50,10 +50,13 @@ TOKEN_TTL_S: Final = 86_400
 PLAN: Final = "professional"
 FEATURE: Final = "scans"
 
+LOW: Final = "low"
+
 STATES: Final[Mapping[str, tuple[str, int, str]]] = {
     "fine": (PLAN, 400, "40 % of its scans used"),
     "nearly": (PLAN, 850, "85 % used: the warnings at 75 and 80 % are behind it"),
     "over": ("free", 14, "over its 10 scans: counted on, and flagged for overage"),
+    LOW: ("free", 62, "above its 10 scans and paid for by credits, of which few are left"),
     "unlimited": ("enterprise", 25_000, "no limit"),
 }
 """Organisations by name: plan, scans in the month, and what is to be seen. `overdue` comes by another way."""
@@ -121,12 +124,14 @@ class Demo:
             "DATA_DIR": str(folder),
             "PORT": str(port),
             "GRACE_DAYS": "1",
+            "PLANS_FILE": str(folder / "plans.toml"),
             "LOG_LEVEL": "error",
         }
         self._token = ""
 
     async def start(self, stack: AsyncExitStack) -> Process:
         """Start the service; `stack` ends it. Its lines are not for the reader, what it complains of is."""
+        (self._folder / "plans.toml").write_text(_catalogue())
         self._tell("A service with a sandbox Stripe begins; no money moves ...")
         service = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "metering.cli", "serve", "--sandbox",
@@ -144,6 +149,8 @@ class Demo:
         await self._pass(LEAD_DAYS)
         for name, (plan, _, _) in STATES.items():
             await self._call(session, "PUT", f"/v1/orgs/{name}", {"plan": plan, "reset": "anniversary"})
+        gift = {"amount": 60, "reason": "to look around"}
+        await self._call(session, "POST", f"/v1/orgs/{LOW}/grants", gift)
         self._tell(f"{DAYS} days pass ...")
         await self._pass(DAYS)
         for name, (_, units, _) in STATES.items():
@@ -242,6 +249,12 @@ class Demo:
         yield "Ctrl-C ends it and removes everything."
 
 
+def _catalogue() -> str:
+    """The shipped catalogue, with scans that credits pay for as well."""
+    shipped, _ = Settings().plans_text()
+    return shipped.replace("[features.scans]\n", "[features.scans]\ncredits = 1\n", 1) + "\n[credits]\nlow_mark = 20\n"
+
+
 def spread(units: int, days: int) -> list[int]:
     """Whole units for each of so many days, weeks up and down, that add up."""
     weights = list(accumulate(_WEEK[day % len(_WEEK)] for day in range(days)))
@@ -272,6 +285,7 @@ def _lines() -> Iterator[tuple[str, str]]:
         "where the month will end, with prices line by line",
         f'curl -s "$URL/v1/billing/projection?org_id=over" {bearer}',
     )
+    yield "credits that are nearly used up", f'curl -s "$URL/v1/credits/balance?org_id={LOW}" {bearer}'
     yield "what another plan would mean", f"curl -s $URL/v1/plans/{PLAN}/preview {sends} {body(org_id='over')}"
     yield "the subscription that was not paid", f'curl -s "$URL/v1/billing/subscription?org_id={OVERDUE}" {bearer}'
     yield "how that came, step by step", f'curl -s "$URL/v1/audit?org_id={OVERDUE}" {bearer}'

@@ -88,6 +88,7 @@ def test_there_is_an_organisation_in_each_state(shown: Shown) -> None:
     assert (scans["fine"]["percent"], scans["nearly"]["percent"]) == (40, 85)
     assert (scans["over"]["overage"] >= 4, orgs["over"]["overage_flagged"]) == (True, True)
     assert scans["unlimited"]["unlimited"] is True
+    assert (orgs["low"]["credits"]["low"], orgs["low"]["credits"]["balance"], scans["low"]["overage"]) == (True, 8, 0)
     assert [name for name, org in orgs.items() if org["payment_overdue"]] == ["overdue"]
 
 
