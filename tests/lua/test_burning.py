@@ -4,7 +4,12 @@ import os
 import random
 from typing import Final
 
+import pytest
+
+from metering.errors import OrgCorrupt
 from metering.store.calls import CallMaker
+from metering.store.correction import By, Change, adjustment
+from metering.store.frames import day_text
 from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
 from metering.store.scripts import script
@@ -181,3 +186,48 @@ async def test_a_closed_period_keeps_what_credits_paid_for_and_the_pool_stays(st
         archive = await texts_of(ledger, ledger.keys.archive("acme", before.period.start_ms))
         assert archive["a:scans"] == "2"
         assert [one.left for one in (await pool_of(ledger, "acme")).grants] == [5]
+
+
+JUNK: Final = (
+    ("HSET", "y", "cg_1", "many"),
+    ("HSET", "y", "debt", "-1"),
+    ("HSET", "j", "<day>|scans|cg_1", "many"),
+    ("HSET", "o", "a:scans", "many"),
+    ("HSET", "o", "v:scans", "many"),
+    ("SET", "t", "a stream that is none"),
+    ("SET", "s", "a hash that is none"),
+)
+
+
+async def used_again(ledger: Ledger, kind: str) -> None:
+    """Five more scans, by each of the scripts."""
+    caller = ledger.callers[0]
+    if kind == "adjust":
+        asked = adjustment(
+            "acme", Change("scans", 5), "a1", By("ann", "", ""), minted=False, period_ms=None, at_ms=None
+        )
+        await caller.corrections.make(asked)
+    else:
+        also = (("checks", 1),) if kind == "admit" else ()
+        await caller.counters.track(UsageEvent("acme", "scans", 5, "e9", also=also))
+
+
+@pytest.mark.parametrize("kind", ["track", "admit", "adjust"])
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: " ".join(junk[:3]))
+async def test_credits_that_no_script_wrote_stop_their_organisation_and_nothing_is_written(
+    store: StoreServer, junk: tuple[str, ...], kind: str
+) -> None:
+    async with Ledger(store.url, callers=1, partitions=1) as ledger:
+        await spent(ledger, "acme", "scans", INCLUDED)
+        await give(ledger, "acme", Grant("cg_1", 90, 1))
+        await spent(ledger, "acme", "scans", 1)
+        today = day_text(await ledger.now_ms() // DAY_MS)
+        command, letter, *words = (word.replace("<day>", today) for word in junk)
+        key = f"{{p00}}:{letter}:acme"
+        if command == "SET":
+            await ledger.client.delete(key)
+        await ledger.client.execute_command(command, key, *words)
+        before = await ledger.dump()
+        with pytest.raises(OrgCorrupt):
+            await used_again(ledger, kind)
+        assert await ledger.dump() == before
