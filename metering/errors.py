@@ -20,7 +20,8 @@
             StripeFailed, StripeUnavailable, UsageSettling
 
 The body is RFC 9457 `application/problem+json`. `code` is stable; `cure` says how to put it right; `errors` lists
-each fault with the JSON pointer of its place (empty where there is but one fault, told by `detail`).
+each fault with the JSON pointer of its place (empty where there is but one fault, told by `detail`). What paying for
+credits meets stands in `payment_errors`.
 """
 
 from collections.abc import Mapping

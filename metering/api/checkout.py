@@ -1,8 +1,9 @@
-"""Buying a plan: POST /v1/billing/checkout."""
+"""Buying a plan, or a package of credits: POST /v1/billing/checkout."""
 
 from typing import Final
 
 from metering.api.billing import plan_named
+from metering.api.bodies import fault, invalid
 from metering.api.guard import visible
 from metering.api.models.checkout import CheckoutRequest
 from metering.api.return_urls import checked_url
@@ -20,10 +21,12 @@ _CANCEL: Final = "/billing?checkout=cancelled"
 
 
 async def begin_checkout(call: Call) -> Reply:
-    """Begin a checkout of a plan for the organisation in the body; one that is unknown is created as by an event."""
+    """Begin a checkout for the organisation in the body; one that is unknown is created as by an event."""
     body, services = call.sent(CheckoutRequest), call.services
     org_id = visible(call.caller, body.org_id)
-    plan = plan_named(body.plan, services.catalogue).name
+    if (body.plan is None) == (body.package is None):
+        raise invalid([fault("", "one-of", "give either a `plan` or a `package` of credits")])
+    plan = "" if body.plan is None else plan_named(body.plan, services.catalogue).name
     home = services.return_origins[0]
     order = Order(
         plan,
@@ -32,10 +35,15 @@ async def begin_checkout(call: Call) -> Reply:
         call.name(),
         Interval(body.interval),
     )
-    checkout = services.at_stripe().checkout
+    at_stripe = services.at_stripe()
+    if body.package is not None:
+        at_stripe.credits.package(body.package)
     create = services.auto_create_orgs
     org, _ = await services.orgs.update(org_id, OrgChange(), actor=call.caller.subject, create=create)
     if org is None:
         raise OrgNotFound
-    session = await checkout.begin(org, order)
+    if body.package is None:
+        session = await at_stripe.checkout.begin(org, order)
+    else:
+        session = await at_stripe.credits.checkout(org, body.package, order)
     return json_reply({"id": session.id, "url": session.url, "expires_at": rfc3339(session.expires_ms)}, 201)

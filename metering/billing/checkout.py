@@ -7,10 +7,11 @@ https://docs.stripe.com/payments/checkout/build-subscriptions
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
+from metering.billing.buyers import buyer_of
 from metering.billing.following import is_over
 from metering.billing.gateway import Params, StripeObject
 from metering.billing.prices import Interval, overage_key, plan_key, price_id_of
@@ -21,9 +22,6 @@ from metering.clock import MS_PER_S
 from metering.errors import AlreadySubscribed, PlanNotSold
 from metering.store.org import Org
 from plans.catalogue import Catalogue
-
-DATASET_TAG: Final = "metering_dataset"
-"""Metadata of a customer: the data set that the organisation is of."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,8 +53,8 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is bought: a plan, where the payer comes back to, a name of this order that its repeats share, and how often
-    the plan's price is paid.
+    """What is bought: a plan ('' where it is credits), where the payer comes back to, a name of this order that its
+    repeats share, and how often the plan's price is paid.
     """
 
     plan: str
@@ -82,7 +80,7 @@ class Checkout:
 
     async def _made(self, org: Org, order: Order) -> StripeObject:
         items = await self._items(order)
-        customer = org.profile.stripe_customer_id or await self._customer(org.org_id)
+        customer = await buyer_of(org, self._till, self._dataset_id)
         later = order.interval is Interval.YEAR and bool(overage_features(self._catalogue))
         params = _params(org.org_id, customer, order, items, later=later)
         return await once(self._till.create_checkout, params, f"checkout:{order.name}")
@@ -106,12 +104,6 @@ class Checkout:
             raise PlanNotSold(f"plan '{plan}' cannot be bought: Stripe lacks {', '.join(lacks)}", plan=plan)
         sold = [{"price": ids[overage_key(name)]} for name in features if interval is Interval.MONTH]
         return [{"price": base, "quantity": 1}, *sold]
-
-    async def _customer(self, org_id: str) -> str:
-        """The customer of an organisation that has none: made once, however often it is asked for in a day."""
-        params = {"metadata": {ORG_TAG: org_id, DATASET_TAG: self._dataset_id}, "description": org_id}
-        made = await once(self._till.create_customer, params, f"customer:{self._dataset_id}:{org_id}")
-        return str(made["id"])
 
 
 def _params(org_id: str, customer: str, order: Order, items: list[dict[str, object]], *, later: bool) -> Params:

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from metering.billing.credit_events import Noted
 from metering.billing.errors import NotThere
 from metering.billing.gateway import StripeObject
 from metering.billing.invoices import CYCLE, FIRST, Billed, billed
@@ -55,12 +56,14 @@ class Hooks:
 
     `flush(org_id, period_start_ms)` pushes what a period still has, now. `linked(org_id)`: an organisation has a
     customer. `reported(report)`: Stripe could not bill usage that it took. `sold(subscription)`: one was read.
+    `paid(event)`: something happened to a payment; what the trail says of it, None where it sells no credits of ours.
     """
 
     flush: Callable[[str, int], Awaitable[None]] = _nothing
     linked: Callable[[str], Awaitable[None]] = _nothing
     reported: Callable[[MeterReport], Awaitable[None]] = _nothing
     sold: Callable[[StripeObject], Awaitable[None]] = _nothing
+    paid: Callable[[StripeEvent], Awaitable[Noted | None]] = _nothing
 
 
 class Reactions:
@@ -86,6 +89,9 @@ class Reactions:
             Reaction.INVOICE_UNPAID: self._invoice,
             Reaction.CUSTOMER: self._customer,
             Reaction.METER: self._meter,
+            Reaction.PAYMENT: self._money,
+            Reaction.REFUND: self._money,
+            Reaction.DISPUTE: self._money,
         }
 
     async def react(self, event: StripeEvent) -> bool:
@@ -127,6 +133,8 @@ class Reactions:
             return await self._take(event, org_id, customer, bought=True, links=bool(named))
         if not named:
             return self._ignored(event)
+        if session.get("mode") == "payment" and await self._paid(event):
+            return True
         paid, mode = session.get("payment_status"), session.get("mode") or ""
         return await self._note(event, org_id, "mode", mode, "payment_status", str(paid))
 
@@ -149,6 +157,14 @@ class Reactions:
             log.error("stripe could not finalise an invoice", **_named(event), orgs=orgs)
         customer, invoice = id_of(subscription["customer"]), replace(invoice, ended_ms=ended_ms_of(subscription))
         return any([await self._take(event, org_id, customer, invoice=invoice) for org_id in orgs])
+
+    async def _money(self, event: StripeEvent) -> bool:
+        """Credits that are bought, given back or disputed; what other products sell is noted and no more."""
+        return await self._paid(event) or await self._other(event)
+
+    async def _paid(self, event: StripeEvent) -> bool:
+        noted = await self._hooks.paid(event)
+        return noted is not None and await self._note(event, noted.org_id, *noted.words)
 
     async def _customer(self, event: StripeEvent) -> bool:
         """Unlink a customer who was deleted: nobody can be billed through it any more."""

@@ -1,8 +1,9 @@
-"""What customers do about their subscription by themselves, at Stripe."""
+"""What customers do about their subscription and their credits by themselves, at Stripe."""
 
 from dataclasses import dataclass
 
 from metering.billing.checkout import Checkout
+from metering.billing.credits import CreditShop
 from metering.billing.invoice_list import InvoiceList
 from metering.billing.plan_change import PlanChange
 from metering.billing.portal import Portal
@@ -11,9 +12,10 @@ from metering.billing.subscriber import Subscriber
 
 @dataclass(frozen=True, slots=True)
 class SelfService:
-    """Buy a plan; see to the card; look at invoices; change the plan; let the subscription end, and take that back."""
+    """Buy a plan or credits; see to card and invoices; change the plan; let it end, and take that back."""
 
     checkout: Checkout
+    credits: CreditShop
     portal: Portal
     invoices: InvoiceList
     subscriber: Subscriber

@@ -14,6 +14,9 @@ from metering.billing.breaker import Breaker
 from metering.billing.catch_up import LOOK_S, CatchUp
 from metering.billing.checkout import Checkout
 from metering.billing.coverage import Cover, Coverage
+from metering.billing.credit_events import CreditEvents
+from metering.billing.credit_ledger import CreditLedger
+from metering.billing.credits import CreditShop
 from metering.billing.desk import Desk
 from metering.billing.errors import GatewayError
 from metering.billing.exporter import Exporter, Parts
@@ -32,6 +35,7 @@ from metering.billing.pruning import PRUNE_S, READ, Pruner
 from metering.billing.reactions import GRACE_S, Hooks, Reactions
 from metering.billing.reconcile import RECONCILE_S, Books, Reconciler, Sums
 from metering.billing.repair import Repairer
+from metering.billing.sales import Seals
 from metering.billing.self_service import SelfService
 from metering.billing.sending import Sender, Till
 from metering.billing.shadow import SHADOW_S, Shadow, Shadows, ShadowSums
@@ -40,6 +44,7 @@ from metering.billing.subscriptions import Policy
 from metering.billing.yearly import Joining
 from metering.clock import Clock
 from metering.settings import Settings
+from metering.store.credits import Credits
 from metering.store.customers import INDEX_S, Customers
 from metering.store.drift import DriftBook
 from metering.store.effects import Effects
@@ -131,13 +136,13 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     coverage = Coverage(gateway, word.payers, word.effects, word.prices, word.policy, ground.clock.monotonic)
     exporter = exporter_of(ground, gateway, orgs, customers, coverage)
     reconciler = reconciler_of(ground, gateway, orgs, customers)
-    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported, Joining(gateway, ground.catalogue).join)
+    paid = CreditEvents(gateway, shop_of(ground, gateway, word)).react
+    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported, Joining(gateway, ground.catalogue).join, paid)
     reactions = Reactions(gateway, word.payers, word.effects, word.prices, word.policy, hooks)
     worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
-    catch_up = CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms)
     jobs = (
         Job("stripe events", worker.turn, TURN_S, inbox.woken),
-        Job("stripe catch-up", catch_up.turn, LOOK_S),
+        Job("stripe catch-up", CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms).turn, LOOK_S),
         Job("stripe's return", partial(look_again, gateway), AWAY_S),
         Job("grace", reactions.end_graces, GRACE_S),
         Job("customers", customers.sweep, INDEX_S),
@@ -156,6 +161,13 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     )
 
 
+def shop_of(ground: Ground, gateway: Gateway, word: "_Word") -> CreditShop:
+    """What sells credits."""
+    book = Credits(ground.client, ground.keys, word.orgs, ground.time, ground.codec, fake=ground.fake)
+    seals = Seals(ground.dataset_id, ground.secret, livemode=gateway.livemode)
+    return CreditShop(gateway, ground.catalogue, seals, CreditLedger(book, word.effects))
+
+
 def self_service_of(
     ground: Ground, gateway: Gateway, customers: Customers, word: "_Word", last_usage: LastUsage
 ) -> SelfService:
@@ -164,6 +176,7 @@ def self_service_of(
     variables = variables_of(ground.settings)
     return SelfService(
         Checkout(gateway, ground.catalogue, variables, ground.dataset_id),
+        shop_of(ground, gateway, word),
         Portal(gateway),
         InvoiceList(gateway, customers),
         Subscriber(gateway, following, last_usage),
@@ -328,6 +341,7 @@ class _Word:
     effects: Effects
     prices: Prices
     policy: Policy
+    orgs: Orgs
 
 
 def _word_of(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers) -> _Word:
@@ -335,7 +349,7 @@ def _word_of(ground: Ground, gateway: Gateway, orgs: Orgs, customers: Customers)
     effects = Effects(ground.client, ground.keys, orgs, catalogue, ground.time, ground.codec, fake=ground.fake)
     prices = Prices(catalogue, variables_of(settings))
     policy = Policy(catalogue.default_plan, settings.grace_days, settings.overdue_action == "downgrade")
-    return _Word(Payers(gateway, customers, orgs, effects, prices), effects, prices, policy)
+    return _Word(Payers(gateway, customers, orgs, effects, prices), effects, prices, policy, orgs)
 
 
 def variables_of(settings: Settings) -> dict[str, str]:

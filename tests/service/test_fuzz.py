@@ -25,8 +25,9 @@ from metering.auth import ADMIN
 from tests.service.dying import one_dead
 from tests.service.running import Running, token
 from tests.service.subscribing import subscribed
+from tests.support.selling import with_packages
 from tests.support.stripe_mail import SECRET, header
-from tests.support.stripe_till import till
+from tests.support.stripe_till import Till, till
 
 EXAMPLES: Final = 40
 """Generated for each operation, besides those that cover the schema's borders one by one."""
@@ -79,13 +80,31 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 
 
 @pytest.fixture(scope="module")
-def fuzzed() -> Iterator[Running]:
+def sells() -> Iterator[Till]:
+    """A Stripe to buy at."""
+    with till() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fuzzed(sells: Till, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service in which every route has something to answer, with one organisation that the generator is told of."""
-    stripe: dict[str, Any] = {"stripe_webhook_secret": SECRET, "stripe_secret_key": "sk_test_1"}
-    with till() as sells, Running(event_retention="24h", stripe_api_base=sells.url, **stripe) as service:
+    plans = with_packages(tmp_path_factory.mktemp("plans"))
+    stripe: dict[str, Any] = {"stripe_webhook_secret": SECRET, "stripe_secret_key": "sk_test_1", "plans_file": plans}
+    with Running(event_retention="24h", stripe_api_base=sells.url, **stripe) as service:
         service.track(org_id=KNOWN, feature="scans", quantity=100)
         service.track(org_id=KNOWN, feature="scans", quantity=5, event_id=EVENT, source="svc-a")
         yield service
+
+
+def bought(service: Running, sells: Till, body: Any) -> dict[str, Any]:
+    """The body, of a payment for credits that succeeded; a refund of a part of it."""
+    asked = {"org_id": KNOWN, "credit_amount": 100}
+    made = service.call("POST", "/billing/create-payment-intent", token(None, ADMIN), json=asked)
+    body["payment_intent_id"] = made.json()["payment_intent_id"]
+    sells.pay(body["payment_intent_id"])
+    known: dict[str, Any] = {"org_id": KNOWN} if "org_id" in body else {"amount": 10} if "amount" in body else {}
+    return {**body, **known}
 
 
 turns = count()
@@ -157,13 +176,17 @@ def name_what_is_there(names: dict[str, Any], fuzzed: Running) -> None:
 
 @schema.parametrize()
 @settings(max_examples=EXAMPLES)
-def test_nothing_the_generator_thinks_of_surprises(case: schemathesis.Case[Any], fuzzed: Running, tally: Tally) -> None:
+def test_nothing_the_generator_thinks_of_surprises(
+    case: schemathesis.Case[Any], fuzzed: Running, sells: Till, tally: Tally
+) -> None:
     wanted = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
     if wanted:
         name_what_is_there(case.path_parameters, fuzzed)
         if re.search("portal|checkout|subscription", case.operation.path):
             buys = re.search("checkout|create", case.operation.path)
             subscribed(fuzzed, KNOWN, status="canceled" if buys else "active")
+        if case.operation.path in {"/billing/confirm-payment", "/billing/refund"} and next(turns) % 2:
+            case.body = bought(fuzzed, sells, case.body)
     if (
         case.formatted_path != case.operation.path
         and f"{case.operation.method.upper()} {case.formatted_path}" in OPERATIONS

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import Running, problem, token
 from tests.service.test_tenancy import ROWS, TABLE, made
+from tests.support.selling import with_packages
 from tests.support.stripe_till import till
 
 KEYED = sorted(key for key, route in TABLE.items() if route.keyed and key in ROWS)
@@ -22,9 +24,13 @@ def fresh() -> str:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Running]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service in which every change can be made, those at Stripe too."""
-    with till() as sells, Running(stripe_secret_key="sk_test_1", stripe_api_base=sells.url) as running:
+    known: dict[str, Any] = {
+        "stripe_secret_key": "sk_test_1",
+        "plans_file": with_packages(tmp_path_factory.mktemp("plans")),
+    }
+    with till() as sells, Running(stripe_api_base=sells.url, **known) as running:
         yield running
 
 

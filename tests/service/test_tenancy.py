@@ -13,14 +13,16 @@ from metering.api.routes import ROUTES
 from metering.auth import ADMIN
 from tests.service.running import OWN, Running, problem, token
 from tests.service.subscribing import subscribed
+from tests.support.selling import with_packages
 from tests.support.stripe_mail import SECRET, body_of, header, snapshot
 from tests.support.stripe_till import till
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Running]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service in which every route has something to answer."""
-    stripe: dict[str, Any] = {"stripe_webhook_secret": SECRET, "stripe_secret_key": "sk_test_1"}
+    plans = with_packages(tmp_path_factory.mktemp("plans"))
+    stripe: dict[str, Any] = {"stripe_webhook_secret": SECRET, "stripe_secret_key": "sk_test_1", "plans_file": plans}
     with till() as sells, Running(event_retention="24h", stripe_api_base=sells.url, **stripe) as running:
         yield running
 
@@ -119,6 +121,15 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("POST", "/v1/billing/subscription/resume"): Row(lambda org: ("/v1/billing/subscription/resume", {"org_id": org})),
     ("GET", "/subscription/portal"): Row(_asking("/subscription/portal")),
     ("POST", "/billing/update"): Row(_at("/billing/update", plan="professional"), creates=True),
+    ("POST", "/billing/create-payment-intent"): Row(
+        _at("/billing/create-payment-intent", credit_amount=100), status=201, creates=True
+    ),
+    ("POST", "/billing/confirm-payment"): Row(_at("/billing/confirm-payment", payment_intent_id="pi_none"), status=404),
+    ("POST", "/billing/refund"): Row(
+        lambda _: ("/billing/refund", {"payment_intent_id": "pi_none", "reason": "test", "id": "one"}),
+        status=404,
+        names_org=False,
+    ),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),
     ("POST", "/v1/usage/adjustments"): Row(_at("/v1/usage/adjustments", feature="scans", delta=1, reason="test")),
     ("POST", "/v1/events/{event_id}/void"): Row(

@@ -19,11 +19,15 @@ METER_EVENTS = "/v1/billing/meter_events"
 _STORED = {"error": {"type": "api_error", "message": "stored"}}
 
 
+_NO_SUCH = {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such object"}}
+
+
 class Till(ThreadingHTTPServer):
     """`sent` holds what came in: method, path, parameters, Idempotency-Key. `refuse` answers everything instead;
     keys in `broken` are those that a 500 is kept under; `lacks` are lookup keys without a price; `configurations` are
     those of the portal; `usage` is what the meter of scans has of everybody. `metered` are the units of each identifier
-    of a meter event; when they are counted, and before the answer, `on_metered` is called. `sold` are subscriptions."""
+    of a meter event; when they are counted, and before the answer, `on_metered` is called. `sold` are subscriptions,
+    `payments` wait for their payers."""
 
     daemon_threads = True
 
@@ -36,6 +40,8 @@ class Till(ThreadingHTTPServer):
         self.configurations: list[dict[str, Any]] = [{"id": "bpc_own"}]
         self.broken: set[str] = set()
         self.sold = Sold()
+        self.payments: dict[str, dict[str, Any]] = {}
+        self.refunds: list[dict[str, Any]] = []
         self.usage = 0
         self.metered: dict[str, int] = {}
         self.on_metered: Callable[[], object] = lambda: None
@@ -45,6 +51,11 @@ class Till(ThreadingHTTPServer):
     def url(self) -> str:
         """Where it answers."""
         return f"http://127.0.0.1:{self.server_port}"
+
+    def pay(self, intent_id: str) -> None:
+        """A payment succeeds."""
+        payment = self.payments[intent_id]
+        payment |= {"status": "succeeded", "amount_received": payment["amount"]}
 
     def posts(self, path: str) -> list[dict[str, Any]]:
         """The parameters of what was sent to a path."""
@@ -57,6 +68,9 @@ class Till(ThreadingHTTPServer):
             if method == "GET":
                 return 200, self.sold.named(name)
             return 200, self.sold.ended(name) if method == "DELETE" else self.sold.changed(name, params)
+        if path.startswith(("/v1/payment_intents", "/v1/refunds", "/v1/disputes")):
+            lost = base == "/v1/payment_intents" and name not in self.payments
+            return (404, _NO_SUCH) if lost else (200, self._money(path, params, key))
         if path != METER_EVENTS:
             return 200, self.answer(path, params, key)
         name = params.get("identifier", f"minted-{len(self.sent)}")
@@ -102,6 +116,32 @@ class Till(ThreadingHTTPServer):
         if path.endswith("/event_summaries"):
             return rows(whole("billing.meter_event_summary", aggregated_value=float(self.usage)), url=path)
         return rows(whole("billing.meter", id="mtr_1", event_name="scorpius_scans_overage"), url=path)
+
+    def _money(self, path: str, params: dict[str, Any], key: str) -> dict[str, Any]:
+        """What has to do with payments."""
+        if path.startswith("/v1/payment_intents/"):
+            return self.payments[path.rpartition("/")[2]]
+        if path == "/v1/payment_intents":
+            return self._payment(params, key)
+        if not key:
+            mine = [one for one in self.refunds if one["payment_intent"] == params["payment_intent"]]
+            return rows(*(mine if path == "/v1/refunds" else ()), url=path)
+        if key not in self.made:
+            said = {"amount": int(params["amount"]), "payment_intent": params["payment_intent"]}
+            self.made[key] = whole("refund", id=f"re_{len(self.made)}", status="succeeded", **said)
+            self.refunds.append(self.made[key])
+        return self.made[key]
+
+    def _payment(self, params: dict[str, Any], key: str) -> dict[str, Any]:
+        """A payment that waits for its payer."""
+        if key not in self.made:
+            name = f"pi_{len(self.made) + 1}"
+            said = {"amount": int(params["amount"]), "currency": params["currency"], "metadata": params["metadata"]}
+            said |= {"client_secret": f"{name}_secret_1", "customer": params["customer"], "livemode": False}
+            self.payments[name] = self.made[key] = whole(
+                "payment_intent", id=name, status="requires_payment_method", **said
+            )
+        return self.made[key]
 
     def _new(self, path: str, number: int) -> dict[str, Any]:
         """What is made by a call."""

@@ -17,14 +17,16 @@ from metering.errors import (
     StripeNotConfigured,
     StripeUnavailable,
 )
+from metering.payment_errors import PackageUnknown
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
-        "POST", "/v1/billing/checkout", "Buy a plan", BILLING_WRITE, "billing", begin_checkout, {201: CheckoutView},
+        "POST", "/v1/billing/checkout", "Buy a plan or credits", BILLING_WRITE, "billing", begin_checkout,
+        {201: CheckoutView},
         request=CheckoutRequest,
         problems=(
-            OrgNotFound, PlanUnknown, AlreadySubscribed, CustomerUnknown, PlanNotSold, StripeNotConfigured,
-            StripeFailed, StripeUnavailable, *READS,
+            OrgNotFound, PlanUnknown, PackageUnknown, AlreadySubscribed, CustomerUnknown, PlanNotSold,
+            StripeNotConfigured, StripeFailed, StripeUnavailable, *READS,
         ),
         example={"org_id": "org-123", "plan": "professional"},
         shows={

@@ -1,0 +1,77 @@
+"""What Stripe's events of payments, refunds and disputes make us do: look at the payment that they are about."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from metering.billing.credits import CreditShop, Settled
+from metering.billing.gateway import StripeObject
+from metering.billing.sales import SUCCEEDED
+from metering.billing.subscriptions import id_of
+from webhooks.stripe_events import StripeEvent
+
+
+class Source(Protocol):
+    """The verbs that lead from an object to its payment: see `metering.billing.gateway`."""
+
+    async def checkout(self, session_id: str) -> StripeObject:
+        """One checkout."""
+        ...
+
+    async def charge(self, charge_id: str) -> StripeObject:
+        """One attempt to take money."""
+        ...
+
+    async def refund(self, refund_id: str) -> StripeObject:
+        """One refund."""
+        ...
+
+    async def dispute(self, dispute_id: str) -> StripeObject:
+        """One dispute."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the trail of an organisation says of an event: names and values."""
+
+    org_id: str
+    words: tuple[str, ...]
+
+
+_INTENT: Final = "payment_intent."
+
+
+class CreditEvents:
+    """Reacts to what happens to payments. Every reaction may be repeated, and come in any order."""
+
+    def __init__(self, source: Source, shop: CreditShop) -> None:
+        self._shop = shop
+        self._reads: dict[str, Callable[[str], Awaitable[StripeObject]]] = {
+            "checkout.session.": source.checkout,
+            "charge.dispute.": source.dispute,
+            "charge.": source.charge,
+            "refund.": source.refund,
+        }
+
+    async def react(self, event: StripeEvent) -> Noted | None:
+        """Bring the ledger to where the event's payment is; None where it sells no credits of ours.
+
+        Raises GatewayErrors, NotThere for an object that is gone.
+        """
+        intent_id = await self._intent_of(event)
+        settled = await self._shop.look(intent_id) if intent_id else None
+        return None if settled is None else Noted(settled.sale.org_id, _words(settled))
+
+    async def _intent_of(self, event: StripeEvent) -> str:
+        if event.type.startswith(_INTENT):
+            return event.object_id
+        read = next(read for prefix, read in self._reads.items() if event.type.startswith(prefix))
+        return id_of((await read(event.object_id)).get("payment_intent"))
+
+
+def _words(settled: Settled) -> tuple[str, ...]:
+    words: tuple[str, ...] = ("payment", settled.status, "credits", str(settled.sale.credits))
+    if settled.status == SUCCEEDED and settled.asked:
+        words += ("taken_back", str(settled.taken), "spent", str(settled.asked - settled.taken))
+    return words + (("disputed", "1") if settled.reversal.held else ())

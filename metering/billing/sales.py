@@ -1,0 +1,142 @@
+"""What a payment bought: read from a payment intent of Stripe's, and believed only where our seal is on it.
+
+Metadata of an intent says who gets how many credits. Whoever holds a key of the account may write metadata, other
+products sell on it too, and a browser knows the intent's id: so organisation, credits, amount and currency are sealed
+together with the data set's own secret when the payment begins. A price that changes meanwhile changes no sale.
+"""
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Final
+
+from metering.billing.gateway import StripeObject
+from metering.billing.subscriptions import ORG_TAG
+
+DATASET_TAG: Final = "metering_dataset"
+"""Metadata of a customer or a payment: the data set that the organisation is of."""
+
+CREDITS_TAG: Final = "metering_credits"
+SEAL_TAG: Final = "metering_seal"
+NEGATIVE_TAG: Final = "metering_allow_negative"
+"""Metadata of a refund: credits that are spent already become a debt."""
+
+SUCCEEDED: Final = "succeeded"
+
+_SEAL_BYTES: Final = 20
+_DIGITS_MAX: Final = 13
+"""Of a number of credits: no grant has more."""
+
+_GONE: Final = frozenset({"failed", "canceled"})
+"""Refunds that gave nothing back: https://docs.stripe.com/api/refunds/object#refund_object-status."""
+
+_HELD: Final = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
+"""Disputes that hold the money back. An inquiry (`warning_...`) does not: https://docs.stripe.com/disputes."""
+
+_LOST: Final = "lost"
+
+
+class Lie(StrEnum):
+    """Why an intent that says it is ours is not believed."""
+
+    MODE = "it is of the other mode"
+    SEAL = "amount, currency, credits and organisation are not those that were sealed"
+    AMOUNT = "another amount was paid than asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """So many credits for an organisation, for an amount in minor units of a currency."""
+
+    org_id: str
+    credits: int
+    amount_minor: int
+    currency: str
+
+
+class NotOurs(Exception):
+    """An intent that sells no credits of this data set. `lie` None: it does not even say so."""
+
+    def __init__(self, lie: Lie | None = None) -> None:
+        super().__init__("" if lie is None else lie.value)
+        self.lie = lie
+
+
+class Seals:
+    """Seals the sales of one data set. `secret` is the data set's; `livemode` whether its payments move money."""
+
+    def __init__(self, dataset_id: str, secret: bytes, *, livemode: bool) -> None:
+        self.dataset_id, self._secret, self._livemode = dataset_id, secret, livemode
+
+    def metadata(self, sale: Sale) -> dict[str, str]:
+        """What an intent of this sale has to carry."""
+        return {
+            ORG_TAG: sale.org_id,
+            DATASET_TAG: self.dataset_id,
+            CREDITS_TAG: str(sale.credits),
+            SEAL_TAG: self._seal(sale),
+        }
+
+    def sale_of(self, intent: StripeObject) -> Sale:
+        """What an intent sells, whether it is paid or not. Raises NotOurs."""
+        told: Mapping[str, str] = intent.get("metadata") or {}
+        if CREDITS_TAG not in told or told.get(DATASET_TAG) != self.dataset_id:
+            raise NotOurs
+        if intent["livemode"] is not self._livemode:
+            raise NotOurs(Lie.MODE)
+        text = told[CREDITS_TAG]
+        credits_sold = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
+        sale = Sale(told.get(ORG_TAG, ""), credits_sold, intent["amount"], intent["currency"])
+        if not hmac.compare_digest(told.get(SEAL_TAG, "").encode(), self._seal(sale).encode()):
+            raise NotOurs(Lie.SEAL)
+        if intent["status"] == SUCCEEDED and intent["amount_received"] != sale.amount_minor:
+            raise NotOurs(Lie.AMOUNT)
+        return sale
+
+    def _seal(self, sale: Sale) -> str:
+        keyed = blake2b(key=self._secret[:64], digest_size=_SEAL_BYTES, person=b"credit sale")
+        for part in (self.dataset_id, sale.org_id, str(sale.credits), str(sale.amount_minor), sale.currency):
+            data = part.encode()
+            keyed.update(len(data).to_bytes(4, "big") + data)
+        return keyed.hexdigest()
+
+
+def grant_id_of(intent_id: str) -> str:
+    """The id of the grant that a payment makes: the same each time, so that no payment makes two."""
+    return "cg_" + blake2b(intent_id.encode(), digest_size=15, person=b"credit grant").hexdigest()
+
+
+def credits_back(sale: Sale, amount_minor: int) -> int:
+    """The credits that go with an amount given back: all with all of it, else rounded down, in the payer's favour."""
+    return sale.credits * min(amount_minor, sale.amount_minor) // sale.amount_minor
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """What became of a payment after it was made, in minor units. `held`: a dispute keeps the money back for now."""
+
+    refunded_minor: int = 0
+    lost_minor: int = 0
+    held: bool = False
+    allow_negative: bool = False
+
+    @property
+    def amount_minor(self) -> int:
+        """All that is gone."""
+        return self.refunded_minor + self.lost_minor
+
+
+def reversal_of(refunds: Iterable[StripeObject], disputes: Iterable[StripeObject]) -> Reversal:
+    """The same, from all refunds and disputes as they are now: a sum, so that it makes no difference which event of
+    them came first, or twice, and a refund that failed is simply not in it.
+    """
+    live = [one for one in refunds if one["status"] not in _GONE]
+    known = list(disputes)
+    return Reversal(
+        sum(one["amount"] for one in live),
+        sum(one["amount"] for one in known if one["status"] == _LOST),
+        any(one["status"] in _HELD for one in known),
+        any((one.get("metadata") or {}).get(NEGATIVE_TAG) == "true" for one in live),
+    )

@@ -1,0 +1,29 @@
+"""What paying for credits meets, a branch of the tree in `metering.errors`.
+
+Problem
+├── 404 PaymentNotFound
+├── 409 PaymentMismatch, NotRefundable
+└── 422 PackageUnknown
+"""
+
+from metering.errors import Problem
+
+
+class PaymentNotFound(Problem):
+    status, code, title = 404, "payment-not-found", "No such payment for credits"
+    cure = "Use the payment_intent_id that POST /billing/create-payment-intent gave to this organisation."
+
+
+class PaymentMismatch(Problem):
+    status, code, title = 409, "payment-mismatch", "The payment is not what was sold"
+    cure = "Nothing was credited. Operators: somebody changed the payment at Stripe, or made it with your key."
+
+
+class NotRefundable(Problem):
+    status, code, title = 409, "not-refundable", "So much of the payment cannot be given back"
+    cure = "Give back at most `left_minor` of a payment that succeeded and that no open dispute holds."
+
+
+class PackageUnknown(Problem):
+    status, code, title = 422, "package-unknown", "No package has so many credits"
+    cure = "Name one of `packages`, or see GET /v1/credits/packages for their prices."
