@@ -48,7 +48,7 @@ async def test_a_subscription_sets_plan_limits_period_status_and_customer(store:
         period = await subscribed(rig)
         org = await rig.org()
         sold = org.profile.subscription
-        assert (org.plan, org.features["scans"].rule) == ("pro", Rule(40, OnLimit.OVERAGE))
+        assert (org.plan, org.features["scans"].rule) == ("pro", Rule(40, OnLimit.OVERAGE, credits=2))
         assert org.period.end_ms == period.end_ms
         assert sold is not None
         assert (sold.id, sold.status, sold.plan, sold.period) == ("sub_1", "active", "pro", period)

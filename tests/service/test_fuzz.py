@@ -52,7 +52,8 @@ SEMANTIC: Final = {
     "atomic-events", "atomic-orgs", "conflict",
     "idempotency-key-reused", "feature-unknown", "metadata-size", "out-of-range", "timestamp",
     "beyond-retention", "dimension-minutes", "dimension-unknown", "dimensions", "not-kept", "one-of",
-    "below-zero", "recorded", "other-organisation", "stripe-event", "url-not-allowed", "not-in-the-future", "price",
+    "below-zero", "recorded", "other-organisation", "stripe-event", "url-not-allowed",
+    "package-unknown", "idempotency-key", "not-in-the-future", "price",
 }  # fmt: skip
 """Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
 

@@ -127,7 +127,10 @@ class Till(ThreadingHTTPServer):
             mine = [one for one in self.refunds if one["payment_intent"] == params["payment_intent"]]
             return rows(*(mine if path == "/v1/refunds" else ()), url=path)
         if key not in self.made:
-            said = {"amount": int(params["amount"]), "payment_intent": params["payment_intent"]}
+            intent = params["payment_intent"]
+            gone = sum(one["amount"] for one in self.refunds if one["payment_intent"] == intent)
+            amount = int(params.get("amount") or self.payments[intent]["amount"] - gone)
+            said = {"amount": amount, "payment_intent": intent}
             self.made[key] = whole("refund", id=f"re_{len(self.made)}", status="succeeded", **said)
             self.refunds.append(self.made[key])
         return self.made[key]
