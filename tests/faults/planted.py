@@ -346,6 +346,37 @@ CREDIT_BUGS: Final = (
 )
 """Bugs of burning credits, that its test must catch."""
 
+GRANT: Final = "metering/store/lua/grant.lua"
+TAKE_BACK: Final = "metering/store/lua/take_back.lua"
+FREEZE: Final = "metering/store/lua/freeze_grant.lua"
+POOL: Final = "metering/store/lua/shared/credits.lua"
+
+LEDGER_BUGS: Final = (
+    Bug(
+        "a grant is made as often as it is asked for",
+        ((GRANT, "if digest then return digest == ARGV[14] and {2, balance_of(pool)} or {3} end\n", ""),),
+    ),
+    Bug(
+        "what is taken back is a delta",
+        ((TAKE_BACK, "asked_now, negative_now = tonumber(ARGV[4]),", "asked_now, negative_now = asked + ARGV[4],"),),
+    ),
+    Bug(
+        "an older reading of a payment is taken over",
+        ((TAKE_BACK, "if ticket ~= '' and tonumber(ticket) < newest then", "if false then"),),
+    ),
+    Bug("a dispute is over by an older reading", ((FREEZE, "if ticket < newest then", "if false then"),)),
+    Bug(
+        "credits that come back take the place of those that are left",
+        ((TAKE_BACK, "credits + (g and g.before or 0)", "credits"),),
+    ),
+    Bug("a debt is never taken back", ((TAKE_BACK, "pool.debt + owed_now - owed", "pool.debt + owed_now"),)),
+    Bug(
+        "what expired is noted nowhere", ((POOL, "      call('HINCRBY', keys.grants, g.id .. '|x', g.expired)\n", ""),)
+    ),
+)
+"""Bugs of the credit ledger that its model test must catch."""
+
 EVERY_BUG: Final = (
     *BUGS, *CREDIT_BUGS, *ADMIT_BUGS, *WHOLE_BUGS, *OVERAGE_BUGS, *PRUNE_BUGS, *PRUNE_CRASH_BUGS, *REACTION_BUGS,
+    *LEDGER_BUGS,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.planted import OVERAGE_BUGS, PRUNE_BUGS, PRUNE_CRASH_BUGS, REACTION_BUGS, Bug
+from tests.faults.planted import LEDGER_BUGS, OVERAGE_BUGS, PRUNE_BUGS, PRUNE_CRASH_BUGS, REACTION_BUGS, Bug
 from tests.faults.spoilt import copy, drawn
 from tests.faults.test_planted_bugs import caught
 from tests.support.servers import StoreServer
@@ -16,6 +16,7 @@ CRASH_TEST: Final = "tests/faults/test_overage_crashes.py"
 REACTION_CRASH_TEST: Final = "tests/faults/test_reaction_crashes.py"
 PRUNE_CRASH_TEST: Final = "tests/faults/test_prune_crashes.py"
 PRUNE_MODEL_TEST: Final = "tests/lua/test_prune_model.py"
+CREDIT_MODEL_TEST: Final = "tests/lua/test_credit_model.py"
 
 
 @pytest.mark.parametrize("bug", drawn(OVERAGE_BUGS), ids=lambda bug: bug.name)
@@ -40,3 +41,9 @@ def test_model_test_of_pruning_catches(copy: Path, bug: Bug, store: StoreServer)
 def test_crash_test_of_pruning_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
     """With the bug planted a worker that dies leaves half a window."""
     caught(copy, bug, store, PRUNE_CRASH_TEST)
+
+
+@pytest.mark.parametrize("bug", drawn(LEDGER_BUGS), ids=lambda bug: bug.name)
+def test_model_test_of_credits_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+    """With the bug planted a credit is in two places, or in none, or a reading does not hold."""
+    caught(copy, bug, store, CREDIT_MODEL_TEST)
