@@ -28,6 +28,7 @@ from metering.api.services import Measures, Services
 from metering.api.track import Track
 from metering.billing.prices import Prices
 from metering.billing.wiring import Billing, Ground, open_billing, variables_of
+from metering.books import Store, corrections_of, counters_of, credits_of, orgs_of, trail_of
 from metering.clock import Clock, SystemClock
 from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
@@ -37,17 +38,16 @@ from metering.store.batch_stats import QueueStats
 from metering.store.connect import PATIENT, connect
 from metering.store.consumer import TURN_S, Consumer
 from metering.store.corrections import Corrections
-from metering.store.counters import Counters, LatePolicy
+from metering.store.counters import Counters
 from metering.store.credits import LAPSE_S, Credits
-from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateRefusedError, GateReport, run_gate
 from metering.store.holds import EXPIRE_S, Holds
 from metering.store.kept import KeptAnswers
 from metering.store.keys import Keys
 from metering.store.lookback import Lookback
-from metering.store.marker import DataSet
 from metering.store.orgs import SWEEP_S, Orgs
+from metering.store.past import Past
 from metering.store.queue import Queue
 from metering.store.queue_owners import Owners
 from metering.store.queue_reader import QueueReader
@@ -107,20 +107,6 @@ def origins_of(settings: Settings) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
-    """The store everything stands on: `client` asks once, `patient` repeats what is safe to repeat."""
-
-    client: Any
-    patient: Any
-    keys: Keys
-    time: StoreTime
-    codec: FieldCodec
-    dataset: DataSet
-    report: GateReport
-    fake: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     """What stands on an open store."""
 
@@ -132,6 +118,7 @@ class _Opened:
     corrections: Corrections
     credits: Credits
     trail: Trail
+    past: Past
     raw_log: RawLog
     queue: Queue
     holds: Holds
@@ -188,19 +175,19 @@ class App:
         settings, ground = self._settings, await self._ground(stack)
         client, patient, keys, time = ground.client, ground.patient, ground.keys, ground.time
         dataset, report, fake = ground.dataset, ground.report, ground.fake
-        orgs, customers = self._orgs(ground)
+        orgs, customers = orgs_of(ground, self._catalogue)
         kept_for = Retention(settings.history_days, settings.minute_history_hours, settings.event_retention_ms())
-        counters = self._counters(ground, orgs, kept_for)
+        counters = counters_of(ground, orgs, settings, self._catalogue, kept_for)
         stack.push_async_callback(counters.close)
         queue_stats, tallies = QueueStats(), self._tallies
         told = (counters.stats, self._build(report), queue_stats, tallies)
         measures = stack.enter_context(self._measures(settings, client, keys, *told))
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
-        corrections = self._corrections(ground, orgs, kept_for)
-        credit_book = self._credits(ground, orgs)
+        corrections = corrections_of(ground, orgs, kept_for)
+        credit_book = credits_of(ground, orgs, self._catalogue)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
-        trail = Trail(patient, keys, time, ground.codec)
+        trail, past = trail_of(ground)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
@@ -219,33 +206,12 @@ class App:
         await stack.enter_async_context(Workers(*loops, failures=tallies.job_failures))
         return self._wired(
             _Opened(
-                credentials, orgs, counters, kept, lookback, corrections, credit_book, trail, raw_log, queue,
+                credentials, orgs, counters, kept, lookback, corrections, credit_book, trail, past, raw_log, queue,
                 holds, measures, self._vitals(stack, ground, counters), billing,
             )
         )  # fmt: skip
 
-    def _orgs(self, ground: _Ground) -> tuple[Orgs, Customers]:
-        """The organisations, and who pays for them."""
-        customers = Customers(ground.patient, ground.keys, ground.codec, ground.dataset.secret)
-        return Orgs(
-            ground.patient,
-            ground.keys,
-            self._catalogue,
-            ground.time,
-            ground.codec,
-            fake=ground.fake,
-            customers=customers,
-            applied=ground.dataset.applied,
-        ), customers
-
-    def _credits(self, ground: _Ground, orgs: Orgs) -> Credits:
-        """The credit ledger, with the catalogue's low mark."""
-        return Credits(
-            ground.patient, ground.keys, orgs, ground.time, ground.codec, low=self._catalogue.low_credits,
-            fake=ground.fake,
-        )  # fmt: skip
-
-    def _under(self, ground: _Ground, queue: Queue) -> Ground:
+    def _under(self, ground: Store, queue: Queue) -> Ground:
         """What billing stands on."""
         return Ground(
             self._settings, self._catalogue, ground.patient, ground.keys, ground.time, ground.codec, self._clock,
@@ -259,7 +225,7 @@ class App:
         embedded = self._settings.store_kind is not StoreKind.EXTERNAL
         return Build(version(PACKAGE), endpoints, report.lossy, embedded)
 
-    def _watching(self, ground: _Ground) -> Loop:
+    def _watching(self, ground: Store) -> Loop:
         """The books are looked at as often as they are told to Stripe."""
         settings, features = self._settings, tuple(self._catalogue.features)
         seen = self._tallies.conservation
@@ -272,7 +238,7 @@ class App:
         return (Loop("metrics", measures.flush, FLUSH_S), Loop("lag", lag, LAG_S))
 
     def _tidying(
-        self, ground: _Ground, orgs: Orgs, holds: Holds, raw_log: RawLog, credit_book: Credits
+        self, ground: Store, orgs: Orgs, holds: Holds, raw_log: RawLog, credit_book: Credits
     ) -> tuple[Loop, ...]:
         """What ends by itself and has to be taken away."""
         spent = SpentIds(ground.patient, ground.keys, ground.time)
@@ -285,25 +251,7 @@ class App:
             self._watching(ground),
         )
 
-    def _counters(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Counters:
-        """The counters, as the settings want them."""
-        settings = self._settings
-        return Counters(
-            ground.client, ground.keys, orgs, ground.time, ground.codec,
-            secret=ground.dataset.secret, auto_create=settings.auto_create_orgs,
-            late=LatePolicy(settings.late_policy), one_partition=settings.store_span == "partition",
-            dimensions=self._catalogue.dimensions, retention=retention, pending_max=settings.pending_max,
-            fake=ground.fake,
-        )  # fmt: skip
-
-    def _corrections(self, ground: _Ground, orgs: Orgs, retention: Retention) -> Corrections:
-        """What corrects counters."""
-        client, keys, secret = ground.patient, ground.keys, ground.dataset.secret
-        return Corrections(
-            client, keys, orgs, ground.time, ground.codec, secret=secret, retention=retention, fake=ground.fake
-        )
-
-    def _queue(self, ground: _Ground, orgs: Orgs, counted: Counted, stats: QueueStats) -> tuple[Queue, Consumer]:
+    def _queue(self, ground: Store, orgs: Orgs, counted: Counted, stats: QueueStats) -> tuple[Queue, Consumer]:
         """Both ends of the queues: where events are accepted, and who counts them."""
         settings, client, keys = self._settings, ground.patient, ground.keys
         owners = Owners(orgs, ground.dataset.secret, self._clock.monotonic, auto_create=settings.auto_create_orgs)
@@ -311,7 +259,7 @@ class App:
         most = settings.pending_max // 2  # the rest of what may wait is for those who wait for an answer
         return queue, Consumer(QueueReader(client, keys, owners), counted.track_all, stats, most=most)
 
-    async def _ground(self, stack: AsyncExitStack) -> _Ground:
+    async def _ground(self, stack: AsyncExitStack) -> Store:
         """The store, admitted by the gate. Raises GateRefusedError."""
         settings, kind = self._settings, self._settings.store_kind
         client = connect(settings.store_url())
@@ -323,9 +271,9 @@ class App:
         stack.push_async_callback(patient.aclose)
         keys = Keys(dataset.partitions)
         time = StoreTime(self._clock, await settled_offset(client, keys, test_clock=settings.test_clock))
-        return _Ground(client, patient, keys, time, FieldCodec(), dataset, report, kind is StoreKind.EPHEMERAL)
+        return Store(client, patient, keys, time, FieldCodec(), dataset, report, kind is StoreKind.EPHEMERAL)
 
-    def _vitals(self, stack: AsyncExitStack, ground: _Ground, counters: Counters) -> StoreVitals:
+    def _vitals(self, stack: AsyncExitStack, ground: Store, counters: Counters) -> StoreVitals:
         """How the service does, asked of the store that was opened."""
         settings, clock, client = self._settings, self._clock, ground.client
 
@@ -352,6 +300,7 @@ class App:
             corrections=opened.corrections,
             credits=opened.credits,
             trail=opened.trail,
+            past=opened.past,
             raw_log=opened.raw_log if keep else None,
             catalogue=self._catalogue,
             prices=Prices(self._catalogue, variables_of(settings)),

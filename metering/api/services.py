@@ -23,6 +23,7 @@ from metering.store.kept import KeptAnswer, Try
 from metering.store.lookback import Lookback
 from metering.store.org import Org
 from metering.store.orgs import OnlyIf, OrgChange
+from metering.store.past import Step
 from metering.store.raw_log import RawEvent, Wanted
 from metering.store.trail import Entry, Place
 from metering.store.trail import Wanted as WantedEntries
@@ -139,14 +140,18 @@ class AuditBook(Protocol):
         """One page of an organisation's entries, those after the entry `after`."""
         ...
 
-    def back(self, org_id: str, limit: int, before: str | None) -> Awaitable[tuple[list[Entry], str | None]]:
-        """One page of an organisation's entries, the newest first, and what the next ones come before."""
-        ...
-
     def walk(
         self, wanted: WantedEntries, limit: int, after: Place | None
     ) -> Awaitable[tuple[list[Entry], Place | None]]:
         """One page of all organisations' entries."""
+        ...
+
+
+class PastBook(Protocol):
+    """The billing histories (`metering.store.past.Past`)."""
+
+    def page(self, org_id: str, limit: int, before: str | None) -> Awaitable[tuple[list[Step], str | None]]:
+        """One page, the newest first, and what the next one comes before (None: it was the last)."""
         ...
 
 
@@ -359,6 +364,7 @@ class Services:
     corrections: CorrectionBook
     credits: CreditBook
     trail: AuditBook
+    past: PastBook
     raw_log: EventLog | None
     catalogue: Catalogue
     prices: Prices
