@@ -36,7 +36,7 @@ _PREFIX: Final = "METERING_"
 _ORCHESTRATOR: Final = re.compile(r"METERING_(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
 """Kubernetes puts these into every pod beside a service called `metering`."""
 
-_OTHERS: Final = ("COMPOSE_", "DOCKER_", "PYTHON", "UVICORN_", "VITE_", "REACT_APP_", "VALKEY_")
+_OTHERS: Final = ("COMPOSE_", "DOCKER_", "PYTHON", "UVICORN_", "VITE_", "REACT_APP_", "VALKEY_", "GRAFANA_")
 """First letters of names that other tools read from the same `.env`."""
 
 

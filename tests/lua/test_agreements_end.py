@@ -120,7 +120,7 @@ async def test_another_end_moves_the_claim_and_no_limit(store: StoreServer) -> N
         for end_ms in (now_ms + DAY_MS, None):
             org = await agree(ledger, OrgChange(sets_end=True, end_ms=end_ms))
             assert org.claim.valid_until_ms == (end_ms or org.period.end_ms)
-            assert org.features["scans"].rule == Rule(3)
+            assert org.features["scans"].rule == Rule(3, credits=2)
 
 
 @pytest.mark.parametrize("plan", ["free", "pro"])

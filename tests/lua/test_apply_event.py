@@ -19,7 +19,6 @@ from metering.store.rolling import moved_end
 from plans.billing_periods import Alignment
 from plans.catalogue import Override
 from plans.dunning import Debt, Word
-from plans.limits import Rule
 from plans.periods import Period
 from tests.lua.effecting import TOLD, effects_of, subscribed, trail_of
 from tests.lua.ledger import Ledger
@@ -206,7 +205,7 @@ async def test_a_change_by_people_keeps_what_stripe_said(store: StoreServer) -> 
         org, _ = await ledger.callers[1].orgs.update("acme", change, actor="ann", create=False)
         assert org is not None
         assert (org.profile.subscription, org.profile.ticket) == (told.profile.subscription, 7)
-        assert org.features["scans"].rule == Rule(77, told.features["scans"].rule.on_limit)
+        assert org.features["scans"].rule == replace(told.features["scans"].rule, limit=77)
 
 
 async def test_another_organisation_keeps_every_key(store: StoreServer) -> None:

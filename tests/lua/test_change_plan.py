@@ -213,7 +213,7 @@ async def test_the_next_event_of_every_worker_is_decided_under_the_new_plan(stor
         await update(ledger, OrgChange(plan="pro"))
         for used, caller in zip((12, 22), ledger.callers, strict=True):
             outcome = await caller.counters.track(event("acme", 10, None, "checks"))
-            assert (outcome.plan, outcome.used, outcome.rule) == ("pro", used, Rule(25, OnLimit.CAP))
+            assert (outcome.plan, outcome.used, outcome.rule) == ("pro", used, Rule(25, OnLimit.CAP, credits=3))
 
 
 KEPT: Final = {"scans": Override(limit=77), "checks": Override(enabled=False)}
