@@ -21,10 +21,10 @@ _Item = TypeVar("_Item")
 
 
 def drawn(bugs: Sequence[_Item]) -> list[_Item]:
-    """The planted bugs of this run: each stands in one of three runs, whichever seed each of them draws."""
+    """The planted bugs of this run: each stands in one of three runs, by its seed, and in none there are none."""
     if os.environ.get("SOAK"):
         return list(bugs)
-    return list(bugs[int(os.environ["MODEL_SEED"]) % SHARE :: SHARE])
+    return list(bugs[int(os.environ["MODEL_SEED"]) % min(SHARE, len(bugs)) :: SHARE])
 
 
 def _copy_to(place: Path) -> None:
