@@ -150,33 +150,6 @@ BILLING: Final = (
         runbook="MeteringOverageSpike",
     ),
     Panel(
-        "Payments that succeed",
-        "Share of payments in the time shown that succeeded, of those that did or failed.",
-        "percentunit",
-        (
-            (
-                "sum("
-                + growth(
-                    "scorpius_billing_events_total",
-                    "$__range",
-                    'event_type=~"invoice.paid|payment_intent.succeeded"',
-                    "increase",
-                )
-                + ") / sum("
-                + growth(
-                    "scorpius_billing_events_total",
-                    "$__range",
-                    'event_type=~"invoice.paid|invoice.payment_failed|payment_intent.succeeded|payment_intent.payment_failed"',
-                    "increase",
-                )
-                + ")",
-                "succeeded",
-            ),
-        ),
-        "stat",
-        "MeteringPaymentFailures",
-    ),
-    Panel(
         "Overage on its way",
         "Counters not sealed, windows Stripe has not taken, windows refused, counters of which nobody pays.",
         "short",
@@ -226,6 +199,85 @@ BILLING: Final = (
         ((f"1000 * max({everywhere('metering_stripe_reconciled_seconds')})", "reconciled"),),
         "stat",
         "MeteringStripeDrift",
+    ),
+)
+
+ORDERS: Final = "metering_order_value_minor"
+REFUNDS: Final = "metering_refund_value_minor"
+STAYED: Final = "metering_refund_failed_value_minor"
+SHOWN: Final = "$__range"
+PAID: Final = 'outcome="succeeded"'
+BY_CURRENCY: Final = "sum by (currency)"
+
+
+def each_order(figure: str) -> str:
+    """A figure of refunds, less that of those that failed, for that of the orders."""
+    refunds, stayed, orders = (everywhere(f"{name}_{figure}") for name in (REFUNDS, STAYED, ORDERS))
+    return f"({BY_CURRENCY} ({refunds}) - {BY_CURRENCY} ({stayed})) / ({BY_CURRENCY} ({orders}) > 0)"
+
+
+SALES: Final = (
+    Panel(
+        "Payments that succeed",
+        "Share of the attempts to pay in the time shown that succeeded, for credits and for invoices.",
+        "percentunit",
+        (
+            (
+                (
+                    f"sum({growth('metering_payments_total', SHOWN, PAID, 'increase')})"
+                    f" / (sum({growth('metering_payments_total', SHOWN, by='increase')}) > 0)"
+                ),
+                "succeeded",
+            ),
+        ),
+        "stat",
+        "MeteringPaymentFailures",
+    ),
+    Panel(
+        "Payments, ever",
+        "Payments that succeeded and attempts that failed, for credits and for invoices.",
+        "short",
+        ((f"sum by (kind, outcome) ({everywhere('metering_payments_total')})", "{{kind}}, {{outcome}}"),),
+        "bargauge",
+        "MeteringPaymentFailures",
+    ),
+    Panel(
+        "Mean order value",
+        "What an order of credits in the time shown was worth, in minor units of its currency (cents of dollars).",
+        "short",
+        (
+            (
+                (
+                    f"{BY_CURRENCY} ({growth(ORDERS + '_sum', SHOWN, by='increase')})"
+                    f" / ({BY_CURRENCY} ({growth(ORDERS + '_count', SHOWN, by='increase')}) > 0)"
+                ),
+                "{{currency}}",
+            ),
+        ),
+        "stat",
+    ),
+    Panel(
+        "Orders by package, ever",
+        "Orders of credits that were paid, by package: how popular each is.",
+        "short",
+        ((f"sum by (currency, package) ({everywhere(ORDERS + '_count')})", "{{package}} credits, {{currency}}"),),
+        "bargauge",
+    ),
+    Panel(
+        "Orders and refunds",
+        "What was paid for credits in a second and what was given back of it, in minor units.",
+        "short",
+        (
+            (f"{BY_CURRENCY} ({growth(ORDERS + '_sum')})", "orders, {{currency}}"),
+            (f"{BY_CURRENCY} ({growth(REFUNDS + '_sum')})", "refunds, {{currency}}"),
+        ),
+    ),
+    Panel(
+        "Refund rate, ever",
+        "Refunds of credits for each order, less the refunds that failed: by their number, and by their value.",
+        "percentunit",
+        ((each_order("count"), "number, {{currency}}"), (each_order("sum"), "value, {{currency}}")),
+        "stat",
     ),
 )
 
@@ -460,6 +512,7 @@ ROWS: Final = (
     ("Organisations", ORGANISATIONS),
     ("Usage", USAGE),
     ("Billing and overage", BILLING),
+    ("Sales", SALES),
     ("Stripe", STRIPE),
     ("API", REQUESTS),
     ("Store and workers", STORE),

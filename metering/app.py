@@ -223,7 +223,8 @@ class App:
         """What the metrics say from the first page on."""
         endpoints = tuple((route.method, route.path) for route in ROUTES)
         embedded = self._settings.store_kind is not StoreKind.EXTERNAL
-        return Build(version(PACKAGE), endpoints, report.lossy, embedded)
+        packages = tuple((self._catalogue.currency, str(credits_)) for credits_ in self._catalogue.packages)
+        return Build(version(PACKAGE), endpoints, report.lossy, embedded, packages)
 
     def _watching(self, ground: Store) -> Loop:
         """The books are looked at as often as they are told to Stripe."""

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 
 from metering.billing.errors import OUTCOMES
 from metering.billing.intake import Taken
@@ -17,6 +23,7 @@ from metering.clock import MS_PER_S
 from metering.errors import leaves
 from metering.figures import Row
 from metering.latency import BOUNDS_S, histograms
+from metering.store import totals as known
 from metering.store.batch_stats import SIZES
 from metering.store.outbox_state import OutboxState
 from metering.store.queue_state import QueueState
@@ -171,12 +178,15 @@ Sums = Mapping[Row, list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is known before the first request: the release, each (method, route template), what the store is."""
+    """What is known before the first request: the release, each (method, route template), what the store is, and the
+    packages of credits that are sold, each as (currency, credits).
+    """
 
     release: str
     endpoints: tuple[tuple[str, str], ...]
     lossy: bool
     embedded: bool = False
+    packages: tuple[tuple[str, str], ...] = ()
 
 
 # ── the service ──────────────────────────────────────────────────────────────────────────────────────────
@@ -243,6 +253,30 @@ def business(totals: Totals, top: list[OrgUnits]) -> Iterator[Metric]:
     yield _counter("scorpius_usage", about, each, "org_id", "feature", "plan")
 
 
+def sales(totals: Totals, packages: Iterable[tuple[str, str]]) -> Iterator[Metric]:
+    """What the store knows of money. What is sold has series before the first order."""
+    found = totals.sales
+    kinds, outcomes = (known.CREDITS, known.INVOICE), (known.SUCCEEDED, known.FAILED)
+    each = {(kind, outcome): found["payments", kind, outcome] for kind in kinds for outcome in outcomes}
+    each[known.CREDITS, known.SUCCEEDED] = sum(number for (name, *_), number in found.items() if name == "orders")
+    about = "Payments that succeeded, and attempts that failed: for credits, and for invoices of subscriptions."
+    yield _counter("metering_payments", about, each.items(), "kind", "outcome")
+    orders = sorted({*packages, *((place[1], place[2]) for place in found if place[0] == "orders")})
+    about = "Orders of credits that were paid, by package (its credits), in minor units of the currency."
+    values = [
+        ((currency, size), found["orders", currency, size], found["order_value", currency, size])
+        for currency, size in orders
+    ]
+    yield _summary("metering_order_value_minor", about, values, "currency", "package")
+    currencies = sorted({currency for currency, _ in orders} | {place[1] for place in found if place[0] == "refunds"})
+    about = "Refunds of such orders that were begun, in minor units of the currency; some fail later."
+    begun = [((name,), found["refunds", name], found["refund_value", name]) for name in currencies]
+    yield _summary("metering_refund_value_minor", about, begun, "currency")
+    about = "Refunds among those that failed or were cancelled: that money stayed."
+    failed = [((name,), found["refunds_failed", name], found["refund_failed_value", name]) for name in currencies]
+    yield _summary("metering_refund_failed_value_minor", about, failed, "currency")
+
+
 QUEUE_SAYS: Final = (
     "Events accepted with ack=async that are not decided yet.",
     "Age of the oldest of them; 0 where there is none.",
@@ -300,4 +334,12 @@ def _counter(name: str, about: str, series: Series, *labels: str) -> Metric:
     family = CounterMetricFamily(name, about, labels=labels)
     for names, value in sorted(series):
         family.add_metric(names, value)
+    return family
+
+
+def _summary(name: str, about: str, series: Iterable[tuple[tuple[str, ...], int, int]], *labels: str) -> Metric:
+    """How many there were, and their sum."""
+    family = SummaryMetricFamily(name, about, labels=labels)
+    for names, count, total in series:
+        family.add_metric(names, count, total)
     return family

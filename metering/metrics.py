@@ -27,6 +27,7 @@ from metering.families import (
     Build,
     business,
     overage,
+    sales,
     service,
     waiting,
 )
@@ -132,6 +133,7 @@ class Metrics:
                     *waiting("metering_queue", QUEUE_SAYS, state),
                     *waiting("metering_stripe_inbox", INBOX_SAYS, inbox),
                     *overage(outbox, totals.delivered),
+                    *sales(totals, self._build.packages),
                 ]
         except (Problem, TimeoutError) as error:
             log.warning("scrape without the store", error=repr(error))

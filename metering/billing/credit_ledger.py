@@ -4,7 +4,7 @@ from typing import Protocol
 
 from metering.billing.credits import Author, Bought, Standing
 from metering.store.credits import Credits
-from metering.store.grants import By, GrantOrder
+from metering.store.grants import By, GrantOrder, Refunds
 from plans.credits import Kind
 
 
@@ -32,13 +32,16 @@ class CreditLedger:
         return (await self._book.grant(org_id, order, _by(author))).made
 
     async def stand(
-        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool, allow_negative: bool
-    ) -> Standing:
+        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool,
+        allow_negative: bool, refunds: Refunds,
+    ) -> Standing:  # fmt: skip
         """See `Ledger`. It is frozen first and thawed last, so that what is to go is not burned in between."""
         by = _by(author)
         if frozen:
             await self._book.freeze(org_id, grant_id, by, ticket=ticket)
-        taken = await self._book.take_back(org_id, grant_id, asked, by, ticket=ticket, allow_negative=allow_negative)
+        taken = await self._book.take_back(
+            org_id, grant_id, asked, by, ticket=ticket, allow_negative=allow_negative, refunds=refunds
+        )
         if frozen:
             return Standing(taken.taken, taken.balance)
         return Standing(taken.taken, await self._book.thaw(org_id, grant_id, by, ticket=ticket))

@@ -25,6 +25,7 @@ from metering.billing.sales import (
     Seals,
     credits_back,
     grant_id_of,
+    refunds_of,
     reversal_of,
 )
 from metering.billing.subscriptions import ORG_TAG
@@ -33,6 +34,7 @@ from metering.clock import MS_PER_S
 from metering.errors import PaymentFailed
 from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound
 from metering.store.effects import ACTOR
+from metering.store.grants import Refunds
 from metering.store.org import Org
 from plans.catalogue import Catalogue
 from plans.packages import Package
@@ -120,9 +122,10 @@ class Ledger(Protocol):
         ...
 
     async def stand(
-        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool, allow_negative: bool
-    ) -> Standing:
-        """Bring a grant to this: `asked` credits of it taken back in all, its rest frozen or not."""
+        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool,
+        allow_negative: bool, refunds: Refunds,
+    ) -> Standing:  # fmt: skip
+        """Bring a grant to this: `asked` credits of it taken back in all, its rest frozen or not; count the refunds."""
         ...
 
     async def balance(self, org_id: str) -> int:
@@ -320,8 +323,9 @@ class CreditShop:
         if not refunds and not disputes:
             return Settled(intent, sale, made, balance=await self._ledger.balance(sale.org_id))
         stands = await self._ledger.stand(
-            sale.org_id, grant_id, asked, author, ticket=ticket, frozen=gone.held, allow_negative=gone.allow_negative
-        )
+            sale.org_id, grant_id, asked, author, ticket=ticket, frozen=gone.held, allow_negative=gone.allow_negative,
+            refunds=refunds_of(sale, refunds),
+        )  # fmt: skip
         return Settled(intent, sale, made, tuple(refunds), gone, asked, stands.taken, stands.balance)
 
 

@@ -32,7 +32,7 @@ class Billed:
     """An invoice of a subscription as we read it: of a time from `from_ms` until `until_ms`.
 
     `final_ms` is when it was finalised, None while it is a draft, and `due_ms` when Stripe will do so; `ended_ms` when
-    the subscription ended, None where it has not or nobody looked.
+    the subscription ended, None where it has not or nobody looked; `paid_minor` what was paid of it, in minor units.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Billed:
     final_ms: int | None
     ended_ms: int | None = None
     due_ms: int | None = None
+    paid_minor: int = 0
 
     @property
     def word(self) -> Word | None:
@@ -87,4 +88,5 @@ def billed(invoice: StripeObject) -> Billed | None:
         until_ms=invoice["period_end"] * MS_PER_S,
         final_ms=None if final_s is None else final_s * MS_PER_S,
         due_ms=None if due_s is None else due_s * MS_PER_S,
+        paid_minor=invoice.get("amount_paid") or 0,
     )

@@ -33,6 +33,7 @@ from metering.billing.subscriptions import (
 from metering.names import is_org_id
 from metering.store.effects import ACTOR, Decide, Decision, Effects
 from metering.store.org import Org
+from metering.store.totals import CREDITS, FAILED, INVOICE, SUCCEEDED, payment_total
 from plans.billing_periods import Alignment
 from plans.dunning import Word, told
 from webhooks.stripe_events import Reaction, StripeEvent
@@ -156,7 +157,12 @@ class Reactions:
         if event.type == "invoice.finalization_failed":
             log.error("stripe could not finalise an invoice", **_named(event), orgs=orgs)
         customer, invoice = id_of(subscription["customer"]), replace(invoice, ended_ms=ended_ms_of(subscription))
-        return any([await self._take(event, org_id, customer, invoice=invoice) for org_id in orgs])
+        counted = {min(orgs): _paid_or_not(event, invoice)}  # one payment, also where two organisations share it
+        taken = [
+            await self._take(event, org_id, customer, invoice=invoice, counted=counted.get(org_id, ()))
+            for org_id in orgs
+        ]
+        return any(taken)
 
     async def _money(self, event: StripeEvent) -> bool:
         """Credits that are bought, given back or disputed; what other products sell is noted and no more."""
@@ -164,7 +170,8 @@ class Reactions:
 
     async def _paid(self, event: StripeEvent) -> bool:
         noted = await self._hooks.paid(event)
-        return noted is not None and await self._note(event, noted.org_id, *noted.words)
+        counted = (payment_total(CREDITS, FAILED),) if event.type == "payment_intent.payment_failed" else ()
+        return noted is not None and await self._note(event, noted.org_id, *noted.words, counted=counted)
 
     async def _customer(self, event: StripeEvent) -> bool:
         """Unlink a customer who was deleted: nobody can be billed through it any more."""
@@ -202,6 +209,7 @@ class Reactions:
         bought: bool = False,
         links: bool = False,
         invoice: Billed | None = None,
+        counted: tuple[str, ...] = (),
     ) -> bool:
         """Bring an organisation to what its customer bought, and note the event with what it says of an invoice."""
         if await self._effects.done(org_id, event.dedupe_id):
@@ -213,7 +221,7 @@ class Reactions:
             await self._hooks.sold(one)
         if invoice is not None:
             await self._periods(org_id, reading, invoice)
-        org = await self._effects.apply(org_id, event.dedupe_id, self._taken(event, reading, invoice))
+        org = await self._effects.apply(org_id, event.dedupe_id, self._taken(event, reading, invoice, counted))
         if org is not None and org.profile.stripe_customer_id == customer:
             await self._hooks.linked(org_id)
         return org is not None
@@ -232,11 +240,12 @@ class Reactions:
         if invoice.final_ms is None and invoice.reason != CYCLE:
             await self._hooks.flush(org_id, org.period.start_ms)
 
-    async def _note(self, event: StripeEvent, org_id: str, *words: str) -> bool:
+    async def _note(self, event: StripeEvent, org_id: str, *words: str, counted: tuple[str, ...] = ()) -> bool:
         """Write an event into the trail of an organisation, and change nothing else."""
 
         def decide(org: Org, _: int) -> Decision:
-            return Decision(org.plan, org.profile, Alignment(None, org.period), ((event.type, "actor", ACTOR, *words),))
+            entries = ((event.type, "actor", ACTOR, *words),)
+            return Decision(org.plan, org.profile, Alignment(None, org.period), entries, counted)
 
         noted = await self._effects.apply(org_id, event.dedupe_id, decide)
         return self._ignored(event) if noted is None else True
@@ -248,8 +257,8 @@ class Reactions:
 
     # ── decisions ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _taken(self, event: StripeEvent, reading: Reading, invoice: Billed | None) -> Decide:
-        """Takes a reading over with what an invoice says, and tells the trail."""
+    def _taken(self, event: StripeEvent, reading: Reading, invoice: Billed | None, counted: tuple[str, ...]) -> Decide:
+        """Takes a reading over with what an invoice says, tells the trail, and counts."""
         word = _word(event, invoice)
 
         def decide(org: Org, now_ms: int) -> Decision:
@@ -264,7 +273,7 @@ class Reactions:
                 entry += ["invoice", invoice.status]
             if profile.grace_end_ms is not None:
                 entry += ["grace_until", str(profile.grace_end_ms)]
-            return Decision(plan_after(org, profile, self._policy), profile, moved, (tuple(entry),))
+            return Decision(plan_after(org, profile, self._policy), profile, moved, (tuple(entry),), counted)
 
         return decide
 
@@ -296,6 +305,13 @@ def _word(event: StripeEvent, invoice: Billed | None) -> Word | None:
         return None
     open_still = invoice.word is Word.FAILED and event.reaction is Reaction.INVOICE_PAID
     return None if open_still else invoice.word
+
+
+def _paid_or_not(event: StripeEvent, invoice: Billed) -> tuple[str, ...]:
+    """The total of payments that an event of an invoice counts in. One of nothing is paid without a payment."""
+    if event.type == "invoice.payment_failed":
+        return (payment_total(INVOICE, FAILED),)
+    return (payment_total(INVOICE, SUCCEEDED),) if event.type == "invoice.paid" and invoice.paid_minor else ()
 
 
 def _named(event: StripeEvent) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from metering.billing.gateway import StripeObject
 from metering.billing.subscriptions import ORG_TAG
+from metering.store.grants import Refunds
 
 DATASET_TAG: Final = "metering_dataset"
 """Metadata of a customer or a payment: the data set that the organisation is of."""
@@ -126,6 +127,17 @@ class Reversal:
     def amount_minor(self) -> int:
         """All that is gone."""
         return self.refunded_minor + self.lost_minor
+
+
+def refunds_of(sale: Sale, refunds: Iterable[StripeObject]) -> Refunds:
+    """All refunds of a sale as they are counted. One that failed or was cancelled stays so, and none is ever deleted.
+
+    https://docs.stripe.com/refunds#failed-refunds
+    """
+    known = list(refunds)
+    failed = [one for one in known if one["status"] in _GONE]
+    begun_minor, failed_minor = (sum(one["amount"] for one in some) for some in (known, failed))
+    return Refunds(sale.currency, len(known), begun_minor, len(failed), failed_minor)
 
 
 def reversal_of(refunds: Iterable[StripeObject], disputes: Iterable[StripeObject]) -> Reversal:

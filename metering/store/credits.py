@@ -23,7 +23,7 @@ from metering.errors import (
 from metering.store.connect import answered, text_of, texts
 from metering.store.credit_lines import REF, Cursor, Line, burns, entries, merged
 from metering.store.fields import FieldCodec, sealed_name
-from metering.store.grants import By, GrantOrder, GrantState, source_of, states_from
+from metering.store.grants import NO_REFUNDS, By, GrantOrder, GrantState, Refunds, source_of, states_from
 from metering.store.keys import Keys
 from metering.store.org import Org
 from metering.store.orgs import Orgs
@@ -136,19 +136,20 @@ class Credits:
 
     async def take_back(
         self, org_id: str, grant_id: str, asked: int, by: By, *, ticket: int, allow_negative: bool = False,
-        ref: str | None = None,
+        ref: str | None = None, refunds: Refunds | None = None,
     ) -> TakenBack:  # fmt: skip
         """Bring a grant to where `asked` credits of it are taken back in all, as a reading with that ticket says.
 
         What was spent or has expired is not taken; with `allow_negative` it is owed. `ref` is Stripe's id of the
-        refund. Raises GrantNotFound.
+        refund, `refunds` are those that the reading found. Raises GrantNotFound.
         """
         entry = ["credits_taken_back", *_words(by), *self._named(org_id, "refund", ref)]
-        return await self._taken(org_id, grant_id, [asked, ticket, "1" if allow_negative else "0"], ref, entry)
+        what = [asked, ticket, "1" if allow_negative else "0", self._ref(org_id, ref)]
+        return await self._taken(org_id, grant_id, [*what, *(refunds.words() if refunds else NO_REFUNDS), *entry])
 
     async def revoke(self, org_id: str, grant_id: str, by: By) -> TakenBack:
         """Take back all that is left of a grant, for good. Raises GrantNotFound."""
-        return await self._taken(org_id, grant_id, [0, "", ""], None, ["credits_revoked", *_words(by)])
+        return await self._taken(org_id, grant_id, [0, "", "", "", *NO_REFUNDS, "credits_revoked", *_words(by)])
 
     async def freeze(self, org_id: str, grant_id: str, by: By, *, ticket: int, ref: str | None = None) -> int:
         """Keep what is left of a grant from being used, as a reading with that ticket says; the balance then.
@@ -248,11 +249,9 @@ class Credits:
 
     # ── the calls ────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _taken(
-        self, org_id: str, grant_id: str, what: Sequence[Any], ref: str | None, entry: Sequence[str]
-    ) -> TakenBack:
+    async def _taken(self, org_id: str, grant_id: str, what: Sequence[Any]) -> TakenBack:
         await self._present(org_id)
-        args = [*self._clock_args(), grant_id, *what, self._ref(org_id, ref), *entry]
+        args = [*self._clock_args(), grant_id, *what]
         code, *figures = await self._ran(self._take_back(keys=self._names(org_id), args=args))
         if code == _GONE:
             raise GrantNotFound
@@ -260,14 +259,14 @@ class Credits:
         return TakenBack(asked, taken, owed, left, current=code == _MADE)
 
     def _asked_of(self, org_id: str, order: GrantOrder, by: By) -> list[Any]:
-        """What is asked of the script, from the grant's id to the ledger's ref."""
+        """What is asked of the script, from the grant's id to the price of what it sells."""
         return [
             order.grant_id, order.amount, order.priority,
             "" if order.effective_ms is None else max(0, order.effective_ms),
             "" if order.expires_ms is None else order.expires_ms,
             order.scope, order.rollover, LETTERS[order.kind],
             order.details(org_id, by, self._codec), order.digest(), "" if self._low is None else self._low,
-            self._ref(org_id, order.source.get("payment_intent")),
+            self._ref(org_id, order.source.get("payment_intent")), *order.sold(),
         ]  # fmt: skip
 
     async def _held(

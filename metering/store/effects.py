@@ -44,13 +44,15 @@ Entry = tuple[str, ...]
 class Decision:
     """What an event makes of an organisation, and what the trail says of it.
 
-    Every entry also names the event, as Stripe's ids are kept; a plan change adds its own entry.
+    Every entry also names the event, as Stripe's ids are kept; a plan change adds its own entry. `counted` are the
+    totals that grow by one with it: `metering.store.totals` has their names.
     """
 
     plan: str
     profile: Profile
     alignment: Alignment
     entries: tuple[Entry, ...]
+    counted: tuple[str, ...] = ()
 
 
 Decide = Callable[[Org, int], Decision | None]
@@ -161,4 +163,4 @@ class Effects:
             entries.append(tuple(trail_entry(org, after, ACTOR)))
         if after != org:
             after = replace(after, claim=moved_end(after.claim, after.period, after.profile))
-        return await self._scripts.apply(org, after, event, entries)
+        return await self._scripts.apply(org, after, event, entries, decision.counted)

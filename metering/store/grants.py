@@ -24,6 +24,28 @@ class By:
 
 
 @dataclass(frozen=True, slots=True)
+class Refunds:
+    """The refunds of one payment: how many were ever begun and of how many minor units, and those that failed of them.
+
+    None of the four ever falls, so what they grow by can be counted.
+    """
+
+    currency: str
+    begun: int
+    begun_minor: int
+    failed: int
+    failed_minor: int
+
+    def words(self) -> list[Any]:
+        """As the script takes them."""
+        return [self.currency, self.begun, self.begun_minor, self.failed, self.failed_minor]
+
+
+NO_REFUNDS: Final = ("", 0, 0, 0, 0)
+"""The same where nobody looked for any."""
+
+
+@dataclass(frozen=True, slots=True)
 class GrantOrder:
     """A grant to make, by an id of its own: the same id again makes nothing.
 
@@ -40,6 +62,12 @@ class GrantOrder:
     expires_ms: int | None = None
     rollover: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    def sold(self) -> tuple[str, int]:
+        """What it sells, as the totals name it (currency:credits), and its price in minor units; ('', 0): nothing."""
+        if self.kind is not Kind.PAID or not {"amount_minor", "currency"} <= self.source.keys():
+            return "", 0
+        return f"{self.source['currency']}:{self.amount}", int(self.source["amount_minor"])
 
     def digest(self) -> str:
         """What tells the same grant, asked for again, from another one of its id."""

@@ -115,7 +115,7 @@ SHAPES: Final = (
         "{p<p>}:totals",
         Kind.HASH,
         Expiry.NEVER,
-        "units since ever by plan and feature, units taken out, events, windows",
+        "units since ever by plan and feature, units taken out, events, windows, orders, refunds, payments",
     ),
     Shape("orgs", "{p<p>}:orgs", Kind.ZSET, Expiry.NEVER, "the organisations, by name"),
     Shape("plans", "{p<p>}:plans", Kind.HASH, Expiry.NEVER, "how many organisations each plan has"),

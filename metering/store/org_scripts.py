@@ -130,10 +130,12 @@ class OrgScripts:
         ]
         return self._settled(await asked(self._change(keys=keys, args=args))) == 1
 
-    async def apply(self, before: Org, after: Org, event: str | None, entries: Sequence[Sequence[str]]) -> Applied:
+    async def apply(
+        self, before: Org, after: Org, event: str | None, entries: Sequence[Sequence[str]], counted: Sequence[str] = ()
+    ) -> Applied:
         """Run apply_event.lua: `after` takes the place of `before`, with the entries of the trail, each its type first.
 
-        `event` is what the done mark is for; None: no event, no mark.
+        `event` is what the done mark is for; None: no event, no mark. Each of the totals `counted` grows by one.
         """
         name = after.org_id
         partition = self._keys.partition(name)
@@ -153,11 +155,12 @@ class OrgScripts:
             after.plan,
             "" if event is None else APPLIED_KEEP_S,
             "" if after.profile.grace_end_ms is None else after.profile.grace_end_ms,
-            *(len(part) for part in (values, drops, profile, gone, entries)),
+            *(len(part) for part in (values, drops, profile, gone, counted, entries)),
             *values,
             *drops,
             *profile,
             *gone,
+            *counted,
             *(word for entry in entries for word in (len(entry), *entry)),
         ]
         return Applied(max(0, self._settled(await asked(self._apply(keys=keys, args=args)))))

@@ -18,6 +18,23 @@ Client: TypeAlias = "Redis"
 _READS: Final = 4
 """Commands of one partition: totals, plans, number of organisations, the highest of them."""
 
+CREDITS: Final = "credits"
+INVOICE: Final = "invoice"
+"""What is paid for."""
+
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+
+_SALES: Final = frozenset(
+    {"orders", "order_value", "refunds", "refund_value", "refunds_failed", "refund_failed_value", "payments"}
+)
+"""Totals of money; what stands behind the name tells them apart: see Totals."""
+
+
+def payment_total(kind: str, outcome: str) -> str:
+    """The name of the total of payments. Those of credits that succeeded are the orders, which their grants count."""
+    return f"payments:{kind}:{outcome}"
+
 
 @dataclass(slots=True)
 class Totals:
@@ -27,6 +44,10 @@ class Totals:
     took out again; `taken_out` are those, by feature; `events` by type of billing event; `plans` organisations by
     plan; `delivered` windows of overage that Stripe took: `new` to it, or `known` to it already; `top` scores of the
     organisations that may be among the highest.
+
+    `sales` by name and what it is of, as it ever was: `orders` of credits and their `order_value` (currency, credits);
+    `refunds` of them and their `refund_value`, `refunds_failed` of those and their `refund_failed_value` (currency);
+    `payments` (kind, outcome), but for those of credits that succeeded. Values are in minor units.
     """
 
     units: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -34,6 +55,7 @@ class Totals:
     events: Counter[str] = field(default_factory=Counter)
     delivered: Counter[str] = field(default_factory=Counter)
     plans: Counter[str] = field(default_factory=Counter)
+    sales: Counter[tuple[str, ...]] = field(default_factory=Counter)
     orgs: int = 0
     top: dict[str, float] = field(default_factory=dict)
 
@@ -50,6 +72,8 @@ class Totals:
                 self.events[rest] += int(value)
             elif kind == "w":
                 self.delivered[rest] += int(value)
+            elif kind in _SALES:
+                self.sales[kind, *rest.split(":")] += int(value)
         for plan_name, value in plans.items():
             self.plans[plan_name.decode()] += int(value)
         self.orgs += orgs

@@ -16,6 +16,7 @@ from metering.billing.sales import CREDITS_TAG, SEAL_TAG, Sale, Seals, credits_b
 from metering.clock import HandClock
 from metering.errors import PaymentFailed, Problem, StripeUnavailable
 from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound
+from metering.store.grants import Refunds
 from metering.store.org import Org, Profile
 from plans.catalogue import parse
 from tests.billing.account import event
@@ -312,6 +313,7 @@ async def test_row_23_events_of_two_refunds_in_any_order_and_twice_take_each_onc
         for one in (*order, *order[:2]):
             await desk.events().react(one)
         assert (desk.row(begun).taken, await desk.book.balance("acme")) == (150, 350)
+        assert desk.row(begun).refunds == Refunds("usd", 2, 1350, 0, 0)
 
 
 async def test_row_23_a_refund_that_fails_gives_the_credits_back(desk: Desk) -> None:
@@ -321,6 +323,7 @@ async def test_row_23_a_refund_that_fails_gives_the_credits_back(desk: Desk) -> 
     for one in await desk.told():
         await desk.events().react(one)
     assert await desk.book.balance("acme") == 500
+    assert desk.row(begun).refunds == Refunds("usd", 1, 4500, 1, 4500)
 
 
 async def test_row_23_an_older_look_changes_nothing_that_a_newer_one_said(desk: Desk) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from metering.store.orgs import OrgChange
+from metering.store.totals import read_totals
 from plans.limits import OnLimit, Rule
 from plans.periods import Period
 from tests.billing.account import Account, base_price, checkout, event, invoice, item, overage_price, subscription
@@ -526,6 +527,22 @@ async def test_row_28_past_due_keeps_the_plan_and_a_failure_heard_of_after_the_p
         await rig.reactions.react(event("invoice.payment_failed", "in_1", at_ms=await rig.ledger.now_ms()))
         org = await rig.org()
         assert (org.plan, org.profile.grace_end_ms) == ("pro", None)
+
+
+async def test_payments_of_invoices_are_counted_once_by_what_became_of_them(store: StoreServer) -> None:
+    async with rigged(store.url) as rig:
+        period = await subscribed(rig)
+        rig.account.put(invoice("in_1", period))
+        tried = [event("invoice.payment_failed", "in_1", at_ms=period.start_ms + n, name=f"evt_{n}") for n in (1, 2)]
+        for one in (*tried, *tried):
+            await rig.reactions.react(one)
+        for name, paid in (("in_1", 2900), ("in_2", 0)):  # nobody pays for an invoice of nothing
+            rig.account.put(invoice(name, period, status="paid", amount_paid=paid))
+            for kind in ("invoice.finalized", "invoice.paid"):
+                await rig.reactions.react(event(kind, name))
+        totals = await read_totals(rig.ledger.client, rig.ledger.keys, top=1)
+        assert totals.sales == {("payments", "invoice", "failed"): 2, ("payments", "invoice", "succeeded"): 1}
+        await lawful(rig.ledger)
 
 
 async def test_row_28_an_invoice_that_is_open_still_owes_nothing_by_that_alone(store: StoreServer) -> None:

@@ -6,16 +6,29 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 from urllib.error import HTTPError
 
 import redis
 
+from metering.catalogues import text_of
 from metering.store.connect import normalise_url
 from tests.operators.prometheus import Prometheus
 from tests.support.servers import StoreServer
 from tests.support.service import ServiceProcess, call
 from tests.support.wait import wait_until
+
+CHECKS: Final = "[features.wallet_checks]\n"
+PACKAGES: Final = """
+[[credit_packages]]
+credits = 100
+price_minor = 1000
+[[credit_packages]]
+credits = 500
+price_minor = 4500
+"""
+"""What the default catalogue does not sell, and what takes credits then."""
 
 SOON_S: Final = 40.0
 """For what takes effect in some seconds, on a machine that runs other tests too."""
@@ -57,6 +70,14 @@ class Scene:
             urllib.request.build_opener(_Stay).open(urllib.request.Request(session["url"], b"choice=pay"))  # noqa: S310
         wait_until(lambda: self._plan(org_id) == plan, timeout_s=SOON_S, what=f"{org_id} is on {plan}")
 
+    def buys_credits(self, org_id: str, credits_: int, *cards: str) -> str:
+        """Pay for a package with one card after the other, until one pays; the payment."""
+        status, begun = self.post("/billing/create-payment-intent", org_id=org_id, credit_amount=credits_)
+        assert status == 201, begun
+        for card in cards:
+            call(f"{self.stripe}/sandbox/payments", {"payment_intent": begun["payment_intent_id"], "method": card})
+        return str(begun["payment_intent_id"])
+
     def _plan(self, org_id: str) -> str:
         return str(self.service.call(f"/usage/{org_id}", token=self.token)[1].get("plan"))
 
@@ -68,7 +89,7 @@ class Scene:
         for key in self.raw.scan_iter(match="{p*}:totals", count=1000):
             for name, value in self.raw.hgetall(key).items():
                 if name.startswith(f"{kind}:"):
-                    found[name[2:]] += int(value)
+                    found[name.removeprefix(f"{kind}:")] += int(value)
         return found
 
     def plans(self) -> Counter[str]:
@@ -99,8 +120,10 @@ class Scene:
 @contextmanager
 def scene(program: str) -> Iterator[Scene]:
     """All of it, with traffic done and everything at rest."""
-    with StoreServer(tcp=True) as store:
-        settings = {"REDIS_URL": store.url, "DEBUG": "true", "LOG_LEVEL": "ERROR"}
+    with StoreServer(tcp=True) as store, NamedTemporaryFile("w", suffix=".toml") as plans:
+        plans.write(text_of(None)[0].replace(CHECKS, f"{CHECKS}credits = 1\n") + PACKAGES)
+        plans.flush()
+        settings = {"REDIS_URL": store.url, "DEBUG": "true", "LOG_LEVEL": "ERROR", "PLANS_FILE": plans.name}
         with ServiceProcess("--workers", "2", "--sandbox", settings=settings) as service:
             stripe = json.loads((service.data_dir / "stripe-sandbox.json").read_text())["url"]
             client: Any = redis.Redis.from_url(normalise_url(store.url, database=2), decode_responses=True)
@@ -123,10 +146,16 @@ def _used(play: Scene) -> None:
     play.buys("acme", "professional")
     assert play.track("acme", "api_requests", 20) == 200
     assert play.track("acme", "scans", 1010) == 200  # overage that somebody pays for
+    declined = ("pm_card_visa_chargeDeclined", "pm_card_visa")
+    first, _, _ = (
+        play.buys_credits("acme", *one) for one in ((100, "pm_card_visa"), (100, *declined), (500, *declined[1:]))
+    )
+    assert call(f"{play.stripe}/sandbox/refunds", {"payment_intent": first, "amount": 300})[0] == 200
     assert play.post("/v1/events?ack=async", org_id="acme", feature="scans", quantity=1)[0] == 202
     wrong = {"org_id": "acme", "feature": "api_requests", "delta": -7, "reason": "test", "id": "a1"}
     assert play.post("/v1/usage/adjustments", **wrong)[0] == 200
     assert call(f"{play.service.url}/webhooks/stripe", {})[0] == 400  # signed by nobody
+    wait_until(lambda: play.totals("refunds")["usd"], timeout_s=SOON_S, what="the refund is known")
     wait_until(lambda: play.totals("w")["new"], timeout_s=SOON_S, what="Stripe has the overage")
     assert play.post("/v1/reconciliation/run")[0] == 202
     wait_until(lambda: play.reconciled("reconciled"), timeout_s=SOON_S, what="the books were compared")

@@ -42,6 +42,38 @@ def overage(play: Scene) -> dict[Labels, float]:
     return named("state", {state: play.length(name) for state, name in lists.items()})
 
 
+def in_dollars(play: Scene, total: str) -> int:
+    """A total of money, over all packages: the catalogue has one currency."""
+    return sum(count for name, count in play.totals(total).items() if name.partition(":")[0] == "usd")
+
+
+def each_order(refunds: str, stayed: str, orders: str) -> Truth:
+    def truth(play: Scene) -> dict[Labels, float]:
+        given_back = in_dollars(play, refunds) - in_dollars(play, stayed)
+        return {(("currency", "usd"),): given_back / in_dollars(play, orders)}
+
+    return truth
+
+
+def payments(play: Scene) -> dict[tuple[str, str], int]:
+    """Payments by what they are for and what became of them."""
+    found = {(kind, outcome): 0 for kind in ("credits", "invoice") for outcome in ("succeeded", "failed")}
+    found |= {
+        (kind, outcome): count for name, count in play.totals("payments").items() for kind, outcome in [name.split(":")]
+    }
+    return found | {("credits", "succeeded"): in_dollars(play, "orders")}
+
+
+def succeeded(play: Scene) -> dict[Labels, float]:
+    found = payments(play)
+    return one(sum(count for (_, outcome), count in found.items() if outcome == "succeeded") / sum(found.values()))
+
+
+def packages(play: Scene) -> dict[Labels, float]:
+    places = {tuple(name.split(":")): count for name, count in play.totals("orders").items()}
+    return {(("currency", currency), ("package", size)): float(count) for (currency, size), count in places.items()}
+
+
 TRUTHS: Final[dict[str, tuple[Truth, ...]]] = {
     "Organisations": (lambda play: one(play.length("orgs")),),
     "Organisations won": (lambda play: one(play.length("orgs")),),
@@ -61,14 +93,25 @@ TRUTHS: Final[dict[str, tuple[Truth, ...]]] = {
     "Books that do not add up": (lambda play: one(play.length("frozen")),),
     "Store": (lambda _: one(1),),
     "Lossy or embedded": (lambda _: one(0), lambda _: one(0)),
-    "Payments that succeed": (lambda _: one(1),),
+    "Payments that succeed": (succeeded,),
+    "Payments, ever": (
+        lambda play: {(("kind", kind), ("outcome", to)): float(count) for (kind, to), count in payments(play).items()},
+    ),
+    "Mean order value": (
+        lambda play: {(("currency", "usd"),): in_dollars(play, "order_value") / in_dollars(play, "orders")},
+    ),
+    "Orders by package, ever": (packages,),
+    "Refund rate, ever": (
+        each_order("refunds", "refunds_failed", "orders"),
+        each_order("refund_value", "refund_failed_value", "order_value"),
+    ),
 }
 """What the store says, for each query of a panel, of the figures that are exact at rest."""
 
 MOVES: Final = (
     "Units by feature", "Units by plan", "Top organisations now", "Billing events", "Calls to Stripe", "Webhooks",
     "Requests", "Duration", "Refusals", "Events", "Calls of the store", "Events a call", "Batches",
-    "What became of them", "Units in the time shown",
+    "What became of them", "Units in the time shown", "Orders and refunds",
 )  # fmt: skip
 """Panels of which the traffic must have moved a series."""
 
@@ -129,10 +172,20 @@ def test_what_a_panel_shows_is_what_the_store_holds(play: Scene, title: str) -> 
         return [
             (found, truth(play))
             for expr, truth in zip(exprs, truths, strict=True)
-            if (found := play.prometheus.query(expr)) != truth(play)
+            if (found := play.prometheus.query(expr)) != pytest.approx(truth(play), rel=1e-12)
         ]
 
     wait_until(lambda: not differing(), timeout_s=SOON_S, what=f"{title}: {differing()}")
+
+
+def test_the_scene_has_sales_of_each_kind(play: Scene) -> None:
+    assert payments(play) == {
+        ("credits", "succeeded"): 3, ("credits", "failed"): 1, ("invoice", "succeeded"): 1, ("invoice", "failed"): 0,
+    }  # fmt: skip
+    assert packages(play) == {
+        (("currency", "usd"), ("package", "100")): 2, (("currency", "usd"), ("package", "500")): 1,
+    }  # fmt: skip
+    assert (in_dollars(play, "order_value"), in_dollars(play, "refund_value")) == (6500, 300)
 
 
 def test_every_alert_has_data_and_none_fires_while_all_is_well(play: Scene) -> None:

@@ -88,8 +88,10 @@ def own_faults(text: str) -> Iterator[str]:
                 yield f"{name}: no {head}"
         if not _NAME.fullmatch(name) or name.endswith(_NOT_BASE):
             yield f"{name}: not a name in base units"
-        if family.type not in {"counter", "gauge", "histogram"}:
+        if family.type not in {"counter", "gauge", "histogram", "summary"}:
             yield f"{name}: type {family.type}"
+        if any("quantile" in sample.labels for sample in family.samples):  # nobody can add them up
+            yield f"{name}: a quantile"
         if family.type != "counter" and name.endswith(("_total", "_count", "_sum", "_bucket")):
             yield f"{name}: ends like a counter"
         if any(sample.name.endswith("_created") for sample in family.samples):

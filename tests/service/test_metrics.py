@@ -28,7 +28,7 @@ from tests.support.servers import StoreServer, free_port
 __all__ = ["client", "store", "store_session"]
 
 ENDPOINTS: Final = (("POST", "/usage/track"), ("GET", "/metrics"))
-BUILD: Final = Build("1.2.3", ENDPOINTS, lossy=False)
+BUILD: Final = Build("1.2.3", ENDPOINTS, lossy=False, packages=(("usd", "100"),))
 OPEN_METRICS: Final = "application/openmetrics-text;version=1.0.0"
 
 BUSINESS: Final = {
@@ -39,6 +39,10 @@ BUSINESS: Final = {
     "scorpius_billing_events": ("event_type",),
     "scorpius_total_organizations": (),
     "scorpius_plan_distribution": ("plan",),
+    "metering_payments": ("kind", "outcome"),
+    "metering_order_value_minor": ("currency", "package"),
+    "metering_refund_value_minor": ("currency",),
+    "metering_refund_failed_value_minor": ("currency",),
 }
 """Names and labels as they have been promised; the histogram is the service's own."""
 
@@ -132,6 +136,30 @@ async def test_figures_of_the_business_are_those_of_the_store(store: StoreServer
             kind: number for kind, number in page.by("scorpius_billing_events_total", "event_type").items() if number
         }
         assert events == {("org_created",): 6, ("overage_started",): 2}
+
+
+async def test_sales_are_shown_by_package_and_what_is_sold_has_series_before(client: Redis, tmp_path: Path) -> None:
+    keys, name = Keys(2), "metering_order_value_minor"
+    with metrics(tmp_path, client, keys) as shown:
+        empty = await page_of(shown)
+        for partition, field, number in (
+            (0, "orders:usd:500", 2), (0, "order_value:usd:500", 9000), (1, "orders:usd:500", 1),
+            (1, "order_value:usd:500", 4500), (1, "payments:credits:failed", 4), (0, "payments:invoice:succeeded", 5),
+            (0, "refunds:usd", 2), (0, "refund_value:usd", 900), (0, "refunds_failed:usd", 1),
+            (0, "refund_failed_value:usd", 400),
+        ):  # fmt: skip
+            await client.hset(keys.shared("totals", partition), field, number)
+        page = await page_of(shown)
+    assert empty.by(f"{name}_count", "currency", "package") == {("usd", "100"): 0}
+    assert set(empty.by("metering_payments_total", "kind", "outcome").values()) == {0}
+    assert page.by(f"{name}_count", "currency", "package") == {("usd", "100"): 0, ("usd", "500"): 3}
+    assert page.by(f"{name}_sum", "package") == {("100",): 0, ("500",): 13_500}
+    assert page.by("metering_payments_total", "kind", "outcome") == {
+        ("credits", "succeeded"): 3, ("credits", "failed"): 4, ("invoice", "succeeded"): 5, ("invoice", "failed"): 0,
+    }  # fmt: skip
+    for refunds, count, total in (("refund", 2, 900), ("refund_failed", 1, 400)):
+        assert page.by(f"metering_{refunds}_value_minor_count", "currency") == {("usd",): count}
+        assert page.by(f"metering_{refunds}_value_minor_sum", "currency") == {("usd",): total}
 
 
 async def test_only_what_counted_is_noted(store: StoreServer, tmp_path: Path) -> None:

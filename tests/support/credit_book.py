@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from metering.billing.credits import Author, Bought, Standing
+from metering.store.grants import Refunds
 
 
 @dataclass(slots=True)
@@ -15,6 +16,7 @@ class Row:
     ticket: int = 0
     frozen: bool = False
     negative: bool = False
+    refunds: Refunds | None = None
 
     @property
     def taken(self) -> int:
@@ -54,13 +56,15 @@ class CreditBook:
         return new
 
     async def stand(
-        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool, allow_negative: bool
-    ) -> Standing:
+        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool,
+        allow_negative: bool, refunds: Refunds,
+    ) -> Standing:  # fmt: skip
         """Take an answer over, unless a newer one was."""
         self.authors.append(author)
         row = self.rows[org_id, grant_id]
         if ticket >= row.ticket:
             row.asked, row.frozen, row.negative, row.ticket = asked, frozen, allow_negative, ticket
+            row.refunds = refunds
         return Standing(row.taken, await self.balance(org_id))
 
     async def balance(self, org_id: str) -> int:

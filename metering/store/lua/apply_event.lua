@@ -4,9 +4,9 @@
 --
 -- KEYS   record, profile, trail, plans, due, totals, grace, the mark, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim (the same: only the trail and the mark
---        are written), plan, seconds to keep the mark ('' = no mark), end of grace in ms ('' = no grace), five counts:
---        record values, record drops, profile values, profile drops, trail entries; then the first four; then per entry
---        how many words it has and those, its type first
+--        are written), plan, seconds to keep the mark ('' = no mark), end of grace in ms ('' = no grace), six counts:
+--        record values, record drops, profile values, profile drops, totals to raise by one, trail entries; then the
+--        first five; then per entry how many words it has and those, its type first
 -- RETURNS {1, claim} done; {2, claim} done before, nothing written; {0, claim} the claim is another one ('' no
 --        organisation); {-1, now} a clock that does not fit, {-2, now} a figure that is no number: nothing written
 --@ clock
@@ -22,7 +22,7 @@ if keep_s ~= '' and call('GET', mark) then return {2, stored[1] or ''} end
 if (stored[1] or '') ~= expected then return {0, stored[1] or ''} end
 if now >= valid_until then return {-1, now} end
 
-local at = 13
+local at = 14
 local function section(count)
   local from = at
   at = at + count
@@ -31,8 +31,9 @@ local function section(count)
 end
 local record_values, record_drops = section(tonumber(ARGV[8])), section(tonumber(ARGV[9]))
 local profile_values, profile_drops = section(tonumber(ARGV[10])), section(tonumber(ARGV[11]))
+local counted = section(tonumber(ARGV[12]))
 local entries = {}
-for i = 1, tonumber(ARGV[12]) do
+for i = 1, tonumber(ARGV[13]) do
   at = at + 1
   entries[i] = section(tonumber(ARGV[at - 1]))
 end
@@ -66,5 +67,6 @@ for i = 1, #entries do
   call('XADD', trail, '*', 'at', now, 'type', unpack(entries[i]))
   call('HINCRBY', totals, 'e:' .. entries[i][1], 1)
 end
+for i = 1, #counted do call('HINCRBY', totals, counted[i], 1) end
 if keep_s ~= '' then call('SET', mark, now, 'EX', tonumber(keep_s)) end
 return {1, claim}

@@ -4,8 +4,8 @@
 -- KEYS   record, trail, totals, pool, burned, ledger, grants, lapsing, topups, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', expected claim, new claim (for the first grant), grant, amount,
 --        priority, effective ms ('' = now), expires ms ('' = never), scope, rollover, kind (p or f), what is kept of it,
---        the digest of its content, the low mark of a first grant ('' = none), the ledger's ref; then the trail's
---        entry, its type first
+--        the digest of its content, the low mark of a first grant ('' = none), the ledger's ref, what was sold
+--        ('' = nothing, or currency:credits) and for how many minor units; then the trail's entry, its type first
 -- RETURNS {1, balance} made; {2, balance} made before; {3} made before with other content; {4} as many are open as may
 --        be; {5, now} it expires before it begins, or has expired; {0, claim} the claim is another one ('' no organisation);
 --        {-1, now} a clock that does not fit, {-2, now} a figure that is no number: nothing written
@@ -31,6 +31,8 @@ for _, g in ipairs(pool.list) do
   if g.left > 0 then open = open + 1 end
 end
 if open >= GRANTS_MAX then return {4} end
+local orders, order_value = 'orders:' .. ARGV[17], 'order_value:' .. ARGV[17]
+if ARGV[17] ~= '' and (total_wrong(orders) or total_wrong(order_value)) then return {-2, now} end
 
 pool.seq = pool.seq + 1
 local g = {
@@ -53,5 +55,9 @@ call('HSET', keys.pool, 'seq', pool.seq)
 write_grants(pool, keys, org, balance)
 ledger_line(keys, 'granted', id, amount, balance, ARGV[16])
 settle_mark(balance)
-note(17, id, amount, balance)
+if ARGV[17] ~= '' then
+  call('HINCRBY', totals, orders, 1)
+  call('HINCRBY', totals, order_value, ARGV[18])
+end
+note(19, id, amount, balance)
 return {1, balance}

@@ -27,6 +27,12 @@ local function settle_mark(balance)
   if not pool.low or balance >= pool.low then call('ZREM', keys.topups, org) end
 end
 
+-- Whether the total of a name is no number, or none that may grow.
+local function total_wrong(name)
+  local sum = call('HGET', totals, name)
+  return sum and not match(sum, '^%d+$')
+end
+
 -- The entry of the trail: its type and other words are in ARGV from `first` on.
 local function note(first, id, credits, balance)
   call('XADD', trail, '*', 'at', now, 'grant', id, 'credits', credits, 'balance', balance, 'type', unpack(ARGV, first))
