@@ -18,6 +18,7 @@ import structlog
 from pydantic import SecretStr
 
 from metering import log as log_setup
+from metering.api.access import AccessLog
 from metering.api.answers import Send, refuse, request_id_of
 from metering.api.bodies import Receive
 from metering.api.document import document
@@ -33,7 +34,9 @@ from metering.clock import Clock, SystemClock
 from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
-from metering.settings import LogLevel, Settings, SettingsError, StoreKind
+from metering.org_marks import OrgMarks
+from metering.setting_watching import LogLevel
+from metering.settings import Settings, SettingsError, StoreKind
 from metering.store.batch_stats import QueueStats
 from metering.store.connect import PATIENT, connect
 from metering.store.consumer import TURN_S, Consumer
@@ -87,8 +90,11 @@ def create_app(
     the lifespan begins.
     """
     settings = settings or Settings.load()
-    log_setup.configure(settings.log_level.value, secrets=secrets_of(settings))
-    return App(settings, parse(*settings.plans_text()), clock or SystemClock(), measures or Metrics, tidies)
+    marks = OrgMarks(settings.log_orgs)
+    log_setup.configure(settings.log_level.value, secrets=secrets_of(settings), orgs=marks)
+    return App(
+        settings, parse(*settings.plans_text()), clock or SystemClock(), measures or Metrics, marks, tidies=tidies
+    )
 
 
 def secrets_of(settings: Settings) -> list[str]:
@@ -131,12 +137,20 @@ class App:
     """The service. Until its lifespan has begun, and after it has ended, it answers 503."""
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, clock: Clock, measures: MeasuresMaker, tidies: bool
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        clock: Clock,
+        measures: MeasuresMaker,
+        marks: OrgMarks,
+        *,
+        tidies: bool,
     ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._clock = clock
         self._measures = measures
+        self._marks = marks
         self._tidies = tidies
         self._key_file = key_file(settings)
         self._ulids = Ulids(clock)
@@ -267,6 +281,7 @@ class App:
         stack.push_async_callback(client.aclose)
         report = await run_gate(client, settings, self._clock, kind=kind, catalogue=self._catalogue)
         dataset = report.admit()
+        self._marks.learn(dataset.secret)
         _warn(report)
         patient = connect(settings.store_url(), retries=PATIENT)
         stack.push_async_callback(patient.aclose)
@@ -322,20 +337,21 @@ class App:
             keep_details=keep,
             tallies=self._tallies,
         )  # fmt: skip
-        return self._front_of(services, self._track(opened, counted, keep=keep))
+        return self._front_of(services, counted, keep=keep)
 
-    def _front_of(self, services: Services, track: Track) -> Front:
-        """The door to these handlers."""
-        routes, observe = router(ROUTES, services, track), services.measures.observe
-        return Front(track, routes, self._ulids, observe, self._clock, self._tallies.refusals)
+    def _front_of(self, services: Services, counted: Counted, *, keep: bool) -> Front:
+        """The door: the hot path, which keeps details of events where `keep` says so, and all other routes."""
+        ulids, observe, access, clock = self._ulids, services.measures.observe, self._access(), self._clock
+        auth, catalogue = services.auth, self._catalogue
+        track = Track(auth, counted, catalogue, ulids, observe, clock, access=access, keep_details=keep)
+        routes = router(ROUTES, services, track)
+        return Front(track, routes, ulids, observe, clock, self._tallies.refusals, access)
 
-    def _track(self, opened: _Opened, counted: Counted, *, keep: bool) -> Track:
-        """The hot path; `keep`: details of events are kept."""
-        tell_each = self._settings.log_level is LogLevel.DEBUG
-        return Track(
-            opened.credentials.auth, counted, self._catalogue, self._ulids, opened.measures.observe, self._clock,
-            tell_each=tell_each, keep_details=keep,
-        )  # fmt: skip
+    def _access(self) -> AccessLog:
+        """Which requests the log tells of."""
+        settings = self._settings
+        every = settings.log_level is LogLevel.DEBUG
+        return AccessLog(slow_ms=settings.log_slow_ms, every=settings.log_sample, all_of_them=every)
 
 
 def _warn(report: GateReport) -> None:

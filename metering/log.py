@@ -2,7 +2,7 @@
 
 Modules ask for `structlog.get_logger()`; the standard library's loggers (uvicorn, asyncio) come through the same
 processors. Bodies are never logged. What looks like a secret is masked by the name of its field, by its shape, and
-by being one of the values the service was configured with.
+by being one of the values the service was configured with. Fields that name organisations show what `orgs` says.
 """
 
 import logging
@@ -18,6 +18,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from metering.clock import Clock, SystemClock
 from metering.moments import rfc3339
+from metering.org_marks import OrgMarks
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request in hand; every line written while it is set carries it."""
@@ -46,6 +47,9 @@ _DEPTH_MAX: Final = 4
 _INTEGER_BITS: Final = 64
 """What the JSON writer takes as a number."""
 
+_ORG_FIELDS: Final = ("org", "org_id", "asked", "orgs")
+"""Fields that hold the id of an organisation, or several."""
+
 _FOREIGN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 _SHORTEST_SECRET: Final = 8
@@ -57,18 +61,21 @@ def configure(
     *,
     secrets: Iterable[str] = (),
     clock: Clock | None = None,
+    orgs: OrgMarks | None = None,
     write: Callable[[str], object] | None = None,
 ) -> None:
     """Send everything logged in this process through one renderer. Repeatable; the last call wins.
 
     `level` is a name of the standard library (any case); `secrets` are values to mask wherever they appear;
-    `write` takes one line with its line end and defaults to stdout.
+    `orgs` says what lines show of organisations, their ids without it; `write` takes one line with its line end and
+    defaults to stdout.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             _Stamp(clock or SystemClock()),
             _add_request_id,
+            _Namer(orgs or OrgMarks()),
             structlog.processors.format_exc_info,
             _Redactor(secrets),
             _render,
@@ -95,6 +102,31 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if current := request_id.get():
         event.setdefault("request_id", current)
     return event
+
+
+class _Namer:
+    """Shows organisations as it was said."""
+
+    def __init__(self, orgs: OrgMarks) -> None:
+        self._orgs = orgs
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        for name in _ORG_FIELDS:
+            if name in event:
+                self._name(event, name)
+        return event
+
+    def _name(self, event: EventDict, field: str) -> None:
+        """Show what one field holds, or take it out."""
+        value = event.pop(field)
+        if isinstance(value, str):
+            shown: object = self._orgs(value)
+        elif isinstance(value, Iterable):
+            shown = [one for each in value if (one := self._orgs(str(each))) is not None]
+        else:
+            shown = value
+        if shown:
+            event[field] = shown
 
 
 class _Redactor:

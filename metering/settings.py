@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import PrivateAttr, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from metering import setting_sources
 from metering.address import (
@@ -35,12 +35,12 @@ from metering.setting_kinds import (
     StoreUrl,
     StripeMode,
     Text,
-    Upper,
     mode_of,
     parts_of,
     starts,
 )
 from metering.setting_sources import Fault, Found, secret_at
+from metering.setting_watching import WatchingSettings, setting
 
 JWT_SECRET_DEFAULT: Final = "changeme-in-production"  # noqa: S105 - the documented default, refused at start
 JWT_SECRET_BYTES_MIN: Final = 32
@@ -63,16 +63,6 @@ class SettingsError(Exception):
         self.faults = faults
 
 
-class LogLevel(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
-
-
 class StoreKind(StrEnum):
     """Whose store it is. `metering serve` tells its workers; plain uvicorn always meets an external one."""
 
@@ -91,12 +81,7 @@ class Row:
     about: str
 
 
-def _setting(default: Any, about: str, takes: str, **bounds: Any) -> Any:
-    """A field with what people need to know of it: what it is for, and what it takes."""
-    return Field(default, description=about, json_schema_extra={"takes": takes}, **bounds)
-
-
-class Settings(BaseSettings):
+class Settings(WatchingSettings):
     """Every setting. Field names are the environment's names in lower case."""
 
     model_config = SettingsConfigDict(
@@ -104,144 +89,143 @@ class Settings(BaseSettings):
     )
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    host: Text = _setting("127.0.0.1", "address to listen on", "a host name or address")
-    port: int = _setting(8005, "port to listen on; 0 takes any free one", "a port, 0 to 65535", ge=0, le=65535)
-    workers: int = _setting(1, "processes that answer requests", "a number, 1 to 64", ge=1, le=64)
-    data_dir: Path = _setting(Path("var"), "folder of the embedded store and the generated secret", "a path")
+    host: Text = setting("127.0.0.1", "address to listen on", "a host name or address")
+    port: int = setting(8005, "port to listen on; 0 takes any free one", "a port, 0 to 65535", ge=0, le=65535)
+    workers: int = setting(1, "processes that answer requests", "a number, 1 to 64", ge=1, le=64)
+    data_dir: Path = setting(Path("var"), "folder of the embedded store and the generated secret", "a path")
 
-    redis_url: StoreUrl | None = _setting(
+    redis_url: StoreUrl | None = setting(
         None, "the store; unset: `metering serve` starts its own", f"a URL with {', '.join(SCHEMES)}"
     )
-    redis_db: int = _setting(2, "database, unless the URL names one", "a number, 0 to 16383", ge=0, le=16383)
-    partitions: Annotated[int, PowerOfTwo] = _setting(
+    redis_db: int = setting(2, "database, unless the URL names one", "a number, 0 to 16383", ge=0, le=16383)
+    partitions: Annotated[int, PowerOfTwo] = setting(
         64, "partitions of the data set, fixed for its life", "a power of two, 1 to 4096", ge=1, le=4096
     )
-    store_span: Literal["node", "partition"] = _setting(
+    store_span: Literal["node", "partition"] = setting(
         "node", "what one call to the store may hold: all of a node, or one partition (cluster)", "node or partition"
     )
-    store_durability: Literal["attested"] | None = _setting(
+    store_durability: Literal["attested"] | None = setting(
         None, "the operator vouches for a store whose CONFIG GET is barred", "attested"
     )
-    store_kind: StoreKind = _setting(
+    store_kind: StoreKind = setting(
         StoreKind.EXTERNAL, "set by `metering serve` for its workers", "external, embedded or ephemeral"
     )
-    allow_lossy_ledger: bool = _setting(
+    allow_lossy_ledger: bool = setting(
         False, "run on a store that can lose acknowledged usage; shown everywhere", "true or false"
     )
-    pending_max: int = _setting(
+    pending_max: int = setting(
         2_000, "events a worker holds for the store before it sheds load", "a number, 1 to 1000000", ge=1, le=1_000_000
     )
-    queue_max: int = _setting(
+    queue_max: int = setting(
         10_000, "events accepted with ack=async that a partition holds", "a number, 1 to 1000000", ge=1, le=1_000_000
     )
 
-    events_max: int = _setting(
+    events_max: int = setting(
         1_000, "events one request may bring, never more than PENDING_MAX", "a number, 1 to 10000", ge=1, le=10_000
     )
 
-    jwt_secret: SecretStr = _setting(
+    jwt_secret: SecretStr = setting(
         SecretStr(JWT_SECRET_DEFAULT),
         "key of the tokens (HS256); unset: `metering serve` keeps a generated one in DATA_DIR",
         f"a secret of {JWT_SECRET_BYTES_MIN} bytes or more",
     )
-    jwt_public_key_file: Path | None = _setting(
+    jwt_public_key_file: Path | None = setting(
         None, "public keys of tokens signed with RS256, ES256 or EdDSA (PEM, one or more)", "a path"
     )
-    jwt_jwks_url: KeysUrl | None = _setting(
+    jwt_jwks_url: KeysUrl | None = setting(
         None, "where the issuer publishes such keys (JWKS)", "an https URL, or http on loopback"
     )
-    jwt_audience: Text | None = _setting(None, "`aud` every token must carry", "a name")
-    jwt_issuer: Text | None = _setting(None, "`iss` every token must carry", "a name")
+    jwt_audience: Text | None = setting(None, "`aud` every token must carry", "a name")
+    jwt_issuer: Text | None = setting(None, "`iss` every token must carry", "a name")
 
-    plans_file: Path | None = _setting(
+    plans_file: Path | None = setting(
         None, "catalogue of plans (TOML), or the name of one that is shipped; unset: scorpius", "a path or a name"
     )
-    auto_create_orgs: bool = _setting(True, "an unknown organisation starts on the default plan", "true or false")
-    late_policy: Literal["current", "original", "reject"] = _setting(
+    auto_create_orgs: bool = setting(True, "an unknown organisation starts on the default plan", "true or false")
+    late_policy: Literal["current", "original", "reject"] = setting(
         "current",
         "events of an earlier period: counted now, in the period that closed last if theirs, or refused",
         "current, original or reject",
     )
-    minute_history_hours: int = _setting(
+    minute_history_hours: int = setting(
         0, "hours of usage history kept by minute; 0 keeps none", "a number, 0 to 48", ge=0, le=48
     )
-    event_retention: Retention = _setting(
+    event_retention: Retention = setting(
         "0", "how long raw events are kept; 0 keeps none", "0, or a time such as 24h or 7d, at most 400d"
     )
-    history_days: int = _setting(770, "days of usage history kept", "a number, 62 to 3660", ge=62, le=3660)
+    history_days: int = setting(770, "days of usage history kept", "a number, 62 to 3660", ge=62, le=3660)
 
-    idempotency_hours: int = _setting(
+    idempotency_hours: int = setting(
         24, "hours that the answer to a request with an Idempotency-Key is kept", "a number, 1 to 168", ge=1, le=168
     )
 
-    stripe_secret_key: Annotated[SecretStr, starts("sk_", "rk_")] | None = _setting(
+    stripe_secret_key: Annotated[SecretStr, starts("sk_", "rk_")] | None = setting(
         None, "Stripe's secret key", "a key that begins with sk_ or rk_"
     )
-    stripe_webhook_secret: SigningSecrets | None = _setting(
+    stripe_webhook_secret: SigningSecrets | None = setting(
         None, "secrets that sign Stripe's webhooks", "secrets that begin with whsec_, commas between them"
     )
-    stripe_api_base: HttpUrl | None = _setting(
+    stripe_api_base: HttpUrl | None = setting(
         None, "where Stripe is reached; unset: Stripe itself. `metering serve --sandbox` names its own", "an http URL"
     )
-    stripe_sandbox_port: int = _setting(
+    stripe_sandbox_port: int = setting(
         0, "port of the Stripe that `metering serve --sandbox` starts; 0: any", "a port, 0 to 65535", ge=0, le=65535
     )
-    stripe_shadow_key: Annotated[SecretStr, starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = _setting(
+    stripe_shadow_key: Annotated[SecretStr, starts("sk_test_", "rk_test_", "sk_sandbox_")] | None = setting(
         None, "key of a second, test account that is told all overage as well", "a test key of Stripe"
     )
-    stripe_shadow_api_base: HttpUrl | None = _setting(
+    stripe_shadow_api_base: HttpUrl | None = setting(
         None, "where the second account is reached; unset: Stripe itself", "an http URL"
     )
-    stripe_rate: int = _setting(
+    stripe_rate: int = setting(
         20, "calls a second to Stripe, all workers together", "a number, 1 to 1000", ge=1, le=1000
     )
-    overage_push_s: float = _setting(
+    overage_push_s: float = setting(
         60.0, "seconds between two looks at overage to push", "a number, 0.1 to 3600", ge=0.1, le=3600
     )
-    overage_window_days: int = _setting(
+    overage_window_days: int = setting(
         90, "days a settled window of overage of a final period is kept", "a number, 40 to 3660", ge=40, le=3660
     )
-    late_usage: Literal["invoice_item", "write_off"] = _setting(
+    late_usage: Literal["invoice_item", "write_off"] = setting(
         "invoice_item",
         "overage found after its invoice was finalised: on the next one, or let go",
         "invoice_item or write_off",
     )
-    grace_days: int = _setting(
+    grace_days: int = setting(
         7, "days from a failed payment until it counts as overdue", "a number, 0 to 90", ge=0, le=90
     )
-    overdue_action: Literal["flag", "downgrade"] = _setting(
+    overdue_action: Literal["flag", "downgrade"] = setting(
         "flag",
         "what becomes of an organisation that is overdue: shown, or put on the default plan",
         "flag or downgrade",
     )
-    test_clock: bool = _setting(
+    test_clock: bool = setting(
         False, "the data set has a clock that `metering clock advance` moves; never with a live key", "true or false"
     )
-    stripe_publishable_key: Annotated[str, starts("pk_")] | None = _setting(
+    stripe_publishable_key: Annotated[str, starts("pk_")] | None = setting(
         None, "Stripe's publishable key, for the pages", "a key that begins with pk_"
     )
-    stripe_price_basic: Text | None = _setting(None, "Stripe price of the basic plan", "a price id")
-    stripe_price_pro: Text | None = _setting(None, "Stripe price of the pro plan", "a price id")
-    stripe_price_enterprise: Text | None = _setting(None, "Stripe price of the enterprise plan", "a price id")
+    stripe_price_basic: Text | None = setting(None, "Stripe price of the basic plan", "a price id")
+    stripe_price_pro: Text | None = setting(None, "Stripe price of the pro plan", "a price id")
+    stripe_price_enterprise: Text | None = setting(None, "Stripe price of the enterprise plan", "a price id")
 
-    frontend_url: HttpUrl = _setting("http://localhost:3000", "where checkout returns to", "an http URL")
-    react_app_api_url: HttpUrl = _setting("http://localhost:4000", "the API as the pages see it", "an http URL")
-    vite_stripe_price_id_starter: Text | None = _setting(None, "price shown by the pages", "a price id")
-    vite_stripe_price_id_professional: Text | None = _setting(None, "price shown by the pages", "a price id")
-    vite_stripe_price_id_enterprise: Text | None = _setting(None, "price shown by the pages", "a price id")
+    frontend_url: HttpUrl = setting("http://localhost:3000", "where checkout returns to", "an http URL")
+    react_app_api_url: HttpUrl = setting("http://localhost:4000", "the API as the pages see it", "an http URL")
+    vite_stripe_price_id_starter: Text | None = setting(None, "price shown by the pages", "a price id")
+    vite_stripe_price_id_professional: Text | None = setting(None, "price shown by the pages", "a price id")
+    vite_stripe_price_id_enterprise: Text | None = setting(None, "price shown by the pages", "a price id")
 
-    metrics_token: SecretStr | None = _setting(
+    metrics_token: SecretStr | None = setting(
         None, "what a scraper of /metrics must send; unset: open on loopback only", "a secret"
     )
-    metrics_top_orgs: int = _setting(
+    metrics_top_orgs: int = setting(
         20, "organisations with a series of their own", "a number, 0 to 1000", ge=0, le=1000
     )
-    metrics_dir: Path | None = _setting(
+    metrics_dir: Path | None = setting(
         None, "folder the workers share figures in; `metering serve` makes one", "a path"
     )
 
-    debug: bool = _setting(False, "development: weak secrets and a bare local store are let in", "true or false")
-    log_level: Annotated[LogLevel, Upper] = _setting(LogLevel.INFO, "how much is logged", ", ".join(LogLevel))
+    debug: bool = setting(False, "development: weak secrets and a bare local store are let in", "true or false")
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

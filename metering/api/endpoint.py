@@ -69,7 +69,10 @@ class Endpoint:
             await self._track(scope, receive, send)
             return
         headers: Headers = dict(scope["headers"])
+        scope["org"] = scope["path_params"].get("org_id")
         caller = await self._caller(route, headers)  # first who calls, then what is asked
+        if caller is not None and scope["org"] is None:
+            scope["org"] = caller.org_id
         if KEY_HEADER in headers and route.keyed:
             key, heard = key_of(route, scope["headers"]), Heard(receive)
             call = await self._call(route, scope, headers, caller, heard)
@@ -94,6 +97,8 @@ class Endpoint:
             raw = await read_body(headers, receive)
             scope["unread"] = False
             body = checked(parse_json(raw), route.request)
+        named = getattr(body, "org_id", None) or getattr(query, "org_id", None)
+        scope["org"] = named or scope["org"]
         return Call(self._services, headers, scope["path_params"], caller, body, query, conditions=conditions)
 
     async def _caller(self, route: Route, headers: Headers) -> Caller | None:

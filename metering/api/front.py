@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from metering import log as log_setup
-from metering.api.access import GONE, METHODS, OTHER, Observe, tell
+from metering.api.access import GONE, METHODS, OTHER, AccessLog, Observe
 from metering.api.answers import Send, careful, completed, refuse, request_id_of, successor
 from metering.api.bodies import ClientGone, Headers, Receive, check_headers
 from metering.api.track import TRACK, TRACK_PATHS
@@ -37,12 +37,14 @@ class Front:
         observe: Observe,
         clock: Clock,
         refusals: Counter[str] | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self._track = track
         self._router = router
         self._ulids = ulids
         self._observe = observe
         self._refusals = Counter[str]() if refusals is None else refusals
+        self._access = access or AccessLog()
         self._monotonic = clock.monotonic
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -69,7 +71,7 @@ class Front:
             seconds = self._monotonic() - began
             method = scope["method"] if scope["method"] in METHODS else OTHER
             self._observe(method, scope["template"], watched.status, seconds)
-            tell(method, scope["template"], watched.status, seconds, request_id)
+            self._access.tell(scope, method, scope["template"], watched.status, seconds, request_id)
 
     async def _guarded(self, scope: Any, headers: Headers, receive: Receive, send: "_Watched") -> None:
         """Run the router; every exception becomes an answer, unless one is on its way already."""

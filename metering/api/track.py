@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import orjson
 import structlog
 
-from metering.api.access import GONE, Observe, tell
+from metering.api.access import GONE, AccessLog, Observe
 from metering.api.answers import JSON, NOSNIFF, Send, refuse, request_id_of
 from metering.api.bodies import (
     ClientGone,
@@ -66,7 +66,7 @@ class Track:
         observe: Observe,
         clock: Clock,
         *,
-        tell_each: bool = False,
+        access: AccessLog | None = None,
         keep_details: bool = False,
     ) -> None:
         self._auth = auth
@@ -75,13 +75,11 @@ class Track:
         self._ulids = ulids
         self._observe = observe
         self._monotonic = clock.monotonic
-        self._tell_each, self._keep, self._declared = tell_each, keep_details, catalogue.dimensions
+        self._access = access or AccessLog()
+        self._keep, self._declared = keep_details, catalogue.dimensions
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request. `tell_each` writes an access line for every yes as well.
-
-        `keep_details` gives events what a log of raw events keeps of them.
-        """
+        """Answer one request. `keep_details` gives events what a log of raw events keeps of them."""
         began = self._monotonic()
         raw = scope["headers"]
         headers: Headers = dict(raw)
@@ -105,8 +103,10 @@ class Track:
             await send({"type": "http.response.body", "body": body})
         seconds = self._monotonic() - began
         self._observe("POST", TRACK, status, seconds)
-        if status != _OK or self._tell_each:
-            tell("POST", TRACK, status, seconds, request_id, quietly=status == _OK)
+        if status == _OK:
+            self._access.counted(scope, TRACK, seconds, request_id)
+        else:
+            self._access.tell(scope, "POST", TRACK, status, seconds, request_id)
 
     async def _answer(self, scope: Any, headers: Headers, receive: Receive, now_s: float, request_id: str) -> Answered:
         """The answer's bytes and further headers. Raises Problem."""
@@ -121,11 +121,13 @@ class Track:
         body = await read_body(headers, receive)
         scope["unread"] = False
         event = self._event(body, caller, request_id)
+        scope["org"] = event.org_id
         if KEY_HEADER in headers:
             key = key_in(scope["headers"])  # one that is none is told, needed or not
             if event.hold_id is None:  # what settles a hold is named by it
                 event.event_id = event.event_id or key
         outcome = await self._counters.track(event)
+        scope["outcome"] = outcome.result
         return self._rendered(event, outcome)
 
     def _event(self, body: bytes, caller: Caller, request_id: str) -> UsageEvent:

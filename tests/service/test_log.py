@@ -18,6 +18,7 @@ from metering.auth import Caller
 from metering.clock import HandClock
 from metering.errors import OrgNotFound
 from metering.log import MASK
+from metering.org_marks import HIDDEN, OrgMarks, is_mark, mark_of
 from metering.settings import Settings
 from tests.service.running import Running, token
 from tests.support.servers import StoreServer, free_port
@@ -166,6 +167,37 @@ def test_the_request_in_hand_is_named(lines: Lines) -> None:
     assert [entry.get("request_id") for entry in lines.entries] == ["req-1", "req-1", "other", None]
 
 
+KEY: Final = b"k" * 32
+
+
+@pytest.mark.parametrize(
+    ("shows", "one", "several"),
+    [
+        ("id", "org-1", ["org-1", "org-2"]),
+        ("hash", mark_of("org-1", KEY), [mark_of("org-1", KEY), mark_of("org-2", KEY)]),
+        ("none", None, None),
+    ],
+)
+def test_lines_show_of_organisations_what_the_setting_says(shows: str, one: object, several: object) -> None:
+    seen, marks = Lines(), OrgMarks(shows)
+    marks.learn(KEY)
+    log.configure("INFO", write=seen.write, orgs=marks)
+    structlog.get_logger().info("x", org="org-1", org_id="org-1", asked="org-1", orgs=["org-1", "org-2"], plan="free")
+    log.configure("ERROR")
+    assert [seen.last.get(name) for name in ("org", "org_id", "asked", "orgs")] == [one, one, one, several]
+    assert seen.last["plan"] == "free"
+
+
+def test_before_the_secret_is_known_a_mark_is_hidden() -> None:
+    assert OrgMarks("hash")("org-1") == HIDDEN
+
+
+def test_marks_of_two_data_sets_have_nothing_in_common() -> None:
+    assert is_mark(mark_of("org-1", KEY))
+    assert mark_of("org-1", KEY) != mark_of("org-1", b"j" * 32)
+    assert not is_mark("o_123")
+
+
 def test_every_secret_setting_is_known_to_the_log() -> None:
     given = {
         "jwt_secret": "jwt-canary",
@@ -297,6 +329,20 @@ def test_every_request_has_one_line_and_counted_events_are_told_quietly(told: tu
         (401, "info"),
         (503, "warning"),
     }
+
+
+def test_lines_tell_what_became_of_a_request_and_hold_a_mark_in_place_of_the_organisation(
+    told: tuple[str, str],
+) -> None:
+    printed, _ = told
+    lines = [entry for entry in map(json.loads, printed.splitlines()) if entry["event"] == "request"]
+    assert {entry["outcome"] for entry in lines if entry["route"] == "/usage/track"} == {
+        "recorded", "validation", "malformed-json", "unauthenticated", "storage-unavailable",
+    }  # fmt: skip
+    marks = {entry["org"] for entry in lines if entry["route"] == "/usage/track" and entry["status"] in {200, 503}}
+    assert len(marks) == 1
+    assert is_mark(marks.pop())
+    assert "org-1" not in printed
 
 
 def test_paths_and_bodies_are_not_logged(told: tuple[str, str]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from metering.setting_sources import Fault, keep_new_secret
-from metering.settings import JWT_SECRET_DEFAULT, LogLevel, Settings, SettingsError, StoreKind
+from metering.setting_watching import LogLevel
+from metering.settings import JWT_SECRET_DEFAULT, Settings, SettingsError, StoreKind
 from tests.support.service import ROOT
 
 CANARY = "canary-7f3a9c1e"
