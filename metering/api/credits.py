@@ -34,7 +34,7 @@ _REF_OF: Final = {
 """What an id of Stripe's names, by how it begins."""
 
 _COLUMNS: Final = (
-    "at", "type", "credits", "balance", "grant", "feature", "stripe_payment_intent_id", "stripe_refund_id",
+    "at", "type", "credits", "amount", "balance", "grant", "feature", "stripe_payment_intent_id", "stripe_refund_id",
     "stripe_dispute_id",
 )  # fmt: skip
 
@@ -195,6 +195,7 @@ def _line_view(line: Line, payment: str | None) -> dict[str, Any]:
         "at": rfc3339(line.at_ms),
         "type": line.kind,
         "credits": line.credits,
+        "amount": line.amount,
         "balance": line.balance,
         "grant": line.grant_id,
         "feature": line.feature,

@@ -2,6 +2,9 @@
 
 Usage leaves one line a day, feature and grant, as a line an event would cost the hot path a stream entry. Its place is
 the end of its day, so a balance stands beside the other lines alone: those know it exactly.
+
+`credits` of all lines together are what an organisation has: what its grants have left, less what it owes. So lines
+that only say what may be used (frozen, thawed), where it goes on (rolled over) or how little it is (low) move nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,20 +25,24 @@ REF: Final = "ref"
 
 _DAY_MS: Final = 86_400_000
 
-_TAKES: Final = frozenset({BURNED, "refunded", "revoked", "expired", "frozen"})
-"""What makes the balance smaller."""
+_MOVES: Final = {
+    "granted": 1, "restored": 1, "returned": 1, BURNED: -1, "refunded": -1, "revoked": -1, "expired": -1,
+}  # fmt: skip
+"""What gives credits to an organisation, and what takes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line. `credits` below zero were taken away; `balance` is that after it, None where it is not known exactly.
+    """One line. `credits` below zero were taken away, `amount` is how many it is about, whether they moved or not.
 
-    `ref` is Stripe's id of what caused it. `place` is where the line stands in its own list.
+    `balance` is that after it, None where it is not known exactly. `ref` is Stripe's id of what caused it, `place`
+    where the line stands in its own list.
     """
 
     kind: str
     at_ms: int
     credits: int
+    amount: int
     place: str
     grant_id: str | None = None
     feature: str | None = None
@@ -69,9 +76,9 @@ def entries(org_id: str, found: Iterable[Any], codec: FieldCodec) -> Iterator[Li
     """Lines of the ledger's entries. Raises ValueError or KeyError at what no script wrote."""
     for raw_id, raw in found:
         told = texts(raw)
-        sign, ref = -1 if told["type"] in _TAKES else 1, told["ref"]
+        kind, amount, ref = told["type"], int(told["credits"]), told["ref"]
         yield Line(
-            told["type"], int(told["at"]), sign * int(told["credits"]), text_of(raw_id), told["grant"] or None,
+            kind, int(told["at"]), _MOVES.get(kind, 0) * amount, amount, text_of(raw_id), told["grant"] or None,
             balance=int(told["balance"]), ref=codec.decode(org_id, REF, ref) if ref else None,
         )  # fmt: skip
 
@@ -84,7 +91,8 @@ def burns(found: Mapping[str, str], after: str, now_ms: int) -> Iterator[Line]:
         day, feature, grant_id = place.split("|")
         start = datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
         end_ms = int(start.timestamp()) * 1000 + _DAY_MS - 1
-        yield Line(BURNED, min(end_ms, now_ms), -int(found[place]), place, grant_id, feature)
+        amount = int(found[place])
+        yield Line(BURNED, min(end_ms, now_ms), -amount, amount, place, grant_id, feature)
 
 
 def _burn_order(place: str) -> tuple[int, str]:

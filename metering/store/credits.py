@@ -218,9 +218,14 @@ class Credits:
         raise GrantNotFound
 
     async def transactions(self, org_id: str, limit: int, cursor: str | None = None) -> tuple[list[Line], str | None]:
-        """One page of what became of credits, the newest first, and the cursor of the next (None: that is all)."""
+        """One page of what became of credits, the newest first, and the cursor of the next (None: that is all).
+
+        The first page writes down what expired since the job looked, so that all lines together are what there is.
+        """
         await self._present(org_id)
         place, now_ms = Cursor.parse(cursor), self._time.now_ms()
+        if cursor is None and await self._is_due(org_id, now_ms):
+            await self._lapsed(org_id)
         high = f"({place.entry}" if place.entry else "+"
         ledger = await answered(
             self._client.xrevrange(self._keys.ledger(org_id), high, "-", count=limit + 1),
@@ -278,6 +283,12 @@ class Credits:
         if reply[0] == _GONE:
             raise GrantNotFound
         return int(reply[1])
+
+    async def _is_due(self, org_id: str, now_ms: int) -> bool:
+        """Whether credits of an organisation expired, and nobody wrote it down."""
+        due = self._keys.shared("lapsing", self._keys.partition(org_id))
+        next_ms = await answered(self._client.zscore(due, org_id))
+        return next_ms is not None and next_ms <= now_ms
 
     async def _lapsed(self, org_id: str) -> None:
         """Write down what expired of one organisation; one that cannot be read is passed over."""

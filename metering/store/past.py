@@ -1,13 +1,12 @@
 """An organisation's billing history: what of its trail is about money, the newest first, with its figures."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from metering.store.connect import answered, texts
 from metering.store.fields import FieldCodec
-from metering.store.grants import DETAILS
+from metering.store.grants import source_of
 from metering.store.keys import Keys
 from metering.store.trail import READ_ENTRIES, READS_MAX, Entry, Trail
 
@@ -89,7 +88,7 @@ class Past:
         names = sorted({entry.fields["grant"] for entry in entries if "grant" in entry.fields})
         kept = await answered(self._client.hmget(self._keys.grants(org_id), names)) if names else []
         told = {name: raw.decode() for name, raw in zip(names, kept, strict=True) if raw is not None}
-        return {name: json.loads(self._codec.decode(org_id, DETAILS, text))["source"] for name, text in told.items()}
+        return {name: source_of(org_id, text, self._codec) for name, text in told.items()}
 
     def _step(
         self, entry: Entry, archives: Mapping[str, Mapping[str, str]], sources: Mapping[str, Mapping[str, Any]]

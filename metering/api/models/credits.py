@@ -167,7 +167,14 @@ class TransactionView(Answer):
 
     at: str = Field(json_schema_extra=_MOMENT)
     type: LineType
-    credits: int = Field(description="Below zero: the balance became smaller. Of `low`: the mark.")
+    credits: int = Field(
+        description="What the organisation has more, or below zero less. All lines together are what its grants have"
+        " left, less what it owes."
+    )
+    amount: int = Field(
+        description="How many credits the line is about: also those that were frozen, thawed or rolled over, which"
+        " moves none, and the mark of `low`."
+    )
     balance: int | None = Field(description="After it; null for `burned`, which sums up a day.")
     grant: str | None
     feature: str | None = Field(description="What was used, of `burned`.")

@@ -43,10 +43,10 @@ _BALANCE: Final[dict[str, Any]] = {
 }  # fmt: skip
 _NAMES: Final = {"stripe_payment_intent_id": "pi_3OaBcD", "stripe_refund_id": None, "stripe_dispute_id": None}
 _LINES: Final[list[dict[str, Any]]] = [
-    {"at": "2024-01-15T10:30:00Z", "type": "burned", "credits": -120, "balance": None, "grant": "cg_5b1f0c7a9e",
-     "feature": "scans", **_NAMES},
-    {"at": "2024-01-10T09:00:00Z", "type": "granted", "credits": 500, "balance": 500, "grant": "cg_5b1f0c7a9e",
-     "feature": None, **_NAMES},
+    {"at": "2024-01-15T10:30:00Z", "type": "burned", "credits": -120, "amount": 120, "balance": None,
+     "grant": "cg_5b1f0c7a9e", "feature": "scans", **_NAMES},
+    {"at": "2024-01-10T09:00:00Z", "type": "granted", "credits": 500, "amount": 500, "balance": 500,
+     "grant": "cg_5b1f0c7a9e", "feature": None, **_NAMES},
 ]  # fmt: skip
 
 ROUTES: Final[tuple[Route, ...]] = (

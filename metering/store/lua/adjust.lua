@@ -374,7 +374,7 @@ local function give_back(scope, id, amount)
   pool.list[#pool.list + 1] = g
   call('HSET', keys.pool, 'seq', pool.seq)
   call('HSET', keys.grants, id, back_details, id .. '|g', credits.text(g), id .. '|h', 'returned', id .. '|c', now)
-  credits.line(keys, 'returned', id, amount, credits.balance(pool), ARGV[entry0 + 1])
+  credits.line(keys, 'returned', id, amount, credits.balance(pool))
 end
 
 local function write_credits(counters)
