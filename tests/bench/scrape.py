@@ -16,8 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.utils import floatToGoString
-
 from metering.metrics import Build, Counted, Metrics
 from metering.settings import Settings
 from metering.store.top import TopOrgs
@@ -25,6 +23,7 @@ from metering.usage import UsageEvent
 from tests.bench.keeping import CATALOGUE
 from tests.bench.rig import cpu_s
 from tests.lua.ledger import Ledger
+from tests.service.exposition import Page
 from tests.support.servers import StoreServer
 
 SIZES: Final = tuple(int(size) for size in os.environ.get("BENCH_ORGS", "1000,10000,1000000").split(","))
@@ -125,7 +124,7 @@ async def bench(store: StoreServer, folder: Path) -> dict[int, list[Cost]]:
             for first, size in pairwise((MADE, *SIZES)):
                 await grow(ledger, first, size)
                 page, _ = await shown.exposition("")
-                assert f"scorpius_total_organizations {floatToGoString(size)}" in page.decode()
+                assert Page(page.decode())["scorpius_total_organizations"] == size
                 found[size] = [await measure(ledger, shown, store) for _ in range(ROUNDS)]
                 memory = (await ledger.client.info("memory"))["used_memory"]
                 print(f"{size} organisations: {memory / 1e6:.0f} MB in the store")
