@@ -1,15 +1,13 @@
 """What is agreed with one organisation otherwise than its plan says: read from a body, and shown."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 from metering.api.bodies import Faults, fault, invalid
 from metering.api.models.agreements import OverrideSetting, WindowSetting
 from metering.api.models.orgs import OrgSettings
-from metering.api.outcomes import window_view
 from metering.moments import parse_ms, rfc3339
-from metering.store.org import Profile
+from metering.store.org import Profile, override_entry
 from plans.catalogue import KEEP, Override
 from plans.limits import OnLimit
 from plans.prices_file import TierTable, price_faults, pricing_of
@@ -77,20 +75,9 @@ def agreed_view(profile: Profile) -> dict[str, Any]:
 
 
 def override_view(override: Override) -> Mapping[str, Any]:
-    """One override: only what it sets, and until when."""
-    view: dict[str, Any] = {}
-    if override.limit is not KEEP:
-        view["limit"] = override.limit
-    if override.on_limit is not None:
-        view["on_limit"] = override.on_limit.value
-    if override.enabled is not None:
-        view["enabled"] = override.enabled
-    if override.windows is not None:
-        view["windows"] = [window_view(window) for window in override.windows]
-    if override.pricing is not None:
-        view["overage_model"] = override.pricing.model.value
-        view["overage_tiers"] = [asdict(tier) for tier in override.pricing.tiers]
-    return view | {"expires_at": _moment(override.until_ms)}
+    """One override as it is kept, but for its end, which is told as a date."""
+    kept = {name: value for name, value in override_entry(override).items() if name != "until_ms"}
+    return kept | {"expires_at": _moment(override.until_ms)}
 
 
 def _moment(at_ms: int | None) -> str | None:

@@ -147,8 +147,17 @@ def _parameters(route: Route, path: str) -> list[dict[str, Any]]:
         for name, field in schema["properties"].items():
             about = field.pop("description", "")
             needed = {"required": True} if name in schema.get("required", ()) else {}
-            listed.append({"name": name, "in": "query", "description": about, **needed, "schema": _bare(field)})
+            listed.append({"name": name, "in": "query", "description": about, **needed, "schema": _text(_bare(field))})
     return listed + header_parameters(route)
+
+
+def _text(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a query's field: what is left out is no null, which a query has no way to write."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if not kinds:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return rest | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
 
 
 def _responses(route: Route) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.fields import CREATED, LIST, TEXT, Fields
-from metering.billing.sandbox.lists import page, within
+from metering.billing.sandbox.lists import listing
 from metering.billing.sandbox.unbuilt import unbuilt
 
 KIND: Final = "charge"
@@ -89,12 +89,7 @@ def retrieve(ctx: Context, params: dict[str, Any]) -> Obj:
 
 def list_all(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/charges: the newest first."""
-    rows = [
-        row
-        for row in ctx.db.all(KIND, newest_first=True)
-        if all(params.get(name) in {None, row[name]} for name in ("customer", "payment_intent"))
-    ]
-    return page(ctx, within(rows, params.get("created")), params)
+    return listing(ctx, KIND, params, "customer", "payment_intent")
 
 
 def _outcome(kind: str | None) -> Obj:

@@ -28,7 +28,7 @@ from metering.billing.sandbox.fields import (
     Text,
 )
 from metering.billing.sandbox.invoices import declined
-from metering.billing.sandbox.lists import as_list, page, within
+from metering.billing.sandbox.lists import as_list, listing, page
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.metered import is_metered
 from metering.billing.sandbox.methods import TestMethod
@@ -124,12 +124,7 @@ def retrieve(ctx: Context, params: dict[str, Any]) -> Obj:
 
 def list_all(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/checkout/sessions: the newest first."""
-    rows = [
-        row
-        for row in ctx.db.all(KIND, newest_first=True)
-        if all(params.get(name) in {None, row[name]} for name in ("customer", "status", "subscription"))
-    ]
-    return page(ctx, within(rows, params.get("created")), params)
+    return listing(ctx, KIND, params, "customer", "status", "subscription")
 
 
 def list_lines(ctx: Context, params: dict[str, Any]) -> Obj:

@@ -10,7 +10,7 @@ from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.errors import ApiError
 from metering.billing.sandbox.fields import CREATED, FLAG, LIST, METADATA, TEXT, Fields
-from metering.billing.sandbox.lists import page, within
+from metering.billing.sandbox.lists import listing
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.timers import on
 from metering.billing.sandbox.unbuilt import unbuilt
@@ -88,12 +88,7 @@ def retrieve(ctx: Context, params: dict[str, Any]) -> Obj:
 
 def list_all(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/disputes: the newest first."""
-    rows = [
-        row
-        for row in ctx.db.all(KIND, newest_first=True)
-        if all(params.get(name) in {None, row[name]} for name in ("charge", "payment_intent"))
-    ]
-    return page(ctx, within(rows, params.get("created")), params)
+    return listing(ctx, KIND, params, "charge", "payment_intent")
 
 
 def update(ctx: Context, params: dict[str, Any]) -> Obj:

@@ -25,6 +25,16 @@ def page(ctx: Context, rows: Sequence[Obj], params: dict[str, Any]) -> Obj:
     return as_list(ctx.path, rows[start : start + limit], more=len(rows) > start + limit)
 
 
+def listing(ctx: Context, kind: str, params: dict[str, Any], *fields: str) -> Obj:
+    """A page of a kind, the newest first: what was made within `created` and whose `fields` are as asked for."""
+    rows = [
+        row
+        for row in ctx.db.all(kind, newest_first=True)
+        if all(params.get(name) in {None, row[name]} for name in fields)
+    ]
+    return page(ctx, within(rows, params.get("created")), params)
+
+
 def as_list(url: str, rows: Sequence[Obj], *, more: bool = False) -> Obj:
     """A list object."""
     return {"object": "list", "url": url, "has_more": more, "data": list(rows)}

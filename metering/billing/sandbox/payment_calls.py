@@ -8,7 +8,7 @@ from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.errors import ApiError
 from metering.billing.sandbox.fields import CREATED, FLAG, LIST, METADATA, TEXT, Fields, Need, OneOf, Text, Whole
-from metering.billing.sandbox.lists import page, within
+from metering.billing.sandbox.lists import listing
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.methods import named
 from metering.billing.sandbox.payments import KIND, attempt, keep_failure, put, unexpected
@@ -105,8 +105,7 @@ def retrieve(ctx: Context, params: dict[str, Any]) -> Obj:
 
 def list_all(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/payment_intents: the newest first."""
-    rows = [row for row in ctx.db.all(KIND, newest_first=True) if params.get("customer") in {None, row["customer"]}]
-    return page(ctx, within(rows, params.get("created")), params)
+    return listing(ctx, KIND, params, "customer")
 
 
 def confirm(ctx: Context, params: dict[str, Any]) -> Obj:

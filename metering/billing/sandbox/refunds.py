@@ -6,7 +6,7 @@ from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.db import Obj
 from metering.billing.sandbox.errors import ApiError
 from metering.billing.sandbox.fields import CREATED, LIST, METADATA, TEXT, Fields, OneOf, Whole
-from metering.billing.sandbox.lists import page, within
+from metering.billing.sandbox.lists import listing
 from metering.billing.sandbox.metadata import merged
 from metering.billing.sandbox.methods import Does, does
 from metering.billing.sandbox.timers import on, wind
@@ -78,12 +78,7 @@ def retrieve(ctx: Context, params: dict[str, Any]) -> Obj:
 
 def list_all(ctx: Context, params: dict[str, Any]) -> Obj:
     """GET /v1/refunds: the newest first."""
-    rows = [
-        row
-        for row in ctx.db.all(KIND, newest_first=True)
-        if all(params.get(name) in {None, row[name]} for name in ("charge", "payment_intent"))
-    ]
-    return page(ctx, within(rows, params.get("created")), params)
+    return listing(ctx, KIND, params, "charge", "payment_intent")
 
 
 def _charge(ctx: Context, params: dict[str, Any]) -> Obj:
