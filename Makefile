@@ -17,6 +17,8 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 UNIT := tests/plans tests/webhooks tests/house
 # Most tests wait for a server of their own, so there are more of them than cores. The tests of a file share one.
 SPREAD := -n 3 --dist loadfile --max-worker-restart 0
+# Some images forbid bytecode, and every process of the tests would compile every file again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The environment is good for the folder written in it, as long as its interpreter is there. A repository that
 # was moved, or a Python that was replaced, makes it anew.
@@ -55,8 +57,8 @@ test-unit: setup-dev ## the tests that need no server process
 test-integration: setup-dev ## the tests that start stores and services
 	@$(PY) -m pytest tests $(UNIT:%=--ignore=%) $(SPREAD) $(ARGS)
 
-soak: setup-dev ## what `make test` draws a part of, all of it: every planted bug and mistake
-	@SOAK=1 $(PY) -m pytest tests/faults $(SPREAD) $(ARGS)
+soak: setup-dev ## every test, and wholly what `make test` draws a share of: crashes, orders, planted bugs (hours)
+	@SOAK=1 $(PY) -m pytest $(SPREAD) $(ARGS)
 
 test-cov: setup-dev ## every test, with branch coverage and the lines that were missed
 	@$(PY) -m coverage erase

@@ -17,6 +17,7 @@ from tests.billing.test_outage import rig as wired
 from tests.lua.scenes import DAY_MS, lawful, move_to, next_year
 from tests.lua.test_exporter import windows
 from tests.support.servers import StoreServer
+from tests.support.soak import drawn
 from webhooks.stripe_events import StripeEvent, event_of
 
 KINDS: Final = (
@@ -123,7 +124,7 @@ async def test_of_two_that_ended_unheard_the_newest_closes_the_period(store: Sto
 
 async def test_all_120_orders_of_the_five_events_of_a_cancel_with_repeats_end_in_one_state(store: StoreServer) -> None:
     states: list[dict[str, dict[str, str]]] = []
-    for number, order in enumerate(permutations(range(len(KINDS)))):
+    for number, order in drawn(enumerate(permutations(range(len(KINDS)))), 6):
         store.say("FLUSHALL", "SYNC")
         async with rigged(store.url) as rig:
             period = await running(rig)
@@ -142,13 +143,12 @@ async def test_all_120_orders_of_the_five_events_of_a_cancel_with_repeats_end_in
             assert [trail[kind] for kind, _ in KINDS] == [1] * len(KINDS), order
             assert trail["period_closed"] == 2, order
             states.append(await rig.state())
-            if number % 20 == 0:
-                await lawful(rig.ledger)
-    assert len(states) == 120
+            await lawful(rig.ledger)
+    assert len(states) >= 20
     assert all(state == states[0] for state in states)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", drawn(range(30), 6))
 async def test_events_of_a_cancel_that_come_while_more_happens_end_in_the_same_state(
     store: StoreServer, seed: int
 ) -> None:

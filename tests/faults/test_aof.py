@@ -1,7 +1,6 @@
 """A log cut off at any byte, as a power cut leaves it, gives a data set of whole events; a changed figure shows."""
 
 import asyncio
-import os
 import random
 import re
 import shutil
@@ -21,11 +20,11 @@ from plans.catalogue import Override
 from tests.lua.ledger import Ledger
 from tests.lua.scenes import calm, event, move_to, next_year
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED, often
 
 PARTITIONS: Final = 2
-CUTS: Final = 80
+CUTS: Final = often(80, 2)
 ORGS: Final = ("org-a", "org-b", "org-c", "a")
-SEED: Final = int(os.environ["MODEL_SEED"])
 
 KEYS: Final = Keys(PARTITIONS)
 FOLDER: Final = "appendonlydir"

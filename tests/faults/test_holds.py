@@ -23,6 +23,7 @@ from tests.faults.test_kill import kill_everything, law, store_url
 from tests.support.proxy import Proxy
 from tests.support.servers import StoreServer
 from tests.support.service import ServiceProcess, call
+from tests.support.soak import SEED, drawn
 from tests.support.wait import wait_until
 
 ALWAYS: Final = 10**6
@@ -111,7 +112,6 @@ async def test_what_is_asked_again_after_its_reply_was_lost_has_one_effect(store
 
 JOBS: Final = 240
 CLIENTS: Final = 8
-SEED: Final = int(os.environ["MODEL_SEED"])
 LEFT: Final = 10
 """Jobs that take a lease and are never heard of again."""
 
@@ -165,7 +165,7 @@ def kill_workers(service: ServiceProcess) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kill", [kill_workers, kill_everything], ids=lambda kill: kill.__name__)
+@pytest.mark.parametrize("kill", drawn([kill_workers, kill_everything], 2), ids=lambda kill: kill.__name__)
 def test_what_is_reserved_before_kill_9_is_committed_after_it_once(kill: Callable[[ServiceProcess], None]) -> None:
     """Nothing that was held is lost, nothing counts twice, and leases of which nobody heard again are charged once."""
     with ServiceProcess("--workers", "2") as service:

@@ -1,7 +1,6 @@
 """A hard limit under 200 writers of every kind over two workers: used up exactly, and never passed at any moment."""
 
 import asyncio
-import os
 import random
 import secrets
 from collections import Counter
@@ -20,11 +19,11 @@ from metering.store.keys import Keys
 from tests.support.aof import states
 from tests.support.servers import StoreServer
 from tests.support.service import ServiceProcess
+from tests.support.soak import SEED, drawn
 
 WRITERS: Final = 200
 ROUNDS: Final = 6
 LIMIT: Final = 3_000
-SEED: Final = int(os.environ["MODEL_SEED"])
 
 RECORD: Final = Keys(64).record("acme")
 
@@ -189,7 +188,7 @@ def two_workers(store: StoreServer, file: Path) -> Iterator[tuple[ServiceProcess
         yield one, two
 
 
-@pytest.mark.parametrize("feature", ["checks", "calls"])
+@pytest.mark.parametrize("feature", drawn(["checks", "calls"], 2))
 def test_200_writers_of_every_kind_over_two_workers_use_a_hard_limit_up_and_never_pass_it(
     tmp_path: Path, feature: str
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
@@ -20,12 +20,12 @@ from metering.store.conservation import walk
 from metering.store.keys import Keys
 from tests.support.servers import speak
 from tests.support.service import ServiceProcess, call
+from tests.support.soak import SOAK
 from tests.support.wait import wait_until
 
 POSTS: Final = 2_000
 ORGS: Final = 7
 CLIENTS: Final = 8
-SEED: Final = int(os.environ["MODEL_SEED"])
 
 
 class Posts:
@@ -91,19 +91,31 @@ async def law(url: str) -> list[str]:
         return [str(violation) for violation in (await walk(client, Keys(64))).violations]
 
 
-@pytest.mark.parametrize(
-    "kill", [kill_worker, kill_store, kill_parent, kill_everything], ids=lambda kill: kill.__name__
-)
-def test_every_event_counts_once_however_often_something_is_killed(kill: Callable[[ServiceProcess], None]) -> None:
-    """2,000 posts with client retries, three kills among them: the counters equal the distinct ids."""
+Kill = Callable[[ServiceProcess], None]
+
+
+def rounds(*kills: Kill) -> list[Sequence[Kill]]:
+    """What is killed in a run: one after the other, and in a soak each kind again and again besides."""
+    return [kills, *([kill] * 3 for kill in kills if SOAK)]
+
+
+def named(kills: Sequence[Kill]) -> str:
+    """The name of a run's parameter."""
+    return "-".join(kill.__name__.removeprefix("kill_") for kill in kills)
+
+
+@pytest.mark.parametrize("kills", rounds(kill_worker, kill_store, kill_parent, kill_everything), ids=named)
+def test_every_event_counts_once_whatever_is_killed(kills: Sequence[Kill]) -> None:
+    """2,000 posts with client retries, kills among them: the counters equal the distinct ids."""
     with ServiceProcess("--workers", "2") as service:
         url = store_url(service.data_dir)
         assert "always" in speak(url.removeprefix("unix://"), "CONFIG", "GET", "appendfsync")
         posts = Posts(service)
         with ThreadPoolExecutor(CLIENTS) as clients:
             sent = [clients.submit(posts.send, number) for number in range(POSTS)]
-            for share in (0.2, 0.45, 0.7):
-                wait_until(lambda: posts.acknowledged >= POSTS * share, timeout_s=60, what=f"{share} of the posts")  # noqa: B023
+            for turn, kill in enumerate(kills, 1):
+                some = POSTS * turn // (len(kills) + 1)
+                wait_until(lambda: posts.acknowledged >= some, timeout_s=60, what=f"{some} of the posts")  # noqa: B023
                 kill(service)
             for one in sent:
                 one.result()

@@ -24,6 +24,7 @@ from tests.lua.outboxes import customer_of, outbox_of
 from tests.lua.scenes import DAY_MS, HOUR_MS, calm, event, lawful, move_to, next_year
 from tests.support.monitor import Asked, monitored
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED, drawn, often
 from tests.support.till import Fault, broken, busy, lost
 
 
@@ -253,7 +254,7 @@ async def test_a_store_that_lost_a_window_does_not_lose_the_next_one(store: Stor
 async def test_a_day_may_pass_after_any_crash(store: StoreServer) -> None:
     """Stripe has forgotten the identifier by then: its own sum decides."""
     steps = len((await learned(store, "small", writes=True)).names)
-    for schedule in singles(steps):
+    for schedule in drawn(singles(steps), 4):
         await run(store, "small", schedule, writes=True, gap_ms=DAY_MS + HOUR_MS)
 
 
@@ -274,14 +275,14 @@ async def test_row_1_a_worker_that_dies_at_a_call_to_stripe_leaves_nothing_out_a
 async def test_a_worker_may_die_before_or_after_any_call(store: StoreServer, name: str) -> None:
     steps = await learned(store, name, writes=name != "small")
     sys.stdout.write(f"{name}: N = {len(steps.names)} steps of {steps.calls} calls\n")
-    for schedule in singles(len(steps.names)):
+    for schedule in drawn(singles(len(steps.names)), 4):
         scenario = await run(store, name, schedule, writes=name != "small")
         assert len(scenario.crashes) == 1
 
 
 async def test_two_workers_may_die_at_any_two_calls(store: StoreServer) -> None:
     steps = len((await learned(store, "small", writes=True)).names)
-    schedules = list(pairs(steps))
+    schedules = drawn(pairs(steps), 20)
     sys.stdout.write(f"small: N = {steps} writes, {len(schedules)} pairs\n")
     for schedule in schedules:
         await run(store, "small", schedule, writes=True)
@@ -291,13 +292,13 @@ async def test_two_workers_may_die_at_any_two_calls(store: StoreServer) -> None:
 async def test_stripe_may_fail_as_well(store: StoreServer, fault: Fault) -> None:
     faults: list[Fault | None] = [fault, None, fault]
     steps = len((await learned(store, "small", writes=True, faults=faults)).names)
-    for schedule in singles(steps):
+    for schedule in drawn(singles(steps), 4):
         await run(store, "small", schedule, writes=True, faults=faults)
 
 
 async def test_random_schedules_of_three_crashes(store: StoreServer) -> None:
-    dice = random.Random(7)
+    dice = random.Random(SEED)
     steps = len((await learned(store, "large", writes=True)).names)
-    for _ in range(40):
+    for _ in range(often(40, 8)):
         places = dice.sample(range(1, steps + 10), 3)
         await run(store, "large", {place: dice.choice(WHEN) for place in places}, writes=True)

@@ -5,13 +5,14 @@ from typing import Final
 
 from metering.billing.pruning import Pruner
 from metering.store.window_lists import WindowLists
-from tests.faults.steps import WHEN, Crash, SteppedRedis, Steps
+from tests.faults.steps import Crash, Schedule, SteppedRedis, Steps, singles
 from tests.lua.exporting import SOLD, exporter_of, till_of
 from tests.lua.ledger import Ledger
 from tests.lua.outboxes import outbox_of
 from tests.lua.scenes import calm, lawful
 from tests.lua.test_pruning import KEEP_MS, left, overage, passed
 from tests.support.servers import StoreServer
+from tests.support.soak import drawn
 
 READ: Final = 2
 """So few at once that the five windows take several scripts."""
@@ -27,7 +28,7 @@ async def pruned(ledger: Ledger, steps: Steps) -> None:
     await Pruner(outbox, lists, finalize, now_ms, partitions=1, keep_ms=KEEP_MS).turn()
 
 
-async def run(store: StoreServer, schedule: dict[int, str]) -> Steps:
+async def run(store: StoreServer, schedule: Schedule) -> Steps:
     """Prune five windows of two counters with a crash; in between and in the end every law holds."""
     assert store.say("FLUSHALL", "SYNC").startswith("+OK")
     steps = Steps(schedule)
@@ -48,6 +49,5 @@ async def test_a_worker_may_die_before_or_after_any_call(store: StoreServer) -> 
     number = len((await run(store, {})).names)
     assert number > 10
     sys.stdout.write(f"pruning: N = {number} steps\n")
-    for at in range(1, number + 1):
-        for when in WHEN:
-            await run(store, {at: when})
+    for schedule in drawn(singles(number), 3):
+        await run(store, schedule)

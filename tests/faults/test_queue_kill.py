@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.faults.test_kill import kill_everything, kill_store, law, store_url
+from tests.faults.test_kill import Kill, kill_everything, kill_store, law, named, rounds, store_url
 from tests.support.servers import speak
 from tests.support.service import ServiceProcess, call
 from tests.support.wait import wait_until
@@ -59,17 +59,15 @@ class Sender:
         return None
 
 
-@pytest.mark.parametrize("kill", [kill_workers, kill_store, kill_everything], ids=["workers", "store", "everything"])
-def test_what_was_accepted_counts_once_however_often_something_is_killed(
-    kill: Callable[[ServiceProcess], None],
-) -> None:
+@pytest.mark.parametrize("kills", rounds(kill_workers, kill_store, kill_everything), ids=named)
+def test_what_was_accepted_counts_once_whatever_is_killed(kills: Sequence[Kill]) -> None:
     """6,000 events in batches, three kills among them: the counters equal the accepted ids."""
     with ServiceProcess("--workers", "2", settings={"QUEUE_MAX": "100000"}) as service:
         assert "always" in speak(store_url(service.data_dir).removeprefix("unix://"), "CONFIG", "GET", "appendfsync")
         sender = Sender(service)
         with ThreadPoolExecutor(CLIENTS) as clients:
             sent = [clients.submit(sender.send, number) for number in range(BATCHES)]
-            for share in (0.2, 0.5, 0.8):
+            for share, kill in zip((0.2, 0.5, 0.8), kills, strict=True):
                 wait_until(lambda: sender.accepted >= BATCHES * EACH * share, timeout_s=60, what=f"{share} accepted")  # noqa: B023
                 kill(service)
             for one in sent:

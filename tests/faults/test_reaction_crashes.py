@@ -24,6 +24,7 @@ from tests.lua.ledger import SECRET
 from tests.lua.scenes import DAY_MS, lawful, move_to, next_year
 from tests.support.monitor import Asked, monitored
 from tests.support.servers import StoreServer
+from tests.support.soak import drawn
 from webhooks.stripe_events import StripeEvent
 
 TURNS_MAX: Final = 20
@@ -152,14 +153,14 @@ async def learned(store: StoreServer, name: str, *, writes: bool = False) -> tup
 @pytest.mark.parametrize("name", SCENES)
 async def test_a_worker_may_die_before_or_after_any_call(store: StoreServer, name: str) -> None:
     steps, whole = await learned(store, name)
-    for schedule in singles(steps):
+    for schedule in drawn(singles(steps), 4):
         scenario, state = await run(store, name, schedule)
         assert (len(scenario.crashes), state) == (1, whole), dict(schedule)
 
 
 async def test_two_workers_may_die_at_any_two_calls(store: StoreServer) -> None:
     steps, whole = await learned(store, "failed", writes=True)
-    for schedule in pairs(steps):
+    for schedule in drawn(pairs(steps), 20):
         _, state = await run(store, "failed", schedule, writes=True)
         assert state == whole, dict(schedule)
 

@@ -20,11 +20,11 @@ from tests.lua.ledger import Ledger
 from tests.lua.scenes import calm, event, lawful
 from tests.support.proxy import Proxy
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 from tests.support.wait import await_until
 
 ORGS: Final = tuple(f"org-{number}" for number in range(10))
 WAIT_S: Final = 10.0
-SEED: Final = int(os.environ["MODEL_SEED"])
 
 
 async def used(ledger: Ledger, *orgs: str, feature: str = "scans") -> int:

@@ -6,7 +6,8 @@ from typing import Final
 
 import pytest
 
-from tests.faults.spoilt import ROOT, copy, drawn, run
+from tests.faults.spoilt import ROOT, SHARE, copy, run
+from tests.support.soak import drawn
 
 __all__ = ["copy"]
 PAGE: Final = (ROOT / "docs" / "stripe-contract.md").read_text(encoding="utf-8")
@@ -14,7 +15,7 @@ MISTAKES: Final = [
     (number, *re.findall(r"`([^`]+)`", cells)[-4:])
     for number, cells in re.findall(r"^\| (N\d+[a-z]?) \|(.*)\|$", PAGE, re.MULTILINE)
 ]
-DRAWN: Final = drawn(MISTAKES)
+DRAWN: Final = drawn(MISTAKES, SHARE)
 
 
 def test_every_mistake_has_its_place_still() -> None:

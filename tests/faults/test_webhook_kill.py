@@ -16,10 +16,11 @@ import redis
 from redis.exceptions import RedisError
 
 from tests.faults.reacting import EFFECTS
-from tests.faults.test_kill import SEED, kill_everything, kill_store, kill_worker, store_url
+from tests.faults.test_kill import kill_everything, kill_store, kill_worker, store_url
 from tests.lua.letters import client_of, counted, ids, inbox_of, stripe_event
 from tests.support.servers import StoreServer, speak
 from tests.support.service import ROOT, ServiceProcess, clean_environment
+from tests.support.soak import SEED
 from tests.support.stripe_mail import SECRET, body_of, header, snapshot
 from tests.support.wait import wait_until
 from webhooks.stripe_events import TYPES

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 import pytest
@@ -32,8 +33,13 @@ _LOOKS_AWAY: Final = {
 }
 
 
-def bad_habits(source: str) -> Iterator[str]:
+@cache
+def bad_habits(source: str) -> tuple[str, ...]:
     """Every bad habit of a test file: its line, its kind and what stands there."""
+    return tuple(_bad_habits(source))
+
+
+def _bad_habits(source: str) -> Iterator[str]:
     tree = ast.parse(source)
     for line, name in imports(tree):
         kind = _kind_of_import(name)

@@ -4,7 +4,6 @@ Adjustments, voids, resets, events, plan changes, other periods and lost replies
 counter is the sum of its history and of everything that happened to it: live events less voids plus adjustments.
 """
 
-import os
 import random
 from collections import Counter
 from contextlib import suppress
@@ -34,9 +33,9 @@ from tests.lua.ledger import CATALOGUE, Caller, Ledger
 from tests.lua.outboxes import bill
 from tests.support.proxy import Proxy
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED, often
 
-SEED: Final = int(os.environ["MODEL_SEED"])
-STEPS: Final = int(os.environ.get("MODEL_STEPS", "120"))
+STEPS: Final = 120
 ORGS: Final = ("org-a", "org-b", "org-c")
 FEATURES: Final = ("scans", "checks", "calls", "open")
 ANNIVERSARY: Final = CATALOGUE.replace('reset = "calendar"', 'reset = "anniversary"')
@@ -542,7 +541,7 @@ async def agree(server: StoreServer, seed: int, steps: int, **options: Any) -> C
     return run.seen
 
 
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", range(often(3, 3)))
 async def test_corrections_and_model_agree_after_every_step(store: StoreServer, turn: int) -> None:
     seen = await agree(store, SEED + turn, STEPS)
     assert len(seen) >= 10, f"too few kinds of answer were met: {seen}"

@@ -6,7 +6,6 @@ step used = sum of history = what the model counted, and units held = open holds
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,9 +27,9 @@ from tests.lua.admit_model import Ask, Model, Told, told_by
 from tests.lua.granting import burned_of, give, pool_of
 from tests.lua.ledger import Caller, Ledger
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED, often
 
-SEED: Final = int(os.environ["MODEL_SEED"])
-STEPS: Final = int(os.environ.get("MODEL_STEPS", "250"))
+STEPS: Final = 250
 ORGS: Final = ("org-a", "org-b", "org-c")
 FEATURES: Final = ("scans", "checks", "calls", "closed", "open", "unknown")
 MINUTE_MS: Final = 60_000
@@ -458,11 +457,13 @@ def shown(rows: list[Told]) -> list[Told]:
     return refused[:1] or rows
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(often(4, 4)))
 async def test_admit_and_the_model_agree_on_every_answer(store: StoreServer, turn: int) -> None:
     """Every answer and every figure of a generated sequence is the model's; at the end every law holds."""
     seed = SEED + turn
-    async with Ledger(store.url, catalogue=CATALOGUE, retention=Retention(minute_hours=48 * (turn % 2))) as ledger:
+    async with Ledger(
+        store.url, catalogue=CATALOGUE, retention=Retention(minute_hours=48 * ((SEED + turn) % 2))
+    ) as ledger:
         run = Run(ledger, seed)
         try:
             for _ in range(STEPS):

@@ -1,16 +1,16 @@
 """The model test of admit on every server there is, on a cluster, and watched by MONITOR."""
 
-import os
 from typing import Any, Final
 
 from metering.store.retention import Retention
 from metering.usage import Result
 from tests.lua.ledger import Ledger
-from tests.lua.test_admit_model import CATALOGUE, SEED, Run
+from tests.lua.test_admit_model import CATALOGUE, Run
 from tests.support.monitor import keys_of, monitored, scripts
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 
-STEPS: Final = int(os.environ.get("MODEL_STEPS_SHORT", "80"))
+STEPS: Final = 80
 
 
 async def agree(server: StoreServer, **options: Any) -> None:

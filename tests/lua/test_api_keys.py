@@ -1,6 +1,5 @@
 """API keys against a model, and who gets in with which text."""
 
-import os
 import random
 import re
 from typing import Final
@@ -16,9 +15,9 @@ from tests.lua.scenes import lawful
 from tests.lua.vault import OPERATOR, WRITER, Worker, vault
 from tests.support.monitor import keys_of, monitored, scripts
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 
-SEED: Final = int(os.environ["MODEL_SEED"])
-STEPS: Final = int(os.environ.get("MODEL_STEPS", "220"))
+STEPS: Final = 220
 
 
 # ── who gets in ──────────────────────────────────────────────────────────────────────────────────────────

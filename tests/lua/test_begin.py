@@ -1,6 +1,5 @@
 """begin.lua and finish.lua: one try runs, its answer is kept for the others, and a try that died is given up."""
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from metering.store.connect import connect
 from metering.store.keys import Keys
 from metering.store.scripts import script
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 from tests.support.wait import await_until
 
 PLACE: Final = Keys(1).kept("0" * 32)
 LEASE_MS: Final = 30_000
 KEEP_MS: Final = 86_400_000
-SEED: Final = int(os.environ["MODEL_SEED"])
 
 
 async def run(client: Redis, name: str, *arguments: Any) -> Any:

@@ -1,6 +1,5 @@
 """Which grants a burn takes credits from: the script against `plans/credits.py`, over pools of every sort."""
 
-import os
 import random
 from typing import Final
 
@@ -21,8 +20,8 @@ from tests.lua.granting import burned_of, give, lines_of, pool_of, texts_of
 from tests.lua.ledger import Ledger
 from tests.lua.raw import COUNTED, frame_of, pending, words_of
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 
-SEED: Final = int(os.environ["MODEL_SEED"])
 POOLS: Final = 80
 DAY_MS: Final = 86_400_000
 INCLUDED: Final = 10

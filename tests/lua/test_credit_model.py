@@ -5,7 +5,6 @@ granted - refunded - burned - expired = what is left >= 0, and included + credit
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,8 +22,8 @@ from tests.lua.effecting import effects_of
 from tests.lua.ledger import Ledger
 from tests.lua.scenes import DAY_MS, HOUR_MS, calm, event, lawful, move_to
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 
-SEED: Final = int(os.environ["MODEL_SEED"])
 RUNS: Final = 2
 STEPS: Final = 100
 DAYS_MAX: Final = 7

@@ -23,6 +23,7 @@ from plans.periods import Period
 from plans.windows import HOUR_MS, MINUTE_MS, Window, Windows
 from tests.lua.scenes import DAY_MS, instant
 from tests.support.servers import StoreServer
+from tests.support.soak import often
 
 KEYS: Final = Keys(64)
 NOW: Final = instant("2024-11-02T10:20:30")
@@ -107,7 +108,7 @@ SPANS: Final = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=often(150, 4), deadline=None)
 @given(
     USES, SPANS, st.sampled_from([Window.HOUR, Window.DAY, Window.MONTH]), st.sampled_from(WHOLE_ZONES),
     st.sampled_from([1, 2, 7, 500]), st.booleans(), st.booleans(),
@@ -158,7 +159,7 @@ def check_order(found: list[Page], question: Question) -> None:
         assert shown == list(question.windows.between(Period(question.span.start_ms, end_ms)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100, 4), deadline=None)
 @given(
     USES, SPANS, st.sampled_from(Window), st.sampled_from([*HALF_ZONES, "Europe/Paris"]), st.sampled_from([1, 7, 500]),
     st.booleans(),

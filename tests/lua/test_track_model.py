@@ -5,7 +5,6 @@ sent twice, two callers with caches and clocks of their own, several organisatio
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -31,9 +30,9 @@ from tests.lua.ledger import Caller, Ledger
 from tests.lua.model import HOUR_MS, Model
 from tests.lua.raw import BAD, STALE, raw_call
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED, often
 
-SEED: Final = int(os.environ["MODEL_SEED"])
-STEPS: Final = int(os.environ.get("MODEL_STEPS", "220"))
+STEPS: Final = 220
 ORGS: Final = tuple(f"org-{letter}" for letter in "abcdef")
 FEATURES: Final = ("scans", "checks", "calls", "closed", "open", "unknown")
 DAY_MS: Final = 24 * HOUR_MS
@@ -364,13 +363,13 @@ async def hours(ledger: Ledger, org_id: str) -> Counter[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", range(often(3, 3)))
 async def test_script_and_model_agree_on_every_answer_and_every_counter(store: StoreServer, turn: int) -> None:
     """Every answer of a generated sequence, and every stored figure at its end, is what the model says."""
     await agree(store, SEED + turn)
 
 
-@pytest.mark.parametrize("turn", range(2))
+@pytest.mark.parametrize("turn", range(often(2, 2)))
 async def test_admit_answers_plain_events_as_track_does(store: StoreServer, turn: int) -> None:
     """The same sequences through the other script, where every event goes while minutes are kept."""
     await agree(store, SEED + turn, retention=Retention(minute_hours=48))

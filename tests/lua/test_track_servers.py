@@ -1,16 +1,16 @@
 """The model test again on every server there is, on a cluster, over several partitions, and watched by MONITOR."""
 
-import os
 from collections import Counter
 from typing import Any, Final
 
 from metering.usage import Result
 from tests.lua.ledger import Ledger
-from tests.lua.test_track_model import SEED, Run, compare
+from tests.lua.test_track_model import Run, compare
 from tests.support.monitor import keys_of, monitored, scripts
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED
 
-STEPS: Final = int(os.environ.get("MODEL_STEPS_SHORT", "80"))
+STEPS: Final = 80
 
 
 async def agree(server: StoreServer, **options: Any) -> Counter[Result]:

@@ -4,7 +4,6 @@ Events, batches, reservations, leases, windows, rates and plan changes interleav
 every step used = sum of history = events counted - voids + adjustments, and units held = open holds.
 """
 
-import os
 from collections import Counter
 from typing import Any, Final
 
@@ -19,10 +18,11 @@ from tests.lua.admit_model import Counted, ModelOrg
 from tests.lua.granting import pool_of
 from tests.lua.ledger import Ledger
 from tests.lua.outboxes import bill
-from tests.lua.test_admit_model import CATALOGUE, FEATURES, SEED, Kind, Run
+from tests.lua.test_admit_model import CATALOGUE, FEATURES, Kind, Run
 from tests.support.servers import StoreServer
+from tests.support.soak import SEED, often
 
-STEPS: Final = int(os.environ.get("MODEL_STEPS", "200"))
+STEPS: Final = 200
 BY: Final = By("tester", "because", "req-1")
 KNOWN: Final = tuple(feature for feature in FEATURES if feature != "unknown")
 
@@ -223,9 +223,9 @@ async def agree(server: StoreServer, seed: int, steps: int, *, thorough: bool = 
     return run
 
 
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", range(often(3, 3)))
 async def test_every_verb_and_the_model_agree_after_every_step(store: StoreServer, turn: int) -> None:
-    everything = Retention(minute_hours=48 * (turn % 2), events_ms=3_600_000 * (turn % 2))
+    everything = Retention(minute_hours=48 * ((SEED + turn) % 2), events_ms=3_600_000 * ((SEED + turn) % 2))
     run = await agree(store, SEED + turn, STEPS, thorough=True, retention=everything)
     assert run.met_enough(), f"too few kinds of answer were met: {run.results}, {run.corrections}"
 

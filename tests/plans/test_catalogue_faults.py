@@ -10,6 +10,7 @@ from plans.catalogue import CatalogueError, Fault, LeaseExpiry, YearlyPrice, par
 from plans.catalogue_tables import FEATURES_MAX
 from plans.subwindows import Per, RateLimit, SubWindow
 from plans.tiers import PriceModel, Pricing, Tier
+from tests.support.soak import often
 
 GOOD = """
 version = 1
@@ -172,7 +173,7 @@ def test_features_without_a_meter_do_not_clash() -> None:
     }
 
 
-@settings(max_examples=500)
+@settings(max_examples=often(500, 8))
 @given(st.dictionaries(st.integers(1, GOOD.count("\n") - 1), st.sampled_from(ODD_VALUES), min_size=1, max_size=4))
 def test_whatever_stands_behind_a_key_the_answer_is_a_catalogue_or_its_faults(changes: dict[int, str]) -> None:
     lines = GOOD.splitlines()

@@ -26,6 +26,7 @@ from plans.periods import (
     period_at,
     previous_month,
 )
+from tests.support.soak import often
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_MS, LAST_MS = 0, 4_102_444_799_999  # 1970 to 2099
@@ -143,7 +144,7 @@ def anything(draw: st.DrawFn) -> Case:
 CASES = month_ends() | clock_changes() | anything()
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=often(1000, 8), deadline=None)
 @given(CASES, st.sampled_from(Reset))
 @example(Case("Pacific/Apia", 1322690400000, 1325282400000), Reset.ANNIVERSARY)
 @example(Case("Pacific/Kanton", 791467200000, 788871600000), Reset.ANNIVERSARY)
@@ -153,7 +154,7 @@ def test_a_period_is_the_one_an_independent_calendar_finds(case: Case, reset: Re
     assert found == oracle(case.now_ms, reset, case.anchor_ms, case.timezone)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=often(600, 8), deadline=None)
 @given(CASES, st.sampled_from(Reset))
 def test_periods_hold_now_and_touch_without_gap_or_overlap(case: Case, reset: Reset) -> None:
     def at(now_ms: int) -> Period:
@@ -166,14 +167,14 @@ def test_periods_hold_now_and_touch_without_gap_or_overlap(case: Case, reset: Re
     assert at(period.start_ms - 1).end_ms == period.start_ms
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300, 4), deadline=None)
 @given(CASES)
 def test_an_anchor_always_starts_its_own_period(case: Case) -> None:
     period = period_at(case.anchor_ms, reset=Reset.ANNIVERSARY, anchor_ms=case.anchor_ms, timezone=case.timezone)
     assert period.start_ms == case.anchor_ms
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300, 4), deadline=None)
 @given(CASES, instants())
 def test_a_calendar_month_does_not_depend_on_the_anchor(case: Case, other_ms: int) -> None:
     first = period_at(case.now_ms, reset=Reset.CALENDAR, anchor_ms=case.anchor_ms, timezone=case.timezone)

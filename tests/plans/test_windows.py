@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from plans.periods import Period, TimezoneError
 from plans.windows import HOUR_MS, MINUTE_MS, Window, Windows, clipped
 from tests.plans.test_periods_oracle import AIMED, changes_ms, instant, instants, nearby, oracle_zone, wall, zones
+from tests.support.soak import often
 
 DAY_MS = 24 * HOUR_MS
 
@@ -39,7 +40,7 @@ def label(instant_ms: int, timezone: str, window: Window) -> tuple[int, ...]:
 _PARTS = {Window.MONTH: 2, Window.DAY: 3, Window.HOUR: 4, Window.MINUTE: 5}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=often(600, 8), deadline=None)
 @given(CASES, st.sampled_from(Window))
 @example(("America/St_Johns", 1257044400000), Window.DAY)
 @example(("Pacific/Apia", 1325239200000), Window.DAY)
@@ -54,7 +55,7 @@ def test_windows_hold_their_instant_and_touch_without_gap_or_overlap(case: Case,
     assert windows.at(found.start_ms - 1).end_ms == found.start_ms
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=often(600, 8), deadline=None)
 @given(CASES, st.sampled_from([Window.DAY, Window.MONTH]))
 def test_a_day_or_month_begins_at_the_midnight_another_calendar_finds(case: Case, window: Window) -> None:
     timezone, now_ms = case
@@ -65,7 +66,7 @@ def test_a_day_or_month_begins_at_the_midnight_another_calendar_finds(case: Case
         assert border_ms == instant(midnight.replace(tzinfo=oracle_zone(timezone)))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=often(600, 8), deadline=None)
 @given(CASES)
 def test_an_hour_is_what_the_wall_clock_shows_as_one(case: Case) -> None:
     timezone, now_ms = case
@@ -79,7 +80,7 @@ def test_an_hour_is_what_the_wall_clock_shows_as_one(case: Case) -> None:
     assert cut or found.end_ms - found.start_ms == HOUR_MS
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300, 4), deadline=None)
 @given(CASES)
 def test_minutes_are_those_of_utc_in_our_time(case: Case) -> None:
     """Offsets with seconds ended in 1972."""
@@ -88,7 +89,7 @@ def test_minutes_are_those_of_utc_in_our_time(case: Case) -> None:
     assert Windows(Window.MINUTE, timezone).at(now_ms).start_ms == now_ms // MINUTE_MS * MINUTE_MS
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300, 4), deadline=None)
 @given(CASES, st.integers(1, 40 * DAY_MS), st.sampled_from([Window.HOUR, Window.DAY, Window.MONTH]))
 def test_the_windows_of_a_span_are_exactly_the_span(case: Case, length_ms: int, window: Window) -> None:
     timezone, start_ms = case

@@ -177,3 +177,10 @@ def test_the_organisation_and_its_entitlements_show_credits_once_there_are_any(s
     after = service.call("GET", path, ROOT)
     assert [one["id"] for one in after.json()["grants"]] == [grant["id"]]
     assert after.headers["etag"] != before.headers["etag"]
+
+
+@pytest.mark.parametrize("cursor", ["0-0.", "x", "1-1", ".20260101"])
+def test_a_cursor_that_no_page_told_is_refused(service: Running, org: str, cursor: str) -> None:
+    given(service, org, amount=100)
+    answer = service.call("GET", "/v1/credits/transactions", token(org), params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation")
