@@ -8,7 +8,7 @@ reverse. Importing this module does nothing. It serves as
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -110,6 +110,12 @@ def secrets_of(settings: Settings) -> list[str]:
 def origins_of(settings: Settings) -> tuple[str, ...]:
     """Where payers may be sent back to: the front end, and this service."""
     return settings.frontend_url.rstrip("/"), settings.service_url(), f"http://localhost:{settings.port}"
+
+
+@cache
+def _document() -> bytes:
+    """The OpenAPI document, made when somebody asks for it: it takes as long as all the rest of a start."""
+    return orjson.dumps(document(ROUTES, version(PACKAGE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +333,7 @@ class App:
             outbox=opened.billing.desk,
             comparer=opened.billing.reconciler, repairer=opened.billing.repairer,
             version=version(PACKAGE),
-            document=orjson.dumps(document(ROUTES, version(PACKAGE))),
+            document=_document,
             auto_create_orgs=settings.auto_create_orgs,
             stripe_mode=settings.stripe_mode(),
             stripe_answers=opened.billing.stripe_answers,

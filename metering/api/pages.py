@@ -1,5 +1,6 @@
 """Pages for people: the API reference, served from this machine alone, and one page for every problem."""
 
+import asyncio
 import html
 from collections.abc import Mapping
 from functools import lru_cache
@@ -50,7 +51,7 @@ _CACHED: Final = "public, max-age=86400"
 
 async def get_document(call: Call) -> Reply:
     """The OpenAPI document of the table that serves it."""
-    return Reply(call.services.document)
+    return Reply(await asyncio.to_thread(call.services.document))
 
 
 async def get_docs(_: Call) -> Reply:

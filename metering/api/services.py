@@ -379,7 +379,7 @@ class Services:
     comparer: Comparer | None
     repairer: Repairer | None
     version: str
-    document: bytes
+    document: Callable[[], bytes]
     auto_create_orgs: bool
     stripe_mode: StripeMode
     stripe_answers: Callable[[], bool]

@@ -102,7 +102,7 @@ def cuts(content: bytes) -> list[int]:
     drawn = random.Random(SEED)
     borders = [match.start() for match in re.finditer(rb"\*1\r\n\$5\r\nMULTI|\*1\r\n\$4\r\nEXEC", content)]
     commands = [match.start() for match in re.finditer(rb"\*\d+\r\n\$\d+\r\n(?:HSET|HINCRBY|SADD|ZADD|XADD)", content)]
-    structural = [at + step for at in drawn.sample(borders, 8) for step in (-1, 0, 1)]
+    structural = [at + step for at in drawn.sample(borders, CUTS // 10) for step in (-1, 0, 1)]
     structural += [*drawn.sample(commands, CUTS // 2 - len(structural) - 2), 0, len(content)]
     return structural + [drawn.randrange(len(content)) for _ in range(CUTS - len(structural))]
 
