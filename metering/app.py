@@ -35,6 +35,7 @@ from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.org_marks import OrgMarks
+from metering.setting_kinds import parts_of
 from metering.setting_watching import LogLevel
 from metering.settings import Settings, SettingsError, StoreKind
 from metering.store.batch_stats import QueueStats
@@ -102,6 +103,7 @@ def secrets_of(settings: Settings) -> list[str]:
     values = [value for _, value in settings if isinstance(value, SecretStr)]
     found = [value.get_secret_value() for value in values]
     found += settings.webhook_secrets()
+    found += [part.partition(":")[2] for part in parts_of(settings.encryption_keys)]
     if settings.redis_url is not None:
         found.append(unquote(urlsplit(settings.redis_url.get_secret_value()).password or ""))
     return found
@@ -293,7 +295,8 @@ class App:
         stack.push_async_callback(patient.aclose)
         keys = Keys(dataset.partitions)
         time = StoreTime(self._clock, await settled_offset(client, keys, test_clock=settings.test_clock))
-        return Store(client, patient, keys, time, FieldCodec(), dataset, report, kind is StoreKind.EPHEMERAL)
+        codec = FieldCodec(settings.encryption_ring())
+        return Store(client, patient, keys, time, codec, dataset, report, kind is StoreKind.EPHEMERAL)
 
     def _vitals(self, stack: AsyncExitStack, ground: Store, counters: Counters) -> StoreVitals:
         """How the service does, asked of the store that was opened."""

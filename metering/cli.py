@@ -19,6 +19,7 @@ from metering.console import (
     say_table,
     tell,
 )
+from metering.encryption_commands import app as encryption_app
 from metering.org_commands import app as org_app
 from metering.plan_commands import app as plans_app
 from metering.stripe_commands import app as stripe_app
@@ -31,6 +32,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(plans_app, name="plans")
 app.add_typer(stripe_app, name="stripe")
 app.add_typer(clock_app, name="clock")
+app.add_typer(encryption_app, name="encryption")
 app.add_typer(org_app, name="org")
 events_app = typer.Typer(help="Raw events, and events that were given up.", no_args_is_help=True)
 app.add_typer(events_app, name="events")

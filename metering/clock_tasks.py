@@ -14,7 +14,6 @@ from metering.clock import MS_PER_S, Clock
 from metering.moments import rfc3339
 from metering.sandbox_client import NoSandboxError, SandboxClient, sandbox_at
 from metering.settings import Settings, SettingsError
-from metering.store.fields import FieldCodec
 from metering.store.orgs import Orgs
 from metering.store.quiet import left_to_do, next_end
 from metering.store.timing import FOLLOW_S, StoreTime, age_minutes, move_test_clock, stored_offset
@@ -70,7 +69,7 @@ async def _traveller(settings: Settings, clock: Clock, tell: Tell, patience_s: f
         raise AccessError(str(error), "`metering plans check FILE` says more.") from error
     async with opened(settings) as access, sandbox_at(settings.stripe_api_base) as sandbox:
         time = StoreTime(clock, await _offset(access))
-        orgs = Orgs(access.client, access.keys, catalogue, time, FieldCodec(), fake=False)
+        orgs = Orgs(access.client, access.keys, catalogue, time, access.codec, fake=False)
         pays = settings.stripe_secret_key is not None
         yield Traveller(access, time, orgs, sandbox, pays=pays, tell=tell, patience_s=patience_s)
 

@@ -21,7 +21,7 @@
 
 The body is RFC 9457 `application/problem+json`. `code` is stable; `cure` says how to put it right; `errors` lists
 each fault with the JSON pointer of its place (empty where there is but one fault, told by `detail`). What paying for
-credits meets stands in `payment_errors`.
+credits meets stands in `payment_errors`, keys of values in the store in `encryption_errors`.
 """
 
 from collections.abc import Mapping

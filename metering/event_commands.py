@@ -9,19 +9,17 @@ from pathlib import Path
 from metering.clock import Clock
 from metering.settings import Settings
 from metering.sink import DayFiles, Sink, SinkError
-from metering.store.fields import FieldCodec
-from metering.store.keys import Keys
 from metering.store.queue_dead import retry_dead
 from metering.store.raw_feed import Feed
 from metering.store.raw_names import Names
-from metering.store.totals import Client
-from metering.store_access import AccessError, opened
+from metering.store_access import Access, AccessError, opened
 
 
 async def copy_events(settings: Settings, clock: Clock, folder: Path, *, group: str, name: str, once: bool) -> int:
     """Run a sink until it is told to end, with `once` until nothing is left; how many lines it wrote."""
-    async with _store(settings) as (client, keys):
-        names = Names(client, keys, FieldCodec(), clock.monotonic)
+    async with _store(settings) as access:
+        client, keys = access.client, access.keys
+        names = Names(client, keys, access.codec, clock.monotonic)
         with DayFiles(folder) as files:
             sink = Sink(Feed(client, keys, group, name), names, files, clock.monotonic)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -32,15 +30,15 @@ async def copy_events(settings: Settings, clock: Clock, folder: Path, *, group: 
 
 async def retry_events(settings: Settings) -> int:
     """Put the events that were given up back into their queues; how many."""
-    async with _store(settings) as (client, keys):
-        return await retry_dead(client, keys)
+    async with _store(settings) as access:
+        return await retry_dead(access.client, access.keys)
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[tuple[Client, Keys]]:
+async def _store(settings: Settings) -> AsyncIterator[Access]:
     """The store and its data set."""
     try:
         async with opened(settings) as access:
-            yield access.client, access.keys
+            yield access
     except AccessError as error:
         raise SinkError(str(error), error.cure) from error

@@ -75,7 +75,7 @@ async def _found(books: _Books, org: Org) -> Dossier:
     balance = await credit_book.balance_of(org) if org.pool else None
     (entries, _), counts, frozen = await asyncio.gather(
         trail.back(org_id, EVENTS, None),
-        WindowLists(client, keys).counts(org_id),
+        WindowLists(client, keys, books.codec).counts(org_id),
         answered(client.zscore(keys.shared("frozen", keys.partition(org_id)), org_id)),
     )
     mark, events = mark_of(org_id, books.access.dataset.secret), await _events(books, org)
@@ -97,7 +97,7 @@ async def _books(settings: Settings) -> AsyncIterator[_Books]:
     except (SettingsError, CatalogueError) as error:
         raise AccessError(str(error), "`metering plans check FILE` says more.") from error
     async with opened(settings) as access:
-        client, keys, codec = access.client, access.keys, FieldCodec()
+        client, keys, codec = access.client, access.keys, access.codec
         time = StoreTime(SystemClock(), await settled_offset(client, keys, test_clock=settings.test_clock))
         orgs = Orgs(client, keys, catalogue, time, codec, fake=False)
         yield _Books(access, orgs, time, codec, catalogue, settings.event_retention_ms())

@@ -17,7 +17,6 @@ from metering.billing.wiring import Ground, desk_of, reconciler_of, repairer_of,
 from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.store.customers import Customers
-from metering.store.fields import FieldCodec
 from metering.store.orgs import Orgs
 from metering.store.outbox import Outbox
 from metering.store.shadow_book import ShadowBook
@@ -64,8 +63,8 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
     async with opened(settings) as access:
         client, keys = access.client, access.keys
         time = StoreTime(SystemClock(), await settled_offset(client, keys, test_clock=settings.test_clock))
-        outbox = Outbox(client, keys, time, FieldCodec(), access.dataset.id)
-        yield Desk(outbox, WindowLists(client, keys), time.now_ms)
+        outbox = Outbox(client, keys, time, access.codec, access.dataset.id)
+        yield Desk(outbox, WindowLists(client, keys, access.codec), time.now_ms)
 
 
 async def reconciled(settings: Settings, org_id: str | None, *, shadow: bool = False) -> list[Line]:
@@ -103,7 +102,7 @@ async def _beside_stripe(settings: Settings, *, shadow: bool = False) -> AsyncIt
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(stripe_of(settings, SystemClock(), shadow=shadow))
         access = await stack.enter_async_context(opened(settings))
-        client, keys, codec = access.client, access.keys, FieldCodec()
+        client, keys, codec = access.client, access.keys, access.codec
         time = StoreTime(SystemClock(), await settled_offset(client, keys, test_clock=settings.test_clock))
         catalogue = parse(*settings.plans_text())
         customers = Customers(client, keys, codec, access.dataset.secret)
@@ -118,7 +117,7 @@ async def _beside_stripe(settings: Settings, *, shadow: bool = False) -> AsyncIt
 async def shadowed(settings: Settings) -> dict[str, int]:
     """What became of windows at the second account, since it is told: how many of each outcome."""
     async with opened(settings) as access:
-        counts = await ShadowBook(access.client, access.keys, "").counts()
+        counts = await ShadowBook(access.client, access.keys, access.codec, "").counts()
         return {outcome.value: windows for outcome, windows in counts.items()}
 
 

@@ -9,7 +9,6 @@ from typing import Final
 
 from metering.clock import SystemClock
 from metering.settings import Settings, SettingsError
-from metering.store.fields import FieldCodec
 from metering.store.marker import MarkerError, apply_version, check_catalogue, terms_known
 from metering.store.org import Org
 from metering.store.orgs import Orgs
@@ -111,4 +110,4 @@ async def _reader(settings: Settings) -> AsyncIterator[tuple[Access, Orgs, Catal
             raise AccessError(str(error), error.cure) from error
         offset_ms = await settled_offset(access.client, access.keys, test_clock=settings.test_clock)
         time = StoreTime(SystemClock(), offset_ms)
-        yield access, Orgs(access.client, access.keys, catalogue, time, FieldCodec(), fake=False), catalogue
+        yield access, Orgs(access.client, access.keys, catalogue, time, access.codec, fake=False), catalogue

@@ -1,5 +1,8 @@
 """Kinds of settings: what is more than a word or a number is checked here, and told in words."""
 
+import base64
+import binascii
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +17,12 @@ EVENT_RETENTION_MAX_S: Final = 400 * 86_400
 
 _SIGNING: Final = "whsec_"
 
+
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_KEY_BYTES: Final = 32
+"""AES-256."""
+
+KEYS_TAKEN: Final = "id:key pairs with commas between them, a key being 32 random bytes in base64"
 
 SANDBOX_KEY: Final = "sk_sandbox_"
 """First letters of the key of our own stand-in for Stripe."""
@@ -53,6 +62,36 @@ def parts_of(value: SecretStr | None) -> tuple[str, ...]:
     """The secrets of a list with commas; a part that is empty is none."""
     text = "" if value is None else value.get_secret_value()
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def ring_of(text: str) -> tuple[tuple[str, bytes], ...]:
+    """The keys of a list of `id:base64`, with their ids. Raises ValueError, which repeats no key."""
+    found: dict[str, bytes] = {}
+    for number, part in enumerate(text.split(","), 1):
+        key_id, colon, encoded = part.strip().partition(":")
+        if not colon or not _KEY_ID.fullmatch(key_id):
+            raise ValueError(f"part {number} of it does not begin with an id (letters, digits, - and _) and a colon")
+        key = _key_bytes(encoded)
+        if key is None or len(key) != _KEY_BYTES:
+            raise ValueError(f"the key of part {number} is not {_KEY_BYTES} bytes in base64")
+        if key_id in found or key in found.values():
+            raise ValueError(f"part {number} has the id or the key of an earlier one")
+        found[key_id] = key
+    return tuple(found.items())
+
+
+def _key_bytes(encoded: str) -> bytes | None:
+    """What base64 says, of either alphabet, with its padding or without."""
+    text = encoded.strip().replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _encryption_keys(value: SecretStr) -> SecretStr:
+    ring_of(value.get_secret_value())
+    return value
 
 
 def _upper(value: object) -> object:
@@ -102,3 +141,4 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 StoreUrl = Annotated[SecretStr, AfterValidator(_store_url)]
 KeysUrl = Annotated[str, AfterValidator(keys_address)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
+EncryptionKeys = Annotated[SecretStr, AfterValidator(_encryption_keys)]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import PrivateAttr, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
 from metering import setting_sources
@@ -20,13 +19,15 @@ from metering.address import (
     SCHEMES,
     STORE_URL_DEFAULT,
     is_loopback,
-    masked_url,
     store_address,
 )
 from metering.catalogues import SHIPPED, text_of
 from metering.clock import MS_PER_S
 from metering.moments import span_s
+from metering.setting_faults import fault_of, shown
 from metering.setting_kinds import (
+    KEYS_TAKEN,
+    EncryptionKeys,
     HttpUrl,
     KeysUrl,
     PowerOfTwo,
@@ -37,9 +38,10 @@ from metering.setting_kinds import (
     Text,
     mode_of,
     parts_of,
+    ring_of,
     starts,
 )
-from metering.setting_sources import Fault, Found, secret_at
+from metering.setting_sources import Fault, secret_at
 from metering.setting_watching import WatchingSettings, setting
 
 JWT_SECRET_DEFAULT: Final = "changeme-in-production"  # noqa: S105 - the documented default, refused at start
@@ -112,6 +114,9 @@ class Settings(WatchingSettings):
     )
     allow_lossy_ledger: bool = setting(
         False, "run on a store that can lose acknowledged usage; shown everywhere", "true or false"
+    )
+    encryption_keys: EncryptionKeys | None = setting(
+        None, "keys of sensitive values in the store, the present one first; unset: they rest as they are", KEYS_TAKEN
     )
     pending_max: int = setting(
         2_000, "events a worker holds for the store before it sheds load", "a number, 1 to 1000000", ge=1, le=1_000_000
@@ -249,7 +254,7 @@ class Settings(WatchingSettings):
         try:
             settings = cls.model_validate(found.values)
         except ValidationError as error:
-            faults += (_fault(cls.model_fields, found, e["loc"], e["msg"]) for e in error.errors(include_url=False))
+            faults += (fault_of(cls.model_fields, found, e["loc"], e["msg"]) for e in error.errors(include_url=False))
             raise SettingsError(tuple(faults)) from None
         if faults:
             raise SettingsError(tuple(faults))
@@ -263,7 +268,7 @@ class Settings(WatchingSettings):
     def describe(self) -> list[Row]:
         """Every setting with its value (secrets masked), its source and what it is for."""
         return [
-            Row(name.upper(), _shown(name, getattr(self, name)), self._source(name), str(field.description))
+            Row(name.upper(), shown(name, getattr(self, name)), self._source(name), str(field.description))
             for name, field in type(self).model_fields.items()
         ]
 
@@ -283,6 +288,10 @@ class Settings(WatchingSettings):
     def webhook_secrets(self) -> tuple[str, ...]:
         """The secrets that Stripe may sign with; none: the route for its events is not there."""
         return parts_of(self.stripe_webhook_secret)
+
+    def encryption_ring(self) -> tuple[tuple[str, bytes], ...]:
+        """The keys of sensitive values with their ids, the present one first; none: such values rest as they are."""
+        return () if self.encryption_keys is None else ring_of(self.encryption_keys.get_secret_value())
 
     def stripe_livemode(self) -> bool | None:
         """Whether Stripe's key moves real money; None without a key."""
@@ -350,33 +359,3 @@ class Settings(WatchingSettings):
     def environment(self, **changes: str) -> dict[str, str]:
         """The environment of the present process with `changes` (setting names in lower case) for a child of ours."""
         return dict(os.environ) | {name.upper(): value for name, value in changes.items()}
-
-
-def _shown(name: str, value: object) -> str:
-    """A value as people may see it."""
-    if isinstance(value, SecretStr):
-        secret = value.get_secret_value()
-        return masked_url(secret) if name == "redis_url" else f"**** ({len(secret.encode())} bytes)"
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _fault(fields: Mapping[str, FieldInfo], found: Found, place: tuple[int | str, ...], reason: str) -> Fault:
-    """One fault of validation, said for people: the cure names what the setting takes."""
-    name = str(place[0])
-    field = fields[name]
-    extra = field.json_schema_extra
-    takes = extra["takes"] if isinstance(extra, dict) else ""
-    default = _shown(name, field.default)
-    cure = f"Set {name.upper()} to {takes}" + (f", or leave it out for {default}." if default else ", or leave it out.")
-    secret = "SecretStr" in repr(field.annotation) or isinstance(field.default, SecretStr)
-    text = str(found.values.get(name, ""))
-    shown = masked_url(text) if name == "redis_url" else "****" if secret else text
-    return Fault(
-        name.upper(),
-        shown,
-        reason.removeprefix("Value error, ").replace("Input should", "it should"),
-        cure,
-        found.sources.get(name, ""),
-    )

@@ -8,6 +8,7 @@ from typing import Final
 from metering.errors import Problem
 from metering.settings import Settings
 from metering.store.connect import PATIENT, StoreError, connect
+from metering.store.fields import FieldCodec
 from metering.store.folder import Folder, Running
 from metering.store.keys import Keys
 from metering.store.marker import DataSet, MarkerError, open_dataset
@@ -32,6 +33,7 @@ class Access:
     client: Client
     keys: Keys
     dataset: DataSet
+    codec: FieldCodec
 
 
 @asynccontextmanager
@@ -39,10 +41,11 @@ async def opened(settings: Settings) -> AsyncIterator[Access]:
     """The store while the block runs. Raises AccessError, also for problems of the store in the block."""
     try:
         async with connect(_url(settings), retries=PATIENT, reply_timeout_s=REPLY_S) as client:
-            dataset = await open_dataset(client, partitions=settings.partitions, create=False)
+            codec = FieldCodec(settings.encryption_ring())
+            dataset = await open_dataset(client, partitions=settings.partitions, create=False, codec=codec)
             if dataset is None:
                 raise AccessError("the store holds no data set", "Start the service on it first.")
-            yield Access(client, Keys(dataset.partitions), dataset)
+            yield Access(client, Keys(dataset.partitions), dataset, codec)
     except (MarkerError, Problem) as error:
         raise AccessError(str(error), error.cure) from error
     except StoreError as error:

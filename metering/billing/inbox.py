@@ -15,6 +15,7 @@ import structlog
 
 from metering.billing.errors import Barred, GatewayError, TooMany, Unknown
 from metering.billing.intake import named
+from metering.encryption_errors import EncryptionKeyUnknown
 from metering.errors import (
     ClockUnsafe,
     LedgerFull,
@@ -55,7 +56,7 @@ BARRED_S: Final = 60.0
 _AWAY: Final = (StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe)
 """Problems of the store that are no event's fault, and that every other event would meet too."""
 
-_PASSING: Final = (*_AWAY, VersionConflict, TooMany, Unknown, Barred)
+_PASSING: Final = (*_AWAY, EncryptionKeyUnknown, VersionConflict, TooMany, Unknown, Barred)
 
 _ODD: Final = (Unreadable, ValueError, TypeError)
 """What an entry that nobody here wrote, or that was damaged, raises."""

@@ -186,7 +186,7 @@ def self_service_of(
 
 def last_usage_of(ground: Ground, exporter: Exporter, reconciler: Reconciler) -> LastUsage:
     """What is told of usage before a subscription ends."""
-    lists = WindowLists(ground.client, ground.keys)
+    lists = WindowLists(ground.client, ground.keys, ground.codec)
     return LastUsage(exporter, lists, reconciler, ground.drained, ground.time.now_ms)
 
 
@@ -198,7 +198,7 @@ def shadow_jobs(stack: AsyncExitStack, ground: Ground, customers: Customers) -> 
     stack.push_async_callback(shade.close)
     client, keys = ground.client, ground.keys
     shadow = Shadow(
-        shade, _shadow_book(ground), _shadows(ground, shade, customers), WindowLists(client, keys),
+        shade, _shadow_book(ground), _shadows(ground, shade, customers), WindowLists(client, keys, ground.codec),
         Lanes(client, keys, customers, fake=ground.fake), Breaker(ground.clock.monotonic), ground.catalogue,
         ground.time.now_ms,
     )  # fmt: skip
@@ -215,7 +215,7 @@ def _shadows(ground: Ground, shade: Gateway, customers: Customers) -> Shadows:
 
 
 def _shadow_book(ground: Ground) -> ShadowBook:
-    return ShadowBook(ground.client, ground.keys, secrets.token_hex(8))
+    return ShadowBook(ground.client, ground.keys, ground.codec, secrets.token_hex(8))
 
 
 def shade_of(settings: Settings, clock: Clock) -> Gateway | None:
@@ -256,7 +256,7 @@ def outbox_of(ground: Ground) -> Outbox:
 
 def desk_of(ground: Ground) -> Desk:
     """What operators see of the outbox and do about it."""
-    return Desk(outbox_of(ground), WindowLists(ground.client, ground.keys), ground.time.now_ms)
+    return Desk(outbox_of(ground), WindowLists(ground.client, ground.keys, ground.codec), ground.time.now_ms)
 
 
 def intake_of(settings: Settings, inbox: Inbox) -> Intake:
@@ -303,7 +303,7 @@ def exporter_of(ground: Ground, gateway: Till, orgs: Orgs, customers: Customers,
 
 def pruner_of(ground: Ground, exporter: Exporter) -> Pruner:
     """The end of windows that nobody asks for any more."""
-    lists = WindowLists(ground.client, ground.keys, read=READ)
+    lists = WindowLists(ground.client, ground.keys, ground.codec, read=READ)
     keep_ms = ground.settings.overage_window_days * DAY_MS
     return Pruner(
         outbox_of(ground), lists, exporter.closing.finalize, ground.time.now_ms,
@@ -318,7 +318,7 @@ def reconciler_of(ground: Ground, gateway: Sums, orgs: Orgs, customers: Customer
         orgs=orgs,
         outbox=outbox_of(ground),
         lanes=Lanes(client, keys, customers, fake=fake),
-        lists=WindowLists(client, keys),
+        lists=WindowLists(client, keys, ground.codec),
         drift=DriftBook(client, keys),
         catalogue=ground.catalogue,
         pace=StorePace(client, keys, ground.settings.stripe_rate, fake=fake),

@@ -72,14 +72,14 @@ class Cursor:
         return Cursor(self.entry, line.place) if line.kind == BURNED else Cursor(line.place, self.burn)
 
 
-def entries(org_id: str, found: Iterable[Any], codec: FieldCodec) -> Iterator[Line]:
+def entries(org_id: str, found: Iterable[Any], codec: FieldCodec, data_key: bytes) -> Iterator[Line]:
     """Lines of the ledger's entries. Raises ValueError or KeyError at what no script wrote."""
     for raw_id, raw in found:
         told = texts(raw)
         kind, amount, ref = told["type"], int(told["credits"]), told["ref"]
         yield Line(
             kind, int(told["at"]), _MOVES.get(kind, 0) * amount, amount, text_of(raw_id), told["grant"] or None,
-            balance=int(told["balance"]), ref=codec.decode(org_id, REF, ref) if ref else None,
+            balance=int(told["balance"]), ref=codec.decode(org_id, REF, ref, data_key) if ref else None,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from metering.encryption_errors import EncryptionKeyUnknown
 from metering.errors import (
     ClockUnsafe,
     GrantConflict,
@@ -22,7 +23,7 @@ from metering.errors import (
 )
 from metering.store.connect import answered, text_of, texts
 from metering.store.credit_lines import REF, Cursor, Line, burns, entries, merged
-from metering.store.fields import FieldCodec, sealed_name
+from metering.store.fields import FieldCodec, own_text, sealed_name
 from metering.store.grants import NO_REFUNDS, By, GrantOrder, GrantState, Refunds, source_of, states_from
 from metering.store.keys import Keys
 from metering.store.org import Org
@@ -125,11 +126,11 @@ class Credits:
         begins.
         """
         entry = ["credits_granted", *_words(by), "kind", order.kind, *_scope(order.scope)]
-        entry += self._named(org_id, "payment_intent", order.source.get("payment_intent"))
         for _ in range(_TURNS):
             org = await self._present(org_id)
-            args = [*self._clock_args(), org.claim.text(), _raised(org), *self._asked_of(org_id, order, by)]
-            reply = await self._ran(self._grant(keys=self._names(org_id), args=[*args, *entry]))
+            paid = _named(org, "payment_intent", order.source.get("payment_intent"))
+            args = [*self._clock_args(), org.claim.text(), _raised(org), *self._asked_of(org, order, by), *entry, *paid]
+            reply = await self._ran(self._grant(keys=self._names(org_id), args=args))
             if reply[0] != _STALE:
                 return _granted(order, reply)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
@@ -143,12 +144,14 @@ class Credits:
         What was spent or has expired is not taken; with `allow_negative` it is owed. `ref` is Stripe's id of the
         refund, `refunds` are those that the reading found. Raises GrantNotFound.
         """
-        entry = ["credits_taken_back", *_words(by), *self._named(org_id, "refund", ref)]
-        what = [asked, ticket, "1" if allow_negative else "0", self._ref(org_id, ref)]
+        org = await self._present(org_id)
+        entry = ["credits_taken_back", *_words(by), *_named(org, "refund", ref)]
+        what = [asked, ticket, "1" if allow_negative else "0", _ref(org, ref)]
         return await self._taken(org_id, grant_id, [*what, *(refunds.words() if refunds else NO_REFUNDS), *entry])
 
     async def revoke(self, org_id: str, grant_id: str, by: By) -> TakenBack:
         """Take back all that is left of a grant, for good. Raises GrantNotFound."""
+        await self._present(org_id)
         return await self._taken(org_id, grant_id, [0, "", "", "", *NO_REFUNDS, "credits_revoked", *_words(by)])
 
     async def freeze(self, org_id: str, grant_id: str, by: By, *, ticket: int, ref: str | None = None) -> int:
@@ -222,7 +225,7 @@ class Credits:
 
         The first page writes down what expired since the job looked, so that all lines together are what there is.
         """
-        await self._present(org_id)
+        org = await self._present(org_id)
         place, now_ms = Cursor.parse(cursor), self._time.now_ms()
         if cursor is None and await self._is_due(org_id, now_ms):
             await self._lapsed(org_id)
@@ -232,7 +235,7 @@ class Credits:
         )
         burned = await answered(self._client.hgetall(self._keys.burned(org_id)))
         try:
-            told = list(entries(org_id, ledger, self._codec))
+            told = list(entries(org_id, ledger, self._codec, org.profile.data_key))
             return merged(told, burns(texts(burned), place.burn, now_ms), limit, place)
         except (ValueError, KeyError) as error:
             raise OrgCorrupt from error
@@ -255,7 +258,6 @@ class Credits:
     # ── the calls ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _taken(self, org_id: str, grant_id: str, what: Sequence[Any]) -> TakenBack:
-        await self._present(org_id)
         args = [*self._clock_args(), grant_id, *what]
         code, *figures = await self._ran(self._take_back(keys=self._names(org_id), args=args))
         if code == _GONE:
@@ -263,22 +265,22 @@ class Credits:
         asked, taken, owed, left = map(int, figures)
         return TakenBack(asked, taken, owed, left, current=code == _MADE)
 
-    def _asked_of(self, org_id: str, order: GrantOrder, by: By) -> list[Any]:
+    def _asked_of(self, org: Org, order: GrantOrder, by: By) -> list[Any]:
         """What is asked of the script, from the grant's id to the price of what it sells."""
         return [
             order.grant_id, order.amount, order.priority,
             "" if order.effective_ms is None else max(0, order.effective_ms),
             "" if order.expires_ms is None else order.expires_ms,
             order.scope, order.rollover, LETTERS[order.kind],
-            order.details(org_id, by, self._codec), order.digest(), "" if self._low is None else self._low,
-            self._ref(org_id, order.source.get("payment_intent")), *order.sold(),
+            order.details(org.org_id, by, self._codec), order.digest(), "" if self._low is None else self._low,
+            _ref(org, order.source.get("payment_intent")), *order.sold(),
         ]  # fmt: skip
 
     async def _held(
         self, org_id: str, grant_id: str, frozen: str, ticket: int, ref: str | None, entry: Sequence[str]
     ) -> int:
-        await self._present(org_id)
-        args = [*self._clock_args(), grant_id, frozen, ticket, self._ref(org_id, ref), *entry]
+        org = await self._present(org_id)
+        args = [*self._clock_args(), grant_id, frozen, ticket, _ref(org, ref), *entry]
         reply = await self._ran(self._freeze(keys=self._names(org_id), args=args))
         if reply[0] == _GONE:
             raise GrantNotFound
@@ -296,7 +298,7 @@ class Credits:
             org = await self._present(org_id)
             args = [*self._clock_args(), sealed_name(org_id, org.profile.data_key), org.period.start_ms]
             await self._ran(self._lapse(keys=self._names(org_id, "crossings"), args=args))
-        except (OrgCorrupt, OrgNotFound, VersionConflict) as problem:
+        except (EncryptionKeyUnknown, OrgCorrupt, OrgNotFound, VersionConflict) as problem:
             log.warning("credits of an organisation not looked at", org=org_id, code=problem.code)
 
     async def _found(self, org_id: str, *, every: bool) -> tuple[int, Pool, dict[str, str]]:
@@ -339,12 +341,14 @@ class Credits:
             return []
         return [self._keys.shared("clock", self._keys.partition(org_id))]
 
-    def _named(self, org_id: str, name: str, stripe_id: object) -> list[str]:
-        """An id of Stripe's among the words of the trail: see `metering.store.trail.SEALED`."""
-        return [] if stripe_id is None else [name, self._codec.encode(org_id, name, str(stripe_id))]
 
-    def _ref(self, org_id: str, ref: object) -> str:
-        return "" if ref is None else self._codec.encode(org_id, REF, str(ref))
+def _named(org: Org, name: str, stripe_id: object) -> list[str]:
+    """An id of Stripe's among the words of the trail: see `metering.store.trail.SEALED`."""
+    return [] if stripe_id is None else [name, own_text(org.org_id, name, str(stripe_id), org.profile.data_key)]
+
+
+def _ref(org: Org, ref: object) -> str:
+    return "" if ref is None else own_text(org.org_id, REF, str(ref), org.profile.data_key)
 
 
 def _raised(org: Org) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from metering.encryption_errors import EncryptionKeyUnknown
 from metering.store.connect import answered, text_of
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
@@ -77,7 +78,7 @@ class Customers:
         stored = await answered(self._client.hget(self._keys.profile(org_id), "stripe_customer"))
         try:
             return None if stored is None else self._codec.decode(org_id, "stripe_customer", text_of(stored))
-        except ValueError:
+        except (EncryptionKeyUnknown, ValueError):
             log.warning("customer cannot be read", org=org_id)
             return None
 

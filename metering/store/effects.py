@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from metering.errors import VersionConflict
 from metering.store.changes import OrgChange, changed, trail_entry
 from metering.store.connect import answered, text_of
-from metering.store.fields import FieldCodec
+from metering.store.fields import FieldCodec, own_text
 from metering.store.keys import Keys
 from metering.store.org import Org, Profile
 from metering.store.org_scripts import Applied, OrgScripts
@@ -44,8 +44,8 @@ Entry = tuple[str, ...]
 class Decision:
     """What an event makes of an organisation, and what the trail says of it.
 
-    Every entry also names the event, as Stripe's ids are kept; a plan change adds its own entry. `counted` are the
-    totals that grow by one with it: `metering.store.totals` has their names.
+    Every entry also names the event, as Stripe's ids are kept in streams; a plan change adds its own entry. `counted`
+    are the totals that grow by one with it: `metering.store.totals` has their names.
     """
 
     plan: str
@@ -80,7 +80,6 @@ class Effects:
         self._keys = keys
         self._orgs = orgs
         self._catalogue = catalogue
-        self._codec = codec
         self._scripts = OrgScripts(client, keys, time, codec, fake=fake)
         self._ticket = client.register_script(script("ticket", fake=fake).text)
         self._freeze = client.register_script(script("freeze", fake=fake).text)
@@ -157,7 +156,7 @@ class Effects:
     async def _write(self, org: Org, event: str | None, decision: Decision) -> Applied:
         told = replace(org, profile=decision.profile)
         after = replace(changed(told, OrgChange(plan=decision.plan), self._catalogue), period=decision.alignment.period)
-        source = () if event is None else ("event", self._codec.encode(org.org_id, "event", event))
+        source = () if event is None else ("event", own_text(org.org_id, "event", event, org.profile.data_key))
         entries = [(*entry, *source) for entry in decision.entries]
         if after.plan != org.plan:
             entries.append(tuple(trail_entry(org, after, ACTOR)))

@@ -14,6 +14,7 @@ from metering.clock import MS_PER_S, Clock
 from metering.settings import JWT_SECRET_BYTES_MIN, JWT_SECRET_DEFAULT, Settings, StoreKind
 from metering.store.binaries import VERSION_MIN
 from metering.store.connect import StoreError, text_of, texts
+from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
 from metering.store.marker import DataSet, MarkerError, check_catalogue, open_dataset
 from metering.store.scripts import NAMES, script
@@ -291,14 +292,14 @@ _ASKED: Final[tuple[Callable[[_Scene], Awaitable[Check]], ...]] = (_truncated, _
 
 async def _dataset(scene: _Scene, catalogue: "Catalogue | None", *, write: bool) -> tuple[DataSet | None, list[Check]]:
     """The data set behind the store, and whether settings and catalogue are the ones it was made with."""
-    partitions = scene.settings.partitions
+    partitions, codec = scene.settings.partitions, FieldCodec(scene.settings.encryption_ring())
     try:
-        dataset = await open_dataset(scene.client, partitions=partitions, create=write)
+        dataset = await open_dataset(scene.client, partitions=partitions, create=write, codec=codec)
         found = f"{dataset.id}, {dataset.partitions} partitions" if dataset else "none yet"
         checks = [Check("data set", ok=True, found=found)]
         if catalogue is not None and dataset is not None:
             await check_catalogue(scene.client, catalogue, record=write)
-            dataset = await open_dataset(scene.client, partitions=partitions, create=False) or dataset
+            dataset = await open_dataset(scene.client, partitions=partitions, create=False, codec=codec) or dataset
             checks.append(_applied(catalogue, dataset))
         offset_ms = await stored_offset(scene.client, Keys(partitions)) or 0
         checks += test_clock_checks(scene.settings, offset_ms)

@@ -16,6 +16,7 @@ import orjson
 from metering.errors import Overloaded
 from metering.store.boxes import opened, shut
 from metering.store.connect import answered
+from metering.store.fields import without_ids
 from metering.store.keys import Keys
 from metering.store.scripts import script
 from metering.store.stream_group import StreamGroup
@@ -123,7 +124,7 @@ class Inbox:
     async def bury(self, letter: Letter, why: str) -> None:
         """Move it to the events that could not take effect."""
         keys = [self._of("inbox", letter), self._of("dead_inbox", letter)]
-        await answered(self._set_aside(keys=keys, args=[GROUP, letter.name, DEAD_MAX, why]))
+        await answered(self._set_aside(keys=keys, args=[GROUP, letter.name, DEAD_MAX, without_ids(why)]))
 
     async def revive(self, letter: Letter) -> bool:
         """Move it back into the inbox, to be tried again from the start; False where somebody else did."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from metering.clock import MS_PER_S
+from metering.encryption_errors import EncryptionKeyUnknown
 from metering.store.connect import StoreError, texts
+from metering.store.fields import FieldCodec, key_id_of
 from metering.store.keys import APPLIED, DATASET
 from plans.comparison import terms_of
 
@@ -23,6 +25,9 @@ SCHEMA: Final = 1
 """The layout of keys and fields. A service that knows only an older one must not write."""
 
 SECRET_BYTES: Final = 32
+
+SECRET: Final = "secret"  # noqa: S105 - a name
+"""Field of the marker, and its name for the codec, under no organisation."""
 
 _OURS: Final = "{p[0-9a-f]*"
 """What every key of a partition begins with."""
@@ -57,19 +62,25 @@ class DataSet:
         return f"DataSet(id={self.id!r}, partitions={self.partitions}, created_ms={self.created_ms})"
 
 
-async def open_dataset(client: "Redis", *, partitions: int, create: bool) -> DataSet | None:
+async def open_dataset(
+    client: "Redis", *, partitions: int, create: bool, codec: FieldCodec | None = None
+) -> DataSet | None:
     """The data set of this database, made when there is none; None when `create` is False and there is none.
 
-    Raises MarkerError when it was made with other `partitions` or by a newer service, or when the database
-    holds keys of ours without a marker; errors of the store as they come.
+    `codec` (None: one without keys) is for its secret.
+
+    Raises MarkerError when it was made with other `partitions` or by a newer service, when its secret is encrypted
+    under a key that is not there, or when the database holds keys of ours without a marker; errors of the store as
+    they come.
     """
+    codec = codec or FieldCodec()
     marker = await _read(client)
     if not marker:
         await _refuse_leftovers(client)
         if not create:
             return None
-        marker = await _made(client, partitions)
-    return _checked(marker, partitions)
+        marker = await _made(client, partitions, codec)
+    return _checked(marker, partitions, codec)
 
 
 async def check_catalogue(client: "Redis", catalogue: "Catalogue", *, record: bool) -> None:
@@ -112,14 +123,14 @@ async def _read(client: "Redis") -> dict[str, str]:
     return texts(raw)
 
 
-async def _made(client: "Redis", partitions: int) -> dict[str, str]:
+async def _made(client: "Redis", partitions: int, codec: FieldCodec) -> dict[str, str]:
     """Make the marker, or read the one that somebody made in the same moment."""
     seconds, _ = await client.time()
     fields = {
         "schema": str(SCHEMA),
         "partitions": str(partitions),
         "id": secrets.token_hex(8),
-        "secret": secrets.token_hex(SECRET_BYTES),
+        SECRET: _secret_text(secrets.token_hex(SECRET_BYTES), codec),
         "created_ms": str(seconds * MS_PER_S),
     }
     async with client.pipeline(transaction=True) as pipe:
@@ -129,12 +140,15 @@ async def _made(client: "Redis", partitions: int) -> dict[str, str]:
     return await _read(client)
 
 
-def _checked(marker: dict[str, str], partitions: int) -> DataSet:
+def _checked(marker: dict[str, str], partitions: int, codec: FieldCodec) -> DataSet:
     """The marker as a DataSet. Raises MarkerError when this service cannot work on it."""
     try:
         schema, made_with, created_ms = (int(marker[name]) for name in ("schema", "partitions", "created_ms"))
         applied = int(marker.get(APPLIED, 0))
-        dataset = DataSet(marker["id"], bytes.fromhex(marker["secret"]), made_with, created_ms, applied)
+        dataset = DataSet(marker["id"], _secret_of(marker[SECRET], codec), made_with, created_ms, applied)
+    except EncryptionKeyUnknown as error:
+        reason = f"the data set is encrypted under the key '{key_id_of(marker[SECRET])}', which is not there"
+        raise MarkerError("ENCRYPTION_KEYS", reason, "Put this key back into ENCRYPTION_KEYS.") from error
     except (KeyError, ValueError) as error:
         reason = f"the marker {DATASET} is damaged ({error})"
         raise MarkerError("data set", reason, "Restore the store from a backup; do not delete the marker.") from error
@@ -145,6 +159,16 @@ def _checked(marker: dict[str, str], partitions: int) -> DataSet:
         cure = f"Set PARTITIONS={made_with}; it is fixed for the life of a data set."
         raise MarkerError("partitions", f"made with {made_with}, PARTITIONS is {partitions}", cure)
     return dataset
+
+
+def _secret_text(digits: str, codec: FieldCodec) -> str:
+    """The secret as stored: in a box where there are keys, else its bare digits."""
+    return digits if codec.current is None else codec.encode("", SECRET, digits)
+
+
+def _secret_of(stored: str, codec: FieldCodec) -> bytes:
+    """The secret again. Raises EncryptionKeyUnknown, ValueError."""
+    return bytes.fromhex(codec.decode_bare("", SECRET, stored))
 
 
 async def _refuse_leftovers(client: "Redis") -> None:

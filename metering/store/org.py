@@ -23,6 +23,9 @@ _AGREED: Final = ("price_minor", "rate_until_ms", "price_until_ms")
 GRANTING: Final = frozenset({"active", "trialing", "past_due"})
 """Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status; the others grant nothing."""
 
+ENCODED: Final = ("key", "stripe_customer", "subscription", "debts")
+"""Fields of a profile that pass the codec."""
+
 _OVER: Final = "canceled"
 """The one status that a subscription which was in force ends with."""
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from metering.errors import ClockUnsafe, OrgCorrupt
 from metering.log import request_id
 from metering.store.connect import answered, text_of, texts
-from metering.store.fields import FieldCodec
+from metering.store.fields import FieldCodec, without_ids
 from metering.store.keys import Keys
 from metering.store.scripts import script
 from metering.store.timing import SKEW_MAX_MS, StoreTime
-from metering.store.window import Cut, Figures, Seal, Sink, State, Window, parsed, seal_of
+from metering.store.window import CUSTOMER, Cut, Figures, Seal, Sink, State, Window, parsed, seal_of
 from plans.periods import Period
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Outbox:
         """A window of the partition; None where there is none. Raises OrgCorrupt."""
         row = texts(await answered(self._client.hgetall(self._row(partition, name))))
         try:
-            return parsed(name, row) if row else None
+            return parsed(name, row, self._codec) if row else None
         except (KeyError, ValueError) as error:
             raise OrgCorrupt from error
 
@@ -209,9 +209,19 @@ class Outbox:
         partition = self._keys.partition(window.cut.org_id)
         keys = [self._row(partition, window.id), *self._shared(partition, "outbox"), *self._counters(window)]
         amount = "" if start.amount_minor is None else start.amount_minor
-        args = [window.id, LEASE_MS, KNOWN_MS, start.customer, start.sink.value, start.stamp_ms, amount, start.invoiced]
+        first = [self._payer(window, start), start.sink.value, start.stamp_ms, amount, start.invoiced]
+        args = [window.id, LEASE_MS, KNOWN_MS, *first]
         code, attempts, _ = await self._timed("attempt", partition, keys, args)
         return Begun(code), attempts
+
+    def _payer(self, window: Window, start: Start) -> str:
+        """The customer of an attempt as the row is to hold it: where it is that of the attempt before, as it holds it.
+
+        The script compares texts, and the same customer encrypted again is another text.
+        """
+        if start.customer == window.customer:
+            return window.kept_customer
+        return self._codec.encode(window.cut.org_id, CUSTOMER, start.customer)
 
     async def defer(self, window: Window, attempts: int, delay_ms: int, error: str, *, nothing: bool) -> bool:
         """Say that attempt number `attempts` did not succeed, and when the next may be.
@@ -220,7 +230,7 @@ class Outbox:
         """
         partition = self._keys.partition(window.cut.org_id)
         keys = [self._row(partition, window.id), *self._shared(partition, "outbox")]
-        args = [window.id, attempts, delay_ms, error[:_ERROR_MAX], "1" if nothing else ""]
+        args = [window.id, attempts, delay_ms, without_ids(error)[:_ERROR_MAX], "1" if nothing else ""]
         return bool((await self._timed("defer", partition, keys, args))[0] == 1)
 
     async def postpone(self, window: Window, at_ms: int) -> None:
@@ -246,7 +256,7 @@ class Outbox:
         expected = "" if attempts is None else attempts
         word = "revoked" if revoked else "known" if known else state.value
         found = "" if sink is None else sink.value
-        args = [window.id, word, expected, why[:_ERROR_MAX], found, "1" if nothing else ""]
+        args = [window.id, word, expected, without_ids(why)[:_ERROR_MAX], found, "1" if nothing else ""]
         return bool((await self._timed("settle", partition, keys, args))[0] == 1)
 
     async def replay(self, window: Window, by: str, not_before_ms: int = 0) -> bool:

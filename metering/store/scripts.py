@@ -12,7 +12,7 @@ NAMES: Final = (
     "create_key", "delete_key", "touch_keys", "deny", "apply_event", "ticket", "freeze",
     "receive", "dismiss", "set_aside",
     "seal", "park", "link", "attempt", "defer", "settle", "replay", "discard", "finalize", "prune",
-    "pass_lane", "journal", "pace",
+    "pass_lane", "journal", "pace", "reseal",
     "grant", "take_back", "freeze_grant", "mark_low", "lapse", "read_credits",
 )  # fmt: skip
 

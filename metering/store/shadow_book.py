@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from metering.store.connect import answered, text_of
+from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
 from metering.store.totals import Client
 from metering.store.window_lists import Place
@@ -16,6 +17,9 @@ LEASE_S: Final = 120
 """For so long one worker alone tells; a page of windows takes some seconds."""
 
 _LIST: Final = "settled"
+
+CUSTOMER: Final = "c:"
+"""How fields begin that hold a customer of the second account. Older ones hold the bare id."""
 
 
 class Outcome(StrEnum):
@@ -30,9 +34,9 @@ class Outcome(StrEnum):
 class ShadowBook:
     """The place of one data set. `worker` names who holds the lease. Errors of the store come out as 503 problems."""
 
-    def __init__(self, client: Client, keys: Keys, worker: str) -> None:
+    def __init__(self, client: Client, keys: Keys, codec: FieldCodec, worker: str) -> None:
         self._client: Any = client
-        self.partitions = keys.partitions
+        self.partitions, self._codec = keys.partitions, codec
         self._key = keys.shared("shadow", _PLACE)
         self._lease, self._worker = keys.shared("shadowing", _PLACE), worker
 
@@ -72,9 +76,16 @@ class ShadowBook:
 
     async def customer(self, digest: str) -> str:
         """Who pays there for the customer with this digest; '' nobody yet."""
-        return text_of(await answered(self._client.hget(self._key, f"c:{digest}")))
+        stored = text_of(await answered(self._client.hget(self._key, place_of(digest))))
+        return self._codec.decode_bare("", place_of(digest), stored)
 
     async def keep_customer(self, digest: str, customer: str) -> str:
         """Keep who pays there; whoever was kept first."""
-        await answered(self._client.hsetnx(self._key, f"c:{digest}", customer))
+        place = place_of(digest)
+        await answered(self._client.hsetnx(self._key, place, self._codec.encode("", place, customer)))
         return await self.customer(digest)
+
+
+def place_of(digest: str) -> str:
+    """Where it is kept who pays there for the customer with this digest."""
+    return f"{CUSTOMER}{digest}"

@@ -1,6 +1,6 @@
 """The billing trail: what happened to an organisation, who did it and why. One stream each, oldest entry first."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from metering.errors import OrgCorrupt
-from metering.store.connect import answered
-from metering.store.fields import FieldCodec
+from metering.store.connect import answered, text_of
+from metering.store.fields import FieldCodec, is_own
 from metering.store.keys import Keys
 from metering.store.timing import SKEW_MAX_MS, StoreTime
 
@@ -26,10 +26,13 @@ LATEST: Final = 256
 """Entries looked through for those of a correction that was made before."""
 
 SEALED: Final = frozenset({"event", "payment_intent", "refund"})
-"""Stripe's ids among the words of an entry: they pass the codec."""
+"""Stripe's ids among the words of an entry: the organisation's data key opens them."""
 
 FIRST: Final = "0-0"
 """The id before the first entry of a stream."""
+
+_Raw = tuple[bytes, Mapping[bytes, bytes]]
+"""An entry as the store gives it: its id, and its fields."""
 
 log = structlog.get_logger(__name__)
 
@@ -126,13 +129,13 @@ class Trail:
         """
         high = "+" if before is None else f"({before}"
         found = await answered(self._client.xrevrange(self._keys.trail(org_id), high, count=limit + 1))
-        entries = [self._entry(org_id, *one) for one in found[:limit]]
+        entries = await self._entries(org_id, found[:limit])
         return entries, entries[-1].entry_id if len(found) > limit else None
 
     async def latest(self, org_id: str, kind: str, name: str, source: str) -> list[Entry]:
         """The entries of one correction, oldest first, when they are among the organisation's newest."""
         found = await answered(self._client.xrevrange(self._keys.trail(org_id), count=LATEST))
-        entries = [self._entry(org_id, *one) for one in reversed(found)]
+        entries = await self._entries(org_id, reversed(found))
         same = {"id": name, "source": source}
         return [e for e in entries if e.kind == kind and all(e.fields.get(k, "") == v for k, v in same.items())]
 
@@ -152,10 +155,9 @@ class Trail:
             key = self._keys.trail(place.org_id)
             found = await answered(self._client.xrange(key, start, high, count=READ_ENTRIES))
             page.reads -= 1
-            for one in found:
+            for entry in await self._entries(place.org_id, found):
                 if page.full:
                     return place
-                entry = self._entry(place.org_id, *one)
                 place = Place(place.org_id, entry.entry_id)
                 if page.wanted.fits(entry):
                     page.entries.append(entry)
@@ -188,13 +190,32 @@ class Trail:
                 low = f"({found[-1].decode()}" if more else low
             low = "-"
 
-    def _entry(self, org_id: str, raw_id: bytes, raw_fields: Mapping[bytes, bytes]) -> Entry:
-        """An entry as it is read. One that is no script's is shown as far as it can be."""
-        fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw_fields.items()}
+    async def _entries(self, org_id: str, found: Iterable[_Raw]) -> list[Entry]:
+        """Entries as they are read. One that is no script's is shown as far as it can be."""
+        rows = [(raw_id.decode(), _words_of(raw)) for raw_id, raw in found]
+        data_key = await self._data_key(org_id) if any(_sealed_in(fields) for _, fields in rows) else None
+        return [self._entry(org_id, entry_id, fields, data_key) for entry_id, fields in rows]
+
+    async def _data_key(self, org_id: str) -> bytes | None:
+        """The organisation's own key; None where there is none that can be read."""
+        stored = text_of(await answered(self._client.hget(self._keys.profile(org_id), "key")))
+        try:
+            return bytes.fromhex(self._codec.decode(org_id, "key", stored))
+        except ValueError:
+            return None
+
+    def _entry(self, org_id: str, entry_id: str, fields: dict[str, str], data_key: bytes | None) -> Entry:
         for name in SEALED & fields.keys():
             with suppress(ValueError):  # of another version: shown as it is stored
-                fields[name] = self._codec.decode(org_id, name, fields[name])
-        entry_id = raw_id.decode()
+                fields[name] = self._codec.decode(org_id, name, fields[name], data_key)
         at = fields.pop("at", "")
         at_ms = int(at) if at.isdecimal() and at.isascii() else int(entry_id.partition("-")[0])
         return Entry(org_id, entry_id, at_ms, fields.pop("type", "unknown"), fields.pop("actor", None), fields)
+
+
+def _words_of(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
+
+
+def _sealed_in(fields: Mapping[str, str]) -> bool:
+    return any(is_own(fields.get(name, "")) for name in SEALED)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
+from metering.store.fields import FieldCodec
 from plans.periods import Period
 
 UNITS_MAX: Final = 999_999_999_999_999
@@ -18,6 +19,9 @@ UNITS_MAX: Final = 999_999_999_999_999
 https://docs.stripe.com/changelog/dahlia/2026-04-22/billing-meter-event-values-validation"""
 
 _LENGTH_BYTES: Final = 4
+
+CUSTOMER: Final = "customer"
+"""Field of a row, and its name for the codec."""
 
 
 class Sink(StrEnum):
@@ -108,8 +112,9 @@ def seal_of(figures: Figures) -> Seal:
 class Window:
     """A window as it is stored. Instants in ms.
 
-    `customer` and `sink` are those of the attempt that may have arrived, `stamp_ms` its time at Stripe, `amount_minor`
-    what an item of an invoice comes to. `first_ms` is the first attempt since it was last known that nothing arrived.
+    `customer` and `sink` are those of the attempt that may have arrived (`kept_customer`: the same as it is stored),
+    `stamp_ms` its time at Stripe, `amount_minor` what an item of an invoice comes to. `first_ms` is the first attempt
+    since it was last known that nothing arrived.
     """
 
     id: str
@@ -125,6 +130,7 @@ class Window:
     attempts: int = 0
     error: str = ""
     settled_ms: int | None = None
+    kept_customer: str = ""
 
     @property
     def units(self) -> int:
@@ -137,14 +143,19 @@ class Window:
         return self.first_ms is None
 
 
-def parsed(name: str, row: Mapping[str, str]) -> Window:
-    """A window as its row says. Raises ValueError or KeyError for a row that no script wrote."""
+def parsed(name: str, row: Mapping[str, str], codec: FieldCodec | None = None) -> Window:
+    """A window as its row says; its customer where there is a codec to read it with.
+
+    Raises ValueError or KeyError for a row that no script wrote, EncryptionKeyUnknown.
+    """
     period = Period(int(row["start"]), int(row["end"]))
     cut = Cut(row["org"], row["feature"], period, int(row["from"]), int(row["to"]), int(row["last"]))
     return Window(
-        name, cut, State(row["state"]), int(row["at"]), Sink(row.get("sink", "meter")), row.get("customer", ""),
+        name, cut, State(row["state"]), int(row["at"]), Sink(row.get("sink", "meter")),
+        "" if codec is None else codec.decode_bare(cut.org_id, CUSTOMER, row.get(CUSTOMER, "")),
         int(row.get("stamp", 0)), _number(row.get("amount")), _number(row.get("first")), _number(row.get("tried")),
         int(row.get("attempts", 0)), row.get("error", ""), _number(row.get("settled")),
+        row.get(CUSTOMER, ""),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from metering.store.connect import answered, text_of, texts
+from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
 from metering.store.totals import replies_of
 from metering.store.window import State, Window, parsed
@@ -80,9 +81,18 @@ class Count:
 class WindowLists:
     """The windows of one data set. Errors of the store come out as 503 problems."""
 
-    def __init__(self, client: "Redis", keys: Keys, *, read: int = READ, reads_max: int = READS_MAX) -> None:
+    def __init__(
+        self,
+        client: "Redis",
+        keys: Keys,
+        codec: FieldCodec | None = None,
+        *,
+        read: int = READ,
+        reads_max: int = READS_MAX,
+    ) -> None:
+        """`codec` (None: one without keys) is for the windows' customers."""
         self._client: Any = client
-        self._keys = keys
+        self._keys, self._codec = keys, codec or FieldCodec()
         self._read, self._reads_max = read, reads_max
 
     async def page(
@@ -183,17 +193,17 @@ class WindowLists:
         for place in places:
             pipe.hgetall(self._keys.window_at(place.partition, place.name))
         rows = zip(places, await replies_of(pipe, spare=True), strict=True)
-        return [_window(place.name, row) for place, row in rows]
+        return [_window(place.name, row, self._codec) for place, row in rows]
 
 
 def _rank(partition: int, kind: str) -> tuple[int, int]:
     return partition, list(LISTS).index(kind)
 
 
-def _window(name: str, row: Any) -> Window | None:
+def _window(name: str, row: Any, codec: FieldCodec) -> Window | None:
     """A window as stored; one that went meanwhile, or that no script wrote, is left out."""
     try:
-        return parsed(name, texts(row)) if row else None
+        return parsed(name, texts(row), codec) if row else None
     except (KeyError, ValueError):
         log.warning("window left out of a list", window=name)
         return None

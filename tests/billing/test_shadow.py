@@ -60,7 +60,7 @@ class Scene:
         self.shade = shade
 
     def book(self, worker: str = "one") -> ShadowBook:
-        return ShadowBook(self.ledger.client, self.ledger.keys, worker)
+        return ShadowBook(self.ledger.client, self.ledger.keys, FieldCodec(), worker)
 
     def shadows(self, worker: str = "one") -> Shadows:
         customers = Customers(self.ledger.client, self.ledger.keys, FieldCodec(), SECRET)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from metering.store.fields import FieldCodec
 from metering.store.window import State
 from metering.store.window_lists import WAITING, Place, WindowLists
 from tests.lua.ledger import Ledger
@@ -32,7 +33,7 @@ async def windows(ledger: Ledger, number: int) -> dict[str, tuple[str, State]]:
 
 
 def lists_of(ledger: Ledger, **bounds: int) -> WindowLists:
-    return WindowLists(ledger.client, ledger.keys, **bounds)
+    return WindowLists(ledger.client, ledger.keys, FieldCodec(), **bounds)
 
 
 async def walk(lists: WindowLists, limit: int, states: set[State], org_id: str | None = None) -> list[str]:

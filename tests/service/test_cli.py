@@ -45,6 +45,13 @@ async def test_a_token_is_taken_by_the_service_with_the_same_secret(tmp_path: Pa
     assert (verified.caller.org_id, verified.caller.scopes) == ("org-7", frozenset({"check", "audit"}))
 
 
+def test_a_new_encryption_key_is_one_that_the_settings_take(tmp_path: Path) -> None:
+    made = [Run(tmp_path, "encryption", "new-key", "2026-11").output.strip() for _ in range(2)]
+    (first, second) = [Settings(encryption_keys=SecretStr(one)).encryption_ring() for one in made]
+    assert first[0][0] == second[0][0] == "2026-11"
+    assert first != second
+
+
 def test_the_token_command_prints_nothing_but_the_token(tmp_path: Path) -> None:
     run = Run(tmp_path, "token", "--org", "org-7", "--scope", "admin")
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", run.output)

@@ -119,6 +119,13 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name:
         ("STRIPE_WEBHOOK_SECRET", "whsec_a,secret", "whsec_"),
         ("STRIPE_WEBHOOK_SECRET", "whsec_", "says nothing more"),
         ("STRIPE_WEBHOOK_SECRET", ",", "whsec_"),
+        ("ENCRYPTION_KEYS", "A" * 43, "does not begin with an id"),
+        ("ENCRYPTION_KEYS", f"k.1:{'A' * 43}", "does not begin with an id"),
+        ("ENCRYPTION_KEYS", f"k1:{'A' * 42}", "not 32 bytes"),
+        ("ENCRYPTION_KEYS", f"k1:{'!' * 43}", "not 32 bytes"),
+        ("ENCRYPTION_KEYS", f"k1:{'A' * 43},", "part 2"),
+        ("ENCRYPTION_KEYS", f"k1:{'A' * 43},k1:{'B' * 42}A", "the id or the key of an earlier"),
+        ("ENCRYPTION_KEYS", f"k1:{'A' * 43},k2:{'A' * 43}=", "the id or the key of an earlier"),
         ("EVENT_RETENTION", "7", "a number and a unit"),
         ("EVENT_RETENTION", "1w", "a number and a unit"),
         ("EVENT_RETENTION", "-1d", "a number and a unit"),
@@ -271,6 +278,7 @@ def test_no_secret_is_shown_by_any_view_of_the_settings(monkeypatch: pytest.Monk
         "STRIPE_SECRET_KEY": f"sk_test_{CANARY}",
         "STRIPE_WEBHOOK_SECRET": f"whsec_{CANARY}",
         "METRICS_TOKEN": CANARY,
+        "ENCRYPTION_KEYS": f"k1:{CANARY}{'A' * 28}",
         "REDIS_URL": f"redis://user:{CANARY}@host?password={CANARY}",
     }
     for name, value in secrets.items():
@@ -287,6 +295,8 @@ def test_no_secret_is_shown_by_any_view_of_the_settings(monkeypatch: pytest.Monk
         ("REDIS_URL", f"redis://user:{CANARY}/x@host:y"),
         ("STRIPE_SECRET_KEY", CANARY),
         ("STRIPE_WEBHOOK_SECRET", CANARY),
+        ("ENCRYPTION_KEYS", f"k1:{CANARY}"),
+        ("ENCRYPTION_KEYS", CANARY),
     ],
 )
 def test_no_fault_repeats_a_secret(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:

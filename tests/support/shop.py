@@ -61,10 +61,10 @@ class Shop:
 
 
 @contextmanager
-def shop(catalogue: str, webhook_path: str) -> Iterator[Shop]:
-    """A shop whose Stripe tells what happens at `webhook_path`."""
+def shop(catalogue: str, webhook_path: str, **more: Any) -> Iterator[Shop]:
+    """A shop whose Stripe tells what happens at `webhook_path`; `more` are further settings."""
     with _sandbox() as stripe:
-        asked: dict[str, Any] = {"plans_file": catalogue, "stripe_secret_key": KEY, "stripe_api_base": stripe}
+        asked: dict[str, Any] = {"plans_file": catalogue, "stripe_secret_key": KEY, "stripe_api_base": stripe, **more}
         settings = Settings.model_validate(asked)
         secrets = ",".join(asyncio.run(_set_up(settings, NOWHERE + webhook_path)))
         with Running(tidies=True, stripe_webhook_secret=secrets, **asked) as service:

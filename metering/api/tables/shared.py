@@ -2,9 +2,12 @@
 
 from typing import Final
 
+from metering.encryption_errors import EncryptionKeyUnknown
 from metering.errors import ClockUnsafe, LedgerFull, OrgCorrupt, Overloaded, StorageUnavailable, VersionConflict
 
-READS: Final = (StorageUnavailable, Overloaded, OrgCorrupt, ClockUnsafe, VersionConflict, LedgerFull)
+READS: Final = (
+    StorageUnavailable, Overloaded, OrgCorrupt, EncryptionKeyUnknown, ClockUnsafe, VersionConflict, LedgerFull,
+)  # fmt: skip
 """What a read may meet as well as a write: reading an organisation closes a period that has ended."""
 
 ORG: Final = {

@@ -8,6 +8,7 @@ from metering.api.route import Route
 from metering.api.tables.shared import ORG, READS
 from metering.api.track import TRACK, TRACK_PATHS
 from metering.auth import USAGE_READ, USAGE_WRITE
+from metering.encryption_errors import EncryptionKeyUnknown
 from metering.errors import (
     ClockUnsafe,
     CreditsExhausted,
@@ -56,7 +57,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         problems=(
             CreditsExhausted, QuotaExceeded, FeatureDisabled, OrgNotFound, FeatureUnknown, EventConflict,
             TimestampOutOfRange, TotalTooLarge, RateLimited, HoldNotFound, HoldConflict, HoldExpired, HoldSettled,
-            StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt, VersionConflict,
+            StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, OrgCorrupt,
+            EncryptionKeyUnknown, VersionConflict,
         ),
         has_ids=True, rated=True,
         example={"org_id": "org-123", "feature": "scans", "quantity": 5, "metadata": {"chain": "ethereum"},
