@@ -43,6 +43,7 @@ from metering.store.queue_state import read_inbox_state, read_state
 from metering.store.top import TopOrgs
 from metering.store.totals import Client, read_totals
 from metering.tallies import Tallies
+from metering.together import Together
 from metering.usage import Outcome, UsageEvent
 
 __all__ = ["BATCHES", "DEADLINE_S", "FLUSH_S", "QUEUED", "Build", "Counted", "Metrics"]
@@ -79,6 +80,7 @@ class Metrics:
         self._stats, self._queued, self._tallies = stats, queue_stats or QueueStats(), tallies or Tallies()
         self._top = TopOrgs(client, keys, settings.metrics_top_orgs)
         self._latency = Latency(build.endpoints)
+        self._business = Together(self._read)
         self.observe = self._latency.observe
         """Takes method, route template, status and seconds of each request."""
         self.counted = self._top.note
@@ -100,6 +102,7 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         """Leave the figures to the next worker; what is still observed is seen by nobody."""
+        self._business.close()
         self._note_work()
         self._stack.close()
         self._latency.count_in(self._figures.cells[_WORK_CELLS:])
@@ -120,7 +123,7 @@ class Metrics:
             encode, kind = choose_encoder("")
         return encode(page), kind
 
-    async def _business(self) -> list[Metric]:
+    async def _read(self) -> list[Metric]:
         """The figures of the store; none when it does not give them in time, for zeros would be a lie."""
         try:
             async with asyncio.timeout(DEADLINE_S):
