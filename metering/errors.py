@@ -194,7 +194,7 @@ class GrantConflict(Problem):
 
 class TooManyGrants(Problem):
     status, code, title = 409, "too-many-grants", "The organisation has 200 open grants of credits"
-    cure = "Revoke some, or let them be used up or expire; one larger grant does as well as many."
+    cure = "Revoke some, or let them be used up or expire; one larger grant or package does as well as many."
 
 
 class HoldExpired(Problem):

@@ -2,7 +2,7 @@
 
 Problem
 ├── 404 PaymentNotFound
-├── 409 PaymentMismatch, NotRefundable
+├── 409 PaymentMismatch, NotRefundable, RefundConflict
 └── 422 PackageUnknown
 """
 
@@ -22,6 +22,11 @@ class PaymentMismatch(Problem):
 class NotRefundable(Problem):
     status, code, title = 409, "not-refundable", "So much of the payment cannot be given back"
     cure = "Give back at most `left_minor` of a payment that succeeded and that no open dispute holds."
+
+
+class RefundConflict(Problem):
+    status, code, title = 409, "refund-conflict", "This id was used for a refund of another amount"
+    cure = "Give every refund an id of its own; repeat an id only with the same amount."
 
 
 class PackageUnknown(Problem):

@@ -8,7 +8,7 @@ from metering.api.guard import visible
 from metering.api.models.payments import ConfirmRequest, PaymentRequest, RefundRequest
 from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import found
-from metering.billing.credits import RefundOrder
+from metering.billing.refunds import RefundOrder
 from metering.billing.sales import SUCCEEDED
 from metering.errors import OrgNotFound
 from metering.log import request_id

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from metering.billing.credits import CreditShop, Settled
+from metering.billing.credits import CreditShop
 from metering.billing.gateway import StripeObject
+from metering.billing.refunds import Settled
 from metering.billing.sales import SUCCEEDED
 from metering.billing.subscriptions import id_of
 from webhooks.stripe_events import StripeEvent

@@ -3,9 +3,10 @@
 from typing import Protocol
 
 from metering.billing.credits import Author, Bought, Standing
+from metering.errors import TooManyGrants
 from metering.store.credits import Credits
-from metering.store.grants import By, GrantOrder, Refunds
-from plans.credits import Kind
+from metering.store.grants import By, Gone, GrantOrder
+from plans.credits import GRANTS_MAX, Kind
 
 
 class Tickets(Protocol):
@@ -28,23 +29,26 @@ class CreditLedger:
 
     async def buy(self, org_id: str, bought: Bought, author: Author) -> bool:
         """See `Ledger`."""
-        order = GrantOrder(bought.grant_id, bought.credits, Kind.PAID, source=bought.source)
+        order = GrantOrder(bought.grant_id, bought.credits, Kind.PAID, source=bought.source, held=bought.held)
         return (await self._book.grant(org_id, order, _by(author))).made
 
-    async def stand(
-        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool,
-        allow_negative: bool, refunds: Refunds,
-    ) -> Standing:  # fmt: skip
+    async def stand(self, org_id: str, grant_id: str, gone: Gone, author: Author, *, ticket: int) -> Standing:
         """See `Ledger`. It is frozen first and thawed last, so that what is to go is not burned in between."""
-        by = _by(author)
-        if frozen:
-            await self._book.freeze(org_id, grant_id, by, ticket=ticket)
+        by, causes = _by(author), gone.causes
+        if gone.frozen:
+            await self._book.freeze(org_id, grant_id, by, ticket=ticket, ref=causes.held)
         taken = await self._book.take_back(
-            org_id, grant_id, asked, by, ticket=ticket, allow_negative=allow_negative, refunds=refunds
+            org_id, grant_id, gone.asked, by, ticket=ticket, owable=gone.owable, refunds=gone.refunds, causes=causes
         )
-        if frozen:
+        if gone.frozen:
             return Standing(taken.taken, taken.balance)
-        return Standing(taken.taken, await self._book.thaw(org_id, grant_id, by, ticket=ticket))
+        return Standing(taken.taken, await self._book.thaw(org_id, grant_id, by, ticket=ticket, ref=causes.held))
+
+    async def check_room(self, org_id: str) -> None:
+        """See `Ledger`."""
+        told = await self._book.balance(org_id)
+        if len(told.grants) + len(told.later) >= GRANTS_MAX:
+            raise TooManyGrants
 
     async def balance(self, org_id: str) -> int:
         """See `Ledger`."""

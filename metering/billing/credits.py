@@ -8,43 +8,35 @@ https://docs.stripe.com/payments/payment-intents
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import structlog
 
 from metering.billing.buyers import buyer_of
 from metering.billing.checkout import Order, Session
-from metering.billing.errors import NotThere
+from metering.billing.errors import NotThere, Refused, Unknown
 from metering.billing.gateway import Params, StripeObject
+from metering.billing.refunds import Refunded, RefundOrder, Settled, refund_params, refunded
 from metering.billing.sales import (
-    NEGATIVE_TAG,
     SUCCEEDED,
     NotOurs,
-    Reversal,
     Sale,
     Seals,
-    credits_back,
+    gone_of,
     grant_id_of,
-    refunds_of,
     reversal_of,
 )
 from metering.billing.subscriptions import ORG_TAG
 from metering.billing.waiting import once, waiting
 from metering.clock import MS_PER_S
 from metering.errors import PaymentFailed
-from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound
+from metering.payment_errors import PackageUnknown, PaymentMismatch, PaymentNotFound
 from metering.store.effects import ACTOR
-from metering.store.grants import Refunds
+from metering.store.grants import Gone
 from metering.store.org import Org
 from plans.catalogue import Catalogue
 from plans.packages import Package
-
-ORDER_TAG: Final = "metering_order"
-REASON_TAG: Final = "metering_reason"
-"""Metadata of a refund: what its repeats are known by, and why it was made."""
-
-_REASON_CHARS_MAX: Final = 500
-"""Of a value of Stripe's metadata."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,11 +75,15 @@ class Till(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """A grant that a payment makes: its id, its credits, and where they come from."""
+    """A grant that a payment makes: its id, its credits, and where they come from.
+
+    `held`: it is made frozen, as money of it is gone or disputed already, and what is to go must not burn before.
+    """
 
     grant_id: str
     credits: int
     source: Mapping[str, Any] = field(default_factory=dict)
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +117,12 @@ class Ledger(Protocol):
         """Make the grant, once; False where it is there already."""
         ...
 
-    async def stand(
-        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool,
-        allow_negative: bool, refunds: Refunds,
-    ) -> Standing:  # fmt: skip
-        """Bring a grant to this: `asked` credits of it taken back in all, its rest frozen or not; count the refunds."""
+    async def stand(self, org_id: str, grant_id: str, gone: Gone, author: Author, *, ticket: int) -> Standing:
+        """Bring a grant to where a reading of that ticket found its payment."""
+        ...
+
+    async def check_room(self, org_id: str) -> None:
+        """Raises TooManyGrants where an organisation has as many open grants as it may."""
         ...
 
     async def balance(self, org_id: str) -> int:
@@ -140,55 +137,6 @@ class Begun:
     intent_id: str
     client_secret: str
     sale: Sale
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A payment as it stands: what it is at Stripe, its sale, whether this call made the grant, what is gone of it.
-
-    `asked` and `taken` are credits: what the money given back comes to, and what of that was not spent.
-    """
-
-    intent: StripeObject
-    sale: Sale
-    made: bool = False
-    refunds: tuple[StripeObject, ...] = ()
-    reversal: Reversal = field(default_factory=Reversal)
-    asked: int = 0
-    taken: int = 0
-    balance: int = 0
-
-    @property
-    def status(self) -> str:
-        """The payment's: https://docs.stripe.com/payments/paymentintents/lifecycle."""
-        return str(self.intent["status"])
-
-
-@dataclass(frozen=True, slots=True)
-class Refunded:
-    """A refund, and the credits that it took: those that were spent already are told, not taken."""
-
-    refund_id: str
-    status: str
-    amount_minor: int
-    credits_removed: int
-    credits_spent: int
-    settled: Settled
-
-
-@dataclass(frozen=True, slots=True)
-class RefundOrder:
-    """What to give back: an amount (None: all that is left), why, whether spent credits become a debt, a name that its
-    repeats share, and who asked for it in which request.
-    """
-
-    intent_id: str
-    amount_minor: int | None
-    reason: str
-    allow_negative: bool
-    name: str
-    actor: str = ""
-    request_id: str = ""
 
 
 class CreditShop:
@@ -219,9 +167,10 @@ class CreditShop:
     async def begin(self, org: Org, credits_asked: int, name: str) -> Begun:
         """Begin a payment for a package; repeats share `name`. What pays is kept for top-ups to come.
 
-        Raises PackageUnknown, CustomerUnknown, StripeFailed, StripeUnavailable.
+        Raises PackageUnknown, TooManyGrants, CustomerUnknown, StripeFailed, StripeUnavailable.
         """
         sale, terms = self.terms(org.org_id, self.package(credits_asked))
+        await self._ledger.check_room(org.org_id)
         async with waiting("payment"):
             params = {
                 **terms,
@@ -229,15 +178,16 @@ class CreditShop:
                 "setup_future_usage": "off_session",
                 "automatic_payment_methods": {"enabled": True},
             }
-            made = await self._till.create_payment_intent(params, key=f"credits:{name}")
+            made = await once(self._till.create_payment_intent, params, f"credits:{name}")
         return Begun(made["id"], made["client_secret"], sale)
 
     async def checkout(self, org: Org, credits_asked: int, order: Order) -> Session:
         """Begin a session of Stripe's Checkout for a package: the same payment, on a page of Stripe's.
 
-        Raises PackageUnknown, CustomerUnknown, StripeFailed, StripeUnavailable.
+        Raises PackageUnknown, TooManyGrants, CustomerUnknown, StripeFailed, StripeUnavailable.
         """
         package = self.package(credits_asked)
+        await self._ledger.check_room(org.org_id)
         sale, terms = self.terms(org.org_id, package)
         price = {
             "currency": sale.currency,
@@ -265,14 +215,7 @@ class CreditShop:
         Raises PaymentNotFound for one that is none of theirs, PaymentMismatch, PaymentFailed, and those of Stripe.
         """
         async with waiting("payment"):
-            try:
-                settled = await self._settled(await self._till.payment_intent(intent_id))
-            except NotThere:
-                raise PaymentNotFound from None
-            except NotOurs as error:
-                raise _refused(error, intent_id) from None
-        if settled.sale.org_id != org.org_id:
-            raise PaymentNotFound
+            settled = await self._found(intent_id, org.org_id)
         if settled.status == "requires_payment_method" and settled.intent.get("last_payment_error"):
             raise _failed(settled.intent)
         return settled
@@ -289,22 +232,50 @@ class CreditShop:
     async def refund(self, order: RefundOrder) -> Refunded:
         """Give money back, and take the credits that it bought.
 
-        Raises PaymentNotFound, PaymentMismatch, NotRefundable, and those of Stripe.
+        Raises PaymentNotFound, PaymentMismatch, NotRefundable, RefundConflict, and those of Stripe.
         """
         async with waiting("refund"):
-            try:
-                before = await self._settled(await self._till.payment_intent(order.intent_id))
-            except NotThere:
-                raise PaymentNotFound from None
-            except NotOurs as error:
-                raise _refused(error, order.intent_id) from None
-            known = [one for one in before.refunds if (one.get("metadata") or {}).get(ORDER_TAG) == order.name]
-            if known:  # made before, and not heard of: Stripe's own memory of the key ends after a day
-                return _refunded(known[0], before)
-            made = await self._till.create_refund(_refund_params(before, order), key=f"refund:{order.name}")
+            before = await self._found(order.intent_id)
+            known = order.made_before(before.refunds)
+            if known is not None:
+                return refunded(known, before)
+            made = await self._give_back(before, order)
             author = Author(order.actor, order.reason, order.request_id)
             after = await self._settled(await self._till.payment_intent(order.intent_id), author)
-        return _refunded(made, after)
+        return refunded(made, after)
+
+    async def _give_back(self, before: Settled, order: RefundOrder) -> StripeObject:
+        """Make a refund, once whatever becomes of the call. Raises NotRefundable, GatewayErrors."""
+        params, key = refund_params(before, order), f"refund:{order.name}"
+        try:
+            return await self._till.create_refund(params, key=key)
+        except Refused:  # perhaps as another refund, or a dispute, came first
+            after = await self._found(order.intent_id)
+            made = order.made_before(after.refunds)
+            if made is None:
+                refund_params(after, order)
+                raise
+            return made
+        except Unknown as error:
+            if error.status != HTTPStatus.INTERNAL_SERVER_ERROR or not error.request_id:
+                raise  # it may still be at work: only a 500 of Stripe's own has ended, and is kept under its key
+            made = order.made_before(await self._till.refunds(order.intent_id))
+            return made or await self._till.create_refund(params, key=f"{key}:again")
+
+    async def _found(self, intent_id: str, org_id: str | None = None) -> Settled:
+        """A payment as somebody asked for it, who may know of those of one organisation (None: of all).
+
+        Raises PaymentNotFound, PaymentMismatch, GatewayErrors.
+        """
+        try:
+            intent = await self._till.payment_intent(intent_id)
+            if org_id not in {None, self._seals.sale_of(intent).org_id}:
+                raise PaymentNotFound
+            return await self._settled(intent)
+        except NotThere:
+            raise PaymentNotFound from None
+        except NotOurs as error:
+            raise _refused(error, intent_id) from None
 
     async def _settled(self, intent: StripeObject, author: Author = STRIPE) -> Settled:
         """Bring the ledger to where a payment is. Raises NotOurs."""
@@ -315,47 +286,20 @@ class CreditShop:
             raise NotOurs
         if intent["status"] != SUCCEEDED:
             return Settled(intent, sale, balance=await self._ledger.balance(sale.org_id))
-        grant_id = grant_id_of(intent["id"])
-        made = await self._ledger.buy(sale.org_id, Bought(grant_id, sale.credits, _source(intent, sale)), STRIPE)
         refunds, disputes = await self._till.refunds(intent["id"]), await self._till.disputes(intent["id"])
-        gone = reversal_of(refunds, disputes)
-        asked = credits_back(sale, gone.amount_minor)
-        if not refunds and not disputes:
+        bought = Bought(grant_id_of(intent["id"]), sale.credits, _source(intent, sale), bool(refunds or disputes))
+        made = await self._ledger.buy(sale.org_id, bought, STRIPE)
+        if not bought.held:
             return Settled(intent, sale, made, balance=await self._ledger.balance(sale.org_id))
-        stands = await self._ledger.stand(
-            sale.org_id, grant_id, asked, author, ticket=ticket, frozen=gone.held, allow_negative=gone.allow_negative,
-            refunds=refunds_of(sale, refunds),
-        )  # fmt: skip
-        return Settled(intent, sale, made, tuple(refunds), gone, asked, stands.taken, stands.balance)
+        reversal = reversal_of(refunds, disputes)
+        gone = gone_of(sale, refunds, disputes)
+        stands = await self._ledger.stand(sale.org_id, bought.grant_id, gone, author, ticket=ticket)
+        return Settled(intent, sale, made, tuple(refunds), reversal, gone.asked, stands.taken, stands.balance)
 
 
 def _source(intent: StripeObject, sale: Sale) -> dict[str, Any]:
     """Where the credits of a grant come from, for whoever asks later."""
     return {"payment_intent": intent["id"], "amount_minor": sale.amount_minor, "currency": sale.currency}
-
-
-def _refund_params(before: Settled, order: RefundOrder) -> dict[str, Any]:
-    """What to ask Stripe for. Raises NotRefundable for what it would refuse, in words of ours."""
-    if before.status != SUCCEEDED:
-        raise NotRefundable(f"the payment is {before.status}", status_at_stripe=before.status)
-    left = before.sale.amount_minor - before.reversal.amount_minor
-    if before.reversal.held or left <= 0 or (order.amount_minor or left) > left:
-        told = "it is disputed" if before.reversal.held else f"{left} of {before.sale.amount_minor} can be given back"
-        raise NotRefundable(told, left_minor=max(0, left), currency=before.sale.currency)
-    metadata = {ORG_TAG: before.sale.org_id, ORDER_TAG: order.name, REASON_TAG: order.reason[:_REASON_CHARS_MAX]}
-    if order.allow_negative:
-        metadata[NEGATIVE_TAG] = "true"
-    amount = {} if order.amount_minor is None else {"amount": order.amount_minor}
-    return {"payment_intent": order.intent_id, "reason": "requested_by_customer", "metadata": metadata, **amount}
-
-
-def _refunded(made: StripeObject, after: Settled) -> Refunded:
-    """What one refund took, whoever took it: all that was taken, less what it would have been without this one."""
-    gone = after.reversal.amount_minor - (0 if made["status"] in {"failed", "canceled"} else made["amount"])
-    asked_before = credits_back(after.sale, gone)
-    removed = after.taken - min(after.taken, asked_before)
-    spent = after.asked - asked_before - removed
-    return Refunded(made["id"], made["status"], made["amount"], removed, max(0, spent), after)
 
 
 def _refused(error: NotOurs, intent_id: str) -> PaymentNotFound | PaymentMismatch:

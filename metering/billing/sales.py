@@ -6,7 +6,7 @@ together with the data set's own secret when the payment begins. A price that ch
 """
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -14,7 +14,7 @@ from typing import Final
 
 from metering.billing.gateway import StripeObject
 from metering.billing.subscriptions import ORG_TAG
-from metering.store.grants import Refunds
+from metering.store.grants import Causes, Gone, Refunds, Spans
 
 DATASET_TAG: Final = "metering_dataset"
 """Metadata of a customer or a payment: the data set that the organisation is of."""
@@ -30,13 +30,16 @@ _SEAL_BYTES: Final = 20
 _DIGITS_MAX: Final = 13
 """Of a number of credits: no grant has more."""
 
-_GONE: Final = frozenset({"failed", "canceled"})
+GONE: Final = frozenset({"failed", "canceled"})
 """Refunds that gave nothing back: https://docs.stripe.com/api/refunds/object#refund_object-status."""
 
 _HELD: Final = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
 """Disputes that hold the money back. An inquiry (`warning_...`) does not: https://docs.stripe.com/disputes."""
 
 _LOST: Final = "lost"
+
+_PREVENTED: Final = "prevented"
+"""Settled with the holder's bank before it became a dispute: https://docs.stripe.com/disputes/prevention."""
 
 
 class Lie(StrEnum):
@@ -121,7 +124,6 @@ class Reversal:
     refunded_minor: int = 0
     lost_minor: int = 0
     held: bool = False
-    allow_negative: bool = False
 
     @property
     def amount_minor(self) -> int:
@@ -135,7 +137,7 @@ def refunds_of(sale: Sale, refunds: Iterable[StripeObject]) -> Refunds:
     https://docs.stripe.com/refunds#failed-refunds
     """
     known = list(refunds)
-    failed = [one for one in known if one["status"] in _GONE]
+    failed = [one for one in known if one["status"] in GONE]
     begun_minor, failed_minor = (sum(one["amount"] for one in some) for some in (known, failed))
     return Refunds(sale.currency, len(known), begun_minor, len(failed), failed_minor)
 
@@ -144,11 +146,68 @@ def reversal_of(refunds: Iterable[StripeObject], disputes: Iterable[StripeObject
     """The same, from all refunds and disputes as they are now: a sum, so that it makes no difference which event of
     them came first, or twice, and a refund that failed is simply not in it.
     """
-    live = [one for one in refunds if one["status"] not in _GONE]
+    live = [one for one in refunds if one["status"] not in GONE]  # of a failed one nothing is gone
     known = list(disputes)
     return Reversal(
         sum(one["amount"] for one in live),
-        sum(one["amount"] for one in known if one["status"] == _LOST),
+        sum(one["amount"] for one in known if _is_lost(one)),
         any(one["status"] in _HELD for one in known),
-        any((one.get("metadata") or {}).get(NEGATIVE_TAG) == "true" for one in live),
     )
+
+
+def _is_lost(dispute: StripeObject) -> bool:
+    """Whether a dispute is over and its money gone: so is one that was prevented by giving its money back."""
+    if dispute["status"] == _PREVENTED:
+        moved = sum(one["amount"] for one in dispute.get("balance_transactions") or ())
+        return bool(moved < 0)
+    return bool(dispute["status"] == _LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The credits of a sale that go with one refund, from `start` up to `end`: older ones go first.
+
+    `is_owed`: those that are spent already are owed.
+    """
+
+    refund_id: str
+    start: int
+    end: int
+    is_owed: bool
+
+
+def shares_of(sale: Sale, refunds: Iterable[StripeObject]) -> list[Share]:
+    """The share of each refund that gave something back, the oldest first. Stripe lists the newest first."""
+    live = [one for one in reversed(list(refunds)) if one["status"] not in GONE]
+    shares, gone_minor = [], 0
+    for one in sorted(live, key=lambda refund: int(refund["created"])):
+        start = credits_back(sale, gone_minor)
+        gone_minor += one["amount"]
+        is_owed = (one.get("metadata") or {}).get(NEGATIVE_TAG) == "true"
+        shares.append(Share(one["id"], start, credits_back(sale, gone_minor), is_owed))
+    return shares
+
+
+def owable(sale: Sale, refunds: Iterable[StripeObject]) -> Spans:
+    """The spans of credits given back that are owed as far as they are spent: what lacks falls on the newest refund."""
+    return tuple((one.start, one.end) for one in shares_of(sale, refunds) if one.is_owed and one.start < one.end)
+
+
+def gone_of(sale: Sale, refunds: Sequence[StripeObject], disputes: Sequence[StripeObject]) -> Gone:
+    """What a reading of a sale's refunds and disputes takes of its grant."""
+    gone = reversal_of(refunds, disputes)
+    asked = credits_back(sale, gone.amount_minor)
+    return Gone(asked, refunds_of(sale, refunds), owable(sale, refunds), gone.held, causes_of(refunds, disputes))
+
+
+def causes_of(refunds: Sequence[StripeObject], disputes: Sequence[StripeObject]) -> Causes:
+    """The newest of each kind: it is what a reading finds new, but for what happened between two of them."""
+    lost = [one for one in disputes if _is_lost(one)]
+    live = [one for one in refunds if one["status"] not in GONE]
+    failed = [one for one in refunds if one["status"] in GONE]
+    held = [one for one in disputes if one["status"] in _HELD]
+    return Causes(_newest([*lost, *live]), _newest([*failed, *disputes]), _newest([*held, *disputes]))
+
+
+def _newest(found: Sequence[StripeObject]) -> str | None:
+    return str(found[0]["id"]) if found else None

@@ -22,17 +22,28 @@ from metering.errors import (
     VersionConflict,
 )
 from metering.store.connect import answered, text_of, texts
-from metering.store.credit_lines import REF, Cursor, Line, burns, entries, merged
-from metering.store.fields import FieldCodec, own_text, sealed_name
-from metering.store.grants import NO_REFUNDS, By, GrantOrder, GrantState, Refunds, source_of, states_from
+from metering.store.credit_lines import Cursor, Line, burns, entries, merged
+from metering.store.credit_words import author_words, named, ref_word, refund_word, scope_words
+from metering.store.fields import FieldCodec, sealed_name
+from metering.store.grants import (
+    NO_CAUSE,
+    NO_REFUNDS,
+    By,
+    Causes,
+    GrantOrder,
+    GrantState,
+    Refunds,
+    Spans,
+    source_of,
+    states_from,
+)
 from metering.store.keys import Keys
 from metering.store.org import Org
 from metering.store.orgs import Orgs
-from metering.store.pool import LETTERS, Pool, pool_from
+from metering.store.pool import LETTERS, Pool, is_open, pool_from, reserved_of
 from metering.store.scripts import script
 from metering.store.timing import StoreTime
-from plans.credits import POOL, Cover, Grant, Standing, balance, cover, reserved, usable
-from plans.limits import OnLimit
+from plans.credits import Grant, balance, usable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -45,6 +56,8 @@ _LAPSES_MAX: Final = 100
 
 _TURNS: Final = 8
 """Compare-and-set turns before giving up, as those of settings."""
+
+_NO_REFS: Final = ("", "", "", "")
 
 _GONE, _STALE, _APART, _CORRUPT = 0, 0, -1, -2
 _MADE, _REPEATED, _OTHER, _FULL, _OVER = 1, 2, 3, 4, 5
@@ -125,10 +138,10 @@ class Credits:
         Raises GrantConflict for an id that made another grant, TooManyGrants, Invalid where it has expired before it
         begins.
         """
-        entry = ["credits_granted", *_words(by), "kind", order.kind, *_scope(order.scope)]
+        entry = ["credits_granted", *author_words(by), "kind", order.kind, *scope_words(order.scope)]
         for _ in range(_TURNS):
             org = await self._present(org_id)
-            paid = _named(org, "payment_intent", order.source.get("payment_intent"))
+            paid = named(org, "payment_intent", order.source.get("payment_intent"))
             args = [*self._clock_args(), org.claim.text(), _raised(org), *self._asked_of(org, order, by), *entry, *paid]
             reply = await self._ran(self._grant(keys=self._names(org_id), args=args))
             if reply[0] != _STALE:
@@ -136,38 +149,43 @@ class Credits:
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
     async def take_back(
-        self, org_id: str, grant_id: str, asked: int, by: By, *, ticket: int, allow_negative: bool = False,
-        ref: str | None = None, refunds: Refunds | None = None,
+        self, org_id: str, grant_id: str, asked: int, by: By, *, ticket: int,
+        owable: Spans = (), causes: Causes = NO_CAUSE, refunds: Refunds | None = None,
     ) -> TakenBack:  # fmt: skip
         """Bring a grant to where `asked` credits of it are taken back in all, as a reading with that ticket says.
 
-        What was spent or has expired is not taken; with `allow_negative` it is owed. `ref` is Stripe's id of the
-        refund, `refunds` are those that the reading found. Raises GrantNotFound.
+        The first of them are taken, the last were spent or have expired: of these the `owable` spans, each from a
+        number of credits up to another, are owed. `refunds` are those that the reading found. Raises GrantNotFound.
         """
         org = await self._present(org_id)
-        entry = ["credits_taken_back", *_words(by), *_named(org, "refund", ref)]
-        what = [asked, ticket, "1" if allow_negative else "0", _ref(org, ref)]
-        return await self._taken(org_id, grant_id, [*what, *(refunds.words() if refunds else NO_REFUNDS), *entry])
+        spans = ",".join(f"{start}:{end}" for start, end in owable)
+        both = (causes.taken, causes.restored)
+        refs = [*(ref_word(org, one) for one in both), *(refund_word(org, one) for one in both)]
+        figures = refunds.words() if refunds else NO_REFUNDS
+        what = [asked, ticket, spans, *refs, *figures, "credits_taken_back", *author_words(by)]
+        return await self._taken(org_id, grant_id, what)
 
     async def revoke(self, org_id: str, grant_id: str, by: By) -> TakenBack:
         """Take back all that is left of a grant, for good. Raises GrantNotFound."""
         await self._present(org_id)
-        return await self._taken(org_id, grant_id, [0, "", "", "", *NO_REFUNDS, "credits_revoked", *_words(by)])
+        return await self._taken(
+            org_id, grant_id, [0, "", "", *_NO_REFS, *NO_REFUNDS, "credits_revoked", *author_words(by)]
+        )
 
     async def freeze(self, org_id: str, grant_id: str, by: By, *, ticket: int, ref: str | None = None) -> int:
         """Keep what is left of a grant from being used, as a reading with that ticket says; the balance then.
 
         `ref` is Stripe's id of the dispute. Raises GrantNotFound.
         """
-        return await self._held(org_id, grant_id, "1", ticket, ref, ["credits_frozen", *_words(by)])
+        return await self._held(org_id, grant_id, "1", ticket, ref, ["credits_frozen", *author_words(by)])
 
     async def thaw(self, org_id: str, grant_id: str, by: By, *, ticket: int, ref: str | None = None) -> int:
         """Let a frozen grant be used again; the balance then. Raises GrantNotFound."""
-        return await self._held(org_id, grant_id, "0", ticket, ref, ["credits_thawed", *_words(by)])
+        return await self._held(org_id, grant_id, "0", ticket, ref, ["credits_thawed", *author_words(by)])
 
     async def mark_low(self, org_id: str, low: int | None, by: By) -> int:
         """Set the balance below which credits are low (None: they never are); the balance now."""
-        entry = ["credits_mark_set", *_words(by)]
+        entry = ["credits_mark_set", *author_words(by)]
         for _ in range(_TURNS):
             org = await self._present(org_id)
             args = [*self._clock_args(), org.claim.text(), _raised(org), "" if low is None else low, *entry]
@@ -197,11 +215,11 @@ class Credits:
         names = {one.grant_id for one in ready}
         return Balance(
             balance(pool.grants, now_ms, pool.debt),
-            _reserved(org, pool, now_ms),
+            reserved_of(org, pool, now_ms),
             pool.debt,
             pool.low,
             ready,
-            [one for one in pool.grants if one.grant_id not in names and _is_open(one, now_ms)],
+            [one for one in pool.grants if one.grant_id not in names and is_open(one, now_ms)],
         )
 
     async def grants(self, org_id: str) -> list[GrantState]:
@@ -273,14 +291,14 @@ class Credits:
             "" if order.expires_ms is None else order.expires_ms,
             order.scope, order.rollover, LETTERS[order.kind],
             order.details(org.org_id, by, self._codec), order.digest(), "" if self._low is None else self._low,
-            _ref(org, order.source.get("payment_intent")), *order.sold(),
+            ref_word(org, order.source.get("payment_intent")), *order.sold(), "1" if order.held else "0",
         ]  # fmt: skip
 
     async def _held(
         self, org_id: str, grant_id: str, frozen: str, ticket: int, ref: str | None, entry: Sequence[str]
     ) -> int:
         org = await self._present(org_id)
-        args = [*self._clock_args(), grant_id, frozen, ticket, _ref(org, ref), *entry]
+        args = [*self._clock_args(), grant_id, frozen, ticket, ref_word(org, ref), *entry]
         reply = await self._ran(self._freeze(keys=self._names(org_id), args=args))
         if reply[0] == _GONE:
             raise GrantNotFound
@@ -342,15 +360,6 @@ class Credits:
         return [self._keys.shared("clock", self._keys.partition(org_id))]
 
 
-def _named(org: Org, name: str, stripe_id: object) -> list[str]:
-    """An id of Stripe's among the words of the trail: see `metering.store.trail.SEALED`."""
-    return [] if stripe_id is None else [name, own_text(org.org_id, name, str(stripe_id), org.profile.data_key)]
-
-
-def _ref(org: Org, ref: object) -> str:
-    return "" if ref is None else own_text(org.org_id, REF, str(ref), org.profile.data_key)
-
-
 def _raised(org: Org) -> str:
     """The claim by which every copy of the organisation runs out."""
     return replace(org.claim, revision=org.claim.revision + 1).text()
@@ -369,30 +378,5 @@ def _granted(order: GrantOrder, reply: Sequence[Any]) -> Granted:
     return Granted(reply[0] == _MADE, int(reply[1]))
 
 
-def _words(by: By) -> list[str]:
-    asked = ["request_id", by.request_id] if by.request_id else []
-    return ["actor", by.actor, "reason", by.reason, *asked]
-
-
-def _scope(scope: str) -> list[str]:
-    return [] if scope == POOL else ["feature", scope]
-
-
 def _pairs(flat: Sequence[Any]) -> dict[str, str]:
     return texts(dict(zip(flat[::2], flat[1::2], strict=True)))
-
-
-def _is_open(grant: Grant, now_ms: int) -> bool:
-    """Whether a grant that may not be used now can be later."""
-    return grant.left > 0 and (grant.expires_ms is None or now_ms < grant.expires_ms)
-
-
-def _reserved(org: Org, pool: Pool, now_ms: int) -> int:
-    """Credits of the pool that open holds keep."""
-    standings = {}
-    for feature, usage in org.features.items():
-        rule = usage.rule
-        if rule.credits is not None and rule.on_limit is not OnLimit.OVERAGE and rule.limit is not None:
-            own: Cover = cover(pool.grants, feature, None, now_ms)
-            standings[feature] = Standing(rule.limit, usage.used, usage.held, rule.credits, own.own)
-    return reserved(standings, POOL)

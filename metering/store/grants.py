@@ -1,10 +1,10 @@
 """A grant of credits: as it is asked for, as it stands, and the words that the store keeps of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from metering.store.fields import FieldCodec
 from metering.store.pool import grant_from
@@ -41,8 +41,41 @@ class Refunds:
         return [self.currency, self.begun, self.begun_minor, self.failed, self.failed_minor]
 
 
+REFUND_IDS: Final = ("re_", "pyr_")
+"""How Stripe's ids of refunds begin."""
+
 NO_REFUNDS: Final = ("", 0, 0, 0, 0)
 """The same where nobody looked for any."""
+
+
+Spans: TypeAlias = Sequence[tuple[int, int]]
+"""Parts of the credits of a grant, each from a number up to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Causes:
+    """Stripe's ids of what took credits, of what gave some back, and of what holds them or did last."""
+
+    taken: str | None = None
+    restored: str | None = None
+    held: str | None = None
+
+
+NO_CAUSE: Final = Causes()
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a reading of a payment found gone of its grant: `asked` credits in all, and whether the rest is frozen.
+
+    Of those that are spent already the `owable` spans are owed; `refunds` are counted.
+    """
+
+    asked: int
+    refunds: Refunds
+    owable: Spans = ()
+    frozen: bool = False
+    causes: Causes = NO_CAUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +83,7 @@ class GrantOrder:
     """A grant to make, by an id of its own: the same id again makes nothing.
 
     `effective_ms` None: from now on; `expires_ms` None: never. `source` is where it comes from, for whoever asks later:
-    `payment_intent`, `amount_minor`, `currency`, or nothing.
+    `payment_intent`, `amount_minor`, `currency`, or nothing. `held`: it is made frozen.
     """
 
     grant_id: str
@@ -62,6 +95,7 @@ class GrantOrder:
     expires_ms: int | None = None
     rollover: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
+    held: bool = False
 
     def sold(self) -> tuple[str, int]:
         """What it sells, as the totals name it (currency:credits), and its price in minor units; ('', 0): nothing."""

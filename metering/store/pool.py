@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from plans.credits import Grant, Kind
+from metering.store.org import Org
+from plans.credits import POOL, Grant, Kind, Standing, cover, reserved
+from plans.limits import OnLimit
 
 LETTERS: Final = {Kind.PAID: "p", Kind.PROMOTIONAL: "f"}
 """The letter that the scripts know a kind by."""
@@ -48,3 +50,19 @@ def grant_text(grant: Grant) -> str:
     numbers = (grant.left, grant.priority, grant.effective_ms, grant.expires_ms or 0, grant.seq)
     front = ":".join(map(str, numbers))
     return f"{front}:{grant.scope}:{int(grant.frozen)}:{grant.rollover}:{LETTERS[grant.kind]}"
+
+
+def is_open(grant: Grant, now_ms: int) -> bool:
+    """Whether a grant that may not be used now can be later."""
+    return grant.left > 0 and (grant.expires_ms is None or now_ms < grant.expires_ms)
+
+
+def reserved_of(org: Org, pool: Pool, now_ms: int) -> int:
+    """Credits of the pool that open holds keep."""
+    standings = {}
+    for feature, usage in org.features.items():
+        rule = usage.rule
+        if rule.credits is not None and rule.on_limit is not OnLimit.OVERAGE and rule.limit is not None:
+            own = cover(pool.grants, feature, None, now_ms).own
+            standings[feature] = Standing(rule.limit, usage.used, usage.held, rule.credits, own)
+    return reserved(standings, POOL)

@@ -6,6 +6,8 @@ from metering.store.credits import Credits
 from metering.store.fields import FieldCodec
 from metering.store.grants import By, GrantOrder
 from metering.store.orgs import OrgChange
+from metering.store.past import Past, Step
+from metering.store.trail import Trail
 from plans.credits import Kind
 from tests.lua.ledger import Ledger
 
@@ -50,3 +52,11 @@ async def spend(ledger: Ledger, credits_: int, grant_id: str = "cg_1", org_id: s
     else:
         await ledger.client.hset(key, grant_id, f"{int(left) - credits_}:{rest}")
     await ledger.client.hincrby(ledger.keys.burned(org_id), f"20310110|scans|{grant_id}", credits_)
+
+
+async def history_of(ledger: Ledger, org_id: str = "acme") -> list[Step]:
+    """The billing history, the newest first."""
+    codec = FieldCodec()
+    trail = Trail(ledger.client, ledger.keys, ledger.callers[0].time, codec)
+    steps, _ = await Past(ledger.client, ledger.keys, codec, trail).page(org_id, 50, None)
+    return steps

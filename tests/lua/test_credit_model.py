@@ -135,7 +135,7 @@ class Run:
         self.met["old reading"] += reading < self.newest.get(name, reading)
 
         async def settle(book: Credits) -> None:
-            await book.take_back(self.org, name, asked, ANN, ticket=ticket, allow_negative=negative)
+            await book.take_back(self.org, name, asked, ANN, ticket=ticket, owable=[(0, asked)] if negative else [])
             await (book.freeze if held else book.thaw)(self.org, name, ANN, ticket=ticket)
 
         await self.surely(settle)

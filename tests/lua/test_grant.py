@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from metering.billing.credit_ledger import CreditLedger
 from metering.errors import GrantConflict, Invalid, OrgCorrupt, OrgNotFound, TooManyGrants
 from metering.store.pool import pool_from
 from plans.credits import GRANTS_MAX, Kind
 from tests.lua.crediting import ANN, credits_of, joined, lines_of, order, texts_of
-from tests.lua.effecting import trail_of
+from tests.lua.effecting import effects_of, trail_of
 from tests.lua.ledger import Ledger
 from tests.lua.scenes import DAY_MS, calm, lawful
 from tests.support.servers import StoreServer
@@ -154,3 +155,28 @@ async def test_a_grant_that_is_no_grant_is_corrupt_and_nothing_is_written(store:
         with pytest.raises(OrgCorrupt):
             await credits_of(ledger).grant("acme", order(), ANN)
         assert await ledger.dump() == before
+
+
+async def test_what_was_paid_for_is_credited_though_as_many_grants_are_open_as_may_be(store: StoreServer) -> None:
+    source = {"payment_intent": "pi_1", "amount_minor": 900, "currency": "usd"}
+    async with calm(store.url) as ledger:
+        await joined(ledger)
+        book = credits_of(ledger)
+        for number in range(GRANTS_MAX):
+            await book.grant("acme", order(f"cg_{number}", 1), ANN)
+        assert (await book.grant("acme", order("cg_x", 5, kind=Kind.PAID, source=source), ANN)).balance == 205
+        with pytest.raises(TooManyGrants):
+            await book.grant("acme", order("cg_y", 1), ANN)
+        with pytest.raises(TooManyGrants):
+            await CreditLedger(book, effects_of(ledger)).check_room("acme")
+
+
+async def test_a_grant_whose_money_is_gone_already_is_made_frozen(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        await joined(ledger)
+        book = credits_of(ledger)
+        assert (await book.grant("acme", order(held=True), ANN)).balance == 0
+        assert not (await book.grant("acme", order(), ANN)).made
+        assert (await book.find("acme", "cg_1")).frozen
+        assert await book.thaw("acme", "cg_1", ANN, ticket=1) == 100
+        await lawful(ledger)

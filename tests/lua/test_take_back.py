@@ -7,7 +7,8 @@ import pytest
 
 from metering.errors import GrantNotFound
 from metering.store.credits import TakenBack
-from tests.lua.crediting import ANN, credits_of, joined, lines_of, order, spend, texts_of
+from metering.store.grants import Causes
+from tests.lua.crediting import ANN, credits_of, history_of, joined, lines_of, order, spend, texts_of
 from tests.lua.effecting import trail_of
 from tests.lua.ledger import Ledger
 from tests.lua.scenes import DAY_MS, calm, lawful, move_to
@@ -31,7 +32,7 @@ async def test_a_refund_takes_what_was_not_spent_and_tells_the_rest(each_store: 
     async with calm(each_store.url) as ledger:
         await granted(ledger)
         await spend(ledger, 30)
-        assert await take(ledger, 50, 1, ref="re_1") == (50, 50, 0, 20)
+        assert await take(ledger, 50, 1, causes=Causes("re_1")) == (50, 50, 0, 20)
         told = await credits_of(ledger).take_back("acme", "cg_1", 100, ANN, ticket=2)
         assert (figures(told), told.spent) == ((100, 70, 0, 0), 30)
         assert [line[:3] for line in await lines_of(ledger)][1:] == [
@@ -102,9 +103,9 @@ async def test_spent_credits_become_a_debt_only_where_that_is_allowed(store: Sto
         await granted(ledger)
         await spend(ledger, 80)
         assert await take(ledger, 50, 1) == (50, 20, 0, 0)
-        assert await take(ledger, 50, 2, allow_negative=True) == (50, 20, 30, -30)
+        assert await take(ledger, 50, 2, owable=[(0, 50)]) == (50, 20, 30, -30)
         assert (await credits_of(ledger).balance("acme")).owed == 30
-        assert await take(ledger, 30, 3, allow_negative=True) == (30, 20, 10, -10)
+        assert await take(ledger, 30, 3, owable=[(0, 30)]) == (30, 20, 10, -10)
         assert await take(ledger, 10, 4) == (10, 10, 0, 10)
         await lawful(ledger)
 
@@ -133,3 +134,31 @@ async def test_a_grant_that_is_not_there_is_told_and_nothing_written(store: Stor
             with pytest.raises(GrantNotFound):
                 await credits_of(ledger).take_back("acme", name, 1, ANN, ticket=1)
         assert await ledger.dump() == before
+
+
+async def test_what_lacks_falls_on_the_newest_refund_and_is_owed_where_that_one_says_so(store: StoreServer) -> None:
+    """100 credits, 80 spent; a refund of 30 that lets spent ones go, then one of 40 that does not, and the reverse."""
+    for owable, owed in (([(0, 30)], 10), ([(30, 70)], 40), ([(0, 70)], 50), ([(25, 40), (60, 70)], 25)):
+        store.say("FLUSHALL", "SYNC")
+        async with calm(store.url) as ledger:
+            await granted(ledger)
+            await spend(ledger, 80)
+            assert await take(ledger, 70, 1, owable=owable) == (70, 20, owed, -owed)
+            await credits_of(ledger).revoke("acme", "cg_1", ANN)  # which changes nothing of what is owed
+            assert (await credits_of(ledger).balance("acme")).owed == owed
+            await lawful(ledger)
+
+
+async def test_statement_and_history_name_what_took_credits_and_what_gave_them_back(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        await granted(ledger)
+        book = credits_of(ledger)
+        await take(ledger, 30, 1, causes=Causes(taken="re_1"))
+        await take(ledger, 30, 2, causes=Causes(taken="re_9", restored="re_9"))  # which changes nothing
+        await take(ledger, 10, 3, causes=Causes(taken="re_9", restored="re_2"))
+        await take(ledger, 100, 4, causes=Causes(taken="du_1", restored="re_2"))
+        lines, _ = await book.transactions("acme", 10)
+        told = [(line.kind, line.credits, line.ref) for line in reversed(lines)]
+        assert told[1:] == [("refunded", -30, "re_1"), ("restored", 20, "re_2"), ("refunded", -90, "du_1")]
+        steps = [step for step in await history_of(ledger) if step.entry.kind == "credits_taken_back"]
+        assert [step.refund for step in reversed(steps)] == ["re_1", "re_2", None]

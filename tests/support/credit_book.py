@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from metering.billing.credits import Author, Bought, Standing
-from metering.store.grants import Refunds
+from metering.errors import TooManyGrants
+from metering.store.grants import Gone
 
 
 @dataclass(slots=True)
@@ -15,8 +16,8 @@ class Row:
     burned: int = 0
     ticket: int = 0
     frozen: bool = False
-    negative: bool = False
-    refunds: Refunds | None = None
+    held: bool = False
+    gone: Gone | None = None
 
     @property
     def taken(self) -> int:
@@ -26,7 +27,8 @@ class Row:
     @property
     def debt(self) -> int:
         """Credits that are owed."""
-        return self.asked - self.taken if self.negative else 0
+        spans = self.gone.owable if self.gone else ()
+        return sum(max(0, min(end, self.asked) - max(start, self.taken)) for start, end in spans)
 
     @property
     def left(self) -> int:
@@ -42,6 +44,7 @@ class CreditBook:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     tickets: int = 0
     authors: list[Author] = field(default_factory=list)
+    full: bool = False
 
     async def ticket(self, org_id: str) -> int:
         """The next number."""
@@ -52,20 +55,21 @@ class CreditBook:
         """Make a grant, once."""
         self.authors.append(author)
         new = (org_id, bought.grant_id) not in self.rows
-        self.rows.setdefault((org_id, bought.grant_id), Row(bought.credits))
+        self.rows.setdefault((org_id, bought.grant_id), Row(bought.credits, frozen=bought.held, held=bought.held))
         return new
 
-    async def stand(
-        self, org_id: str, grant_id: str, asked: int, author: Author, *, ticket: int, frozen: bool,
-        allow_negative: bool, refunds: Refunds,
-    ) -> Standing:  # fmt: skip
+    async def stand(self, org_id: str, grant_id: str, gone: Gone, author: Author, *, ticket: int) -> Standing:
         """Take an answer over, unless a newer one was."""
         self.authors.append(author)
         row = self.rows[org_id, grant_id]
         if ticket >= row.ticket:
-            row.asked, row.frozen, row.negative, row.ticket = asked, frozen, allow_negative, ticket
-            row.refunds = refunds
+            row.asked, row.frozen, row.gone, row.ticket = gone.asked, gone.frozen, gone, ticket
         return Standing(row.taken, await self.balance(org_id))
+
+    async def check_room(self, org_id: str) -> None:
+        """As the test wants it. Raises TooManyGrants."""
+        if self.full:
+            raise TooManyGrants
 
     async def balance(self, org_id: str) -> int:
         """What may be used, less what is owed."""

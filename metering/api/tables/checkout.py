@@ -16,6 +16,7 @@ from metering.errors import (
     StripeFailed,
     StripeNotConfigured,
     StripeUnavailable,
+    TooManyGrants,
 )
 from metering.payment_errors import PackageUnknown
 
@@ -25,7 +26,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         {201: CheckoutView},
         request=CheckoutRequest,
         problems=(
-            OrgNotFound, PlanUnknown, PackageUnknown, AlreadySubscribed, CustomerUnknown, PlanNotSold,
+            OrgNotFound, PlanUnknown, PackageUnknown, AlreadySubscribed, CustomerUnknown, PlanNotSold, TooManyGrants,
             StripeNotConfigured, StripeFailed, StripeUnavailable, *READS,
         ),
         example={"org_id": "org-123", "plan": "professional"},

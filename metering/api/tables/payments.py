@@ -23,7 +23,7 @@ from metering.errors import (
     StripeUnavailable,
     TooManyGrants,
 )
-from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound
+from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound, RefundConflict
 
 _STRIPE: Final = (StripeNotConfigured, StripeFailed, StripeUnavailable)
 
@@ -32,7 +32,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "POST", "/billing/create-payment-intent", "Begin to pay for credits", BILLING_WRITE, "credits",
         payments.create_payment, {201: PaymentView},
         request=PaymentRequest,
-        problems=(OrgNotFound, PackageUnknown, CustomerUnknown, *_STRIPE, *READS),
+        problems=(OrgNotFound, PackageUnknown, TooManyGrants, CustomerUnknown, *_STRIPE, *READS),
         example={"credit_amount": 500},
         shows={
             "payment_intent_id": "pi_1234567890", "client_secret": "pi_1234567890_secret_a1", "credits": 500,
@@ -57,7 +57,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", "/billing/refund", "Give money back", ADMIN, "credits", payments.refund_payment, {201: RefundView},
         request=RefundRequest,
-        problems=(PaymentNotFound, PaymentMismatch, NotRefundable, CustomerUnknown, TooManyGrants, *_STRIPE, *READS),
+        problems=(
+            PaymentNotFound, PaymentMismatch, NotRefundable, RefundConflict, CustomerUnknown, TooManyGrants, *_STRIPE,
+            *READS,
+        ),
         example={"payment_intent_id": "pi_1234567890", "amount": 900, "reason": "bought by mistake", "id": "ticket-9"},
         shows={
             "refund_id": "re_1", "status": "succeeded", "amount": 900, "currency": "usd", "org_id": "org-123",

@@ -33,8 +33,12 @@ local function total_wrong(name)
   return sum and not match(sum, '^%d+$')
 end
 
--- The entry of the trail: its type and other words are in ARGV from `first` on.
-local function note(first, id, credits, balance)
-  call('XADD', trail, '*', 'at', now, 'grant', id, 'credits', credits, 'balance', balance, 'type', unpack(ARGV, first))
+-- The entry of the trail: its type and other words are in ARGV from `first` on; `refund` where there is one.
+local function note(first, id, credits, balance, refund)
+  local words = {'at', now, 'grant', id, 'credits', credits, 'balance', balance}
+  if refund and refund ~= '' then words[9], words[10] = 'refund', refund end
+  words[#words + 1] = 'type'
+  for i = first, #ARGV do words[#words + 1] = ARGV[i] end
+  call('XADD', trail, '*', unpack(words))
   call('HINCRBY', totals, 'e:' .. ARGV[first], 1)
 end
