@@ -185,6 +185,9 @@ class Settings(WatchingSettings):
     stripe_rate: int = setting(
         20, "calls a second to Stripe, all workers together", "a number, 1 to 1000", ge=1, le=1000
     )
+    stripe_automatic_tax: bool = setting(
+        False, "Stripe works out the tax of checkouts and of the subscriptions that they make", "true or false"
+    )
     overage_push_s: float = setting(
         60.0, "seconds between two looks at overage to push", "a number, 0.1 to 3600", ge=0.1, le=3600
     )

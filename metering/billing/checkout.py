@@ -16,6 +16,7 @@ from metering.billing.following import is_over
 from metering.billing.gateway import Params, StripeObject
 from metering.billing.prices import Interval, overage_key, plan_key, price_id_of
 from metering.billing.subscriptions import ORG_TAG
+from metering.billing.taxes import tax_params
 from metering.billing.waiting import once, waiting
 from metering.billing.yearly import JOINS, overage_features
 from metering.clock import MS_PER_S
@@ -65,10 +66,17 @@ class Order:
 
 
 class Checkout:
-    """Sells the plans of a catalogue for the data set `dataset_id`; `variables` may name prices."""
+    """Sells the plans of a catalogue for the data set `dataset_id`; `variables` may name prices.
 
-    def __init__(self, till: Till, catalogue: Catalogue, variables: Mapping[str, str], dataset_id: str) -> None:
+    `automatic_tax`: Stripe adds the tax to what they cost.
+    """
+
+    def __init__(
+        self, till: Till, catalogue: Catalogue, variables: Mapping[str, str], dataset_id: str, *,
+        automatic_tax: bool = False,
+    ) -> None:  # fmt: skip
         self._till, self._catalogue, self._variables, self._dataset_id = till, catalogue, variables, dataset_id
+        self._automatic_tax = automatic_tax
 
     async def begin(self, org: Org, order: Order) -> Session:
         """Begin a checkout. Raises AlreadySubscribed, PlanNotSold, CustomerUnknown, StripeFailed, StripeUnavailable."""
@@ -83,7 +91,8 @@ class Checkout:
         customer = await buyer_of(org, self._till, self._dataset_id)
         later = order.interval is Interval.YEAR and bool(overage_features(self._catalogue))
         params = _params(org.org_id, customer, order, items, later=later)
-        return await once(self._till.create_checkout, params, f"checkout:{order.name}")
+        taxed = {**params, **tax_params(wanted=self._automatic_tax)}
+        return await once(self._till.create_checkout, taxed, f"checkout:{order.name}")
 
     async def _items(self, order: Order) -> list[dict[str, object]]:
         """The plan's price, and by the month the metered price of every feature whose overage is sold.

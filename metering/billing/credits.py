@@ -28,6 +28,7 @@ from metering.billing.sales import (
     reversal_of,
 )
 from metering.billing.subscriptions import ORG_TAG
+from metering.billing.taxes import tax_params
 from metering.billing.waiting import once, waiting
 from metering.clock import MS_PER_S
 from metering.errors import PaymentFailed
@@ -140,10 +141,13 @@ class Begun:
 
 
 class CreditShop:
-    """Sells the packages of a catalogue."""
+    """Sells the packages of a catalogue. `automatic_tax`: Stripe adds tax to checkouts; it never does to an intent."""
 
-    def __init__(self, till: Till, catalogue: Catalogue, seals: Seals, ledger: Ledger) -> None:
+    def __init__(
+        self, till: Till, catalogue: Catalogue, seals: Seals, ledger: Ledger, *, automatic_tax: bool = False
+    ) -> None:
         self._till, self._catalogue, self._seals, self._ledger = till, catalogue, seals, ledger
+        self._automatic_tax = automatic_tax
 
     def package(self, credits_asked: int) -> Package:
         """The package of so many credits. Raises PackageUnknown."""
@@ -154,14 +158,14 @@ class CreditShop:
             raise PackageUnknown(told, credits=credits_asked, packages=sold)
         return found
 
-    def terms(self, org_id: str, package: Package) -> tuple[Sale, dict[str, Any]]:
-        """A sale of a package, and what an intent of it says."""
+    def terms(self, org_id: str, package: Package, *, taxed: bool = False) -> tuple[Sale, dict[str, Any]]:
+        """A sale of a package, and what an intent of it says; `taxed`: Stripe makes it, of a checkout, and adds tax."""
         sale = Sale(org_id, package.credits, package.price_minor, self._catalogue.currency)
         return sale, {
             "amount": sale.amount_minor,
             "currency": sale.currency,
             "description": package.title,
-            "metadata": self._seals.metadata(sale),
+            "metadata": self._seals.metadata(sale, taxed=taxed),
         }
 
     async def begin(self, org: Org, credits_asked: int, name: str) -> Begun:
@@ -188,7 +192,8 @@ class CreditShop:
         """
         package = self.package(credits_asked)
         await self._ledger.check_room(org.org_id)
-        sale, terms = self.terms(org.org_id, package)
+        taxed = self._automatic_tax
+        sale, terms = self.terms(org.org_id, package, taxed=taxed)
         price = {
             "currency": sale.currency,
             "unit_amount": sale.amount_minor,
@@ -205,6 +210,7 @@ class CreditShop:
                 "metadata": {ORG_TAG: org.org_id},
                 "success_url": order.success_url,
                 "cancel_url": order.cancel_url,
+                **tax_params(wanted=taxed),
             }
             made = await once(self._till.create_checkout, params, f"credits checkout:{order.name}")
         return Session(made["id"], made["url"], made["expires_at"] * MS_PER_S)
@@ -299,7 +305,8 @@ class CreditShop:
 
 def _source(intent: StripeObject, sale: Sale) -> dict[str, Any]:
     """Where the credits of a grant come from, for whoever asks later."""
-    return {"payment_intent": intent["id"], "amount_minor": sale.amount_minor, "currency": sale.currency}
+    told = {"payment_intent": intent["id"], "amount_minor": sale.amount_minor, "currency": sale.currency}
+    return told | ({"tax_minor": sale.tax_minor} if sale.tax_minor else {})
 
 
 def _refused(error: NotOurs, intent_id: str) -> PaymentNotFound | PaymentMismatch:

@@ -82,9 +82,9 @@ def refund_params(before: Settled, order: RefundOrder) -> dict[str, Any]:
     """What to ask Stripe for. Raises NotRefundable for what it would refuse, in words of ours."""
     if before.status != SUCCEEDED:
         raise NotRefundable(f"the payment is {before.status}", status_at_stripe=before.status)
-    left = before.sale.amount_minor - before.reversal.amount_minor
+    left = before.sale.paid_minor - before.reversal.amount_minor
     if before.reversal.held or left <= 0 or (order.amount_minor or left) > left:
-        told = "it is disputed" if before.reversal.held else f"{left} of {before.sale.amount_minor} can be given back"
+        told = "it is disputed" if before.reversal.held else f"{left} of {before.sale.paid_minor} can be given back"
         raise NotRefundable(told, left_minor=max(0, left), currency=before.sale.currency)
     metadata = {ORG_TAG: before.sale.org_id, ORDER_TAG: order.name, REASON_TAG: order.reason[:_REASON_CHARS_MAX]}
     if order.allow_negative:

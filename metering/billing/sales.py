@@ -21,6 +21,9 @@ DATASET_TAG: Final = "metering_dataset"
 
 CREDITS_TAG: Final = "metering_credits"
 SEAL_TAG: Final = "metering_seal"
+PRICE_TAG: Final = "metering_price_minor"
+"""Metadata of a payment that Stripe adds tax to: what it costs without."""
+
 NEGATIVE_TAG: Final = "metering_allow_negative"
 """Metadata of a refund: credits that are spent already become a debt."""
 
@@ -47,17 +50,23 @@ class Lie(StrEnum):
 
     MODE = "it is of the other mode"
     SEAL = "amount, currency, credits and organisation are not those that were sealed"
-    AMOUNT = "another amount was paid than asked for"
+    AMOUNT = "another amount was paid than asked for, or less than it costs"
 
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """So many credits for an organisation, for an amount in minor units of a currency."""
+    """So many credits for an organisation, for an amount in minor units of a currency; tax is not in it."""
 
     org_id: str
     credits: int
     amount_minor: int
     currency: str
+    tax_minor: int = 0
+
+    @property
+    def paid_minor(self) -> int:
+        """What the payer pays."""
+        return self.amount_minor + self.tax_minor
 
 
 class NotOurs(Exception):
@@ -74,37 +83,49 @@ class Seals:
     def __init__(self, dataset_id: str, secret: bytes, *, livemode: bool) -> None:
         self.dataset_id, self._secret, self._livemode = dataset_id, secret, livemode
 
-    def metadata(self, sale: Sale) -> dict[str, str]:
-        """What an intent of this sale has to carry."""
+    def metadata(self, sale: Sale, *, taxed: bool = False) -> dict[str, str]:
+        """What an intent of this sale has to carry. `taxed`: Stripe adds tax to the price, once it knows the place."""
         return {
             ORG_TAG: sale.org_id,
             DATASET_TAG: self.dataset_id,
             CREDITS_TAG: str(sale.credits),
-            SEAL_TAG: self._seal(sale),
+            SEAL_TAG: self._seal(sale, taxed=taxed),
+            **({PRICE_TAG: str(sale.amount_minor)} if taxed else {}),
         }
 
     def sale_of(self, intent: StripeObject) -> Sale:
-        """What an intent sells, whether it is paid or not. Raises NotOurs."""
+        """What an intent sells, whether it is paid or not. Raises NotOurs.
+
+        Of a taxed one the price is told and sealed: what is asked for beyond it is tax, as our checkouts add nothing
+        else, and it is never less. Without tax the amount that is asked for is the one that was sealed.
+        """
         told: Mapping[str, str] = intent.get("metadata") or {}
         if CREDITS_TAG not in told or told.get(DATASET_TAG) != self.dataset_id:
             raise NotOurs
         if intent["livemode"] is not self._livemode:
             raise NotOurs(Lie.MODE)
-        text = told[CREDITS_TAG]
-        credits_sold = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
-        sale = Sale(told.get(ORG_TAG, ""), credits_sold, intent["amount"], intent["currency"])
-        if not hmac.compare_digest(told.get(SEAL_TAG, "").encode(), self._seal(sale).encode()):
+        taxed, asked = PRICE_TAG in told, intent["amount"]
+        price = _number(told[PRICE_TAG]) if taxed else asked
+        sale = Sale(told.get(ORG_TAG, ""), _number(told[CREDITS_TAG]), price, intent["currency"], asked - price)
+        if not hmac.compare_digest(told.get(SEAL_TAG, "").encode(), self._seal(sale, taxed=taxed).encode()):
             raise NotOurs(Lie.SEAL)
-        if intent["status"] == SUCCEEDED and intent["amount_received"] != sale.amount_minor:
+        received = intent["amount_received"] if intent["status"] == SUCCEEDED else asked
+        if asked < price or received != asked:
             raise NotOurs(Lie.AMOUNT)
         return sale
 
-    def _seal(self, sale: Sale) -> str:
-        keyed = blake2b(key=self._secret[:64], digest_size=_SEAL_BYTES, person=b"credit sale")
+    def _seal(self, sale: Sale, *, taxed: bool) -> str:
+        person = b"taxed sale" if taxed else b"credit sale"
+        keyed = blake2b(key=self._secret[:64], digest_size=_SEAL_BYTES, person=person)
         for part in (self.dataset_id, sale.org_id, str(sale.credits), str(sale.amount_minor), sale.currency):
             data = part.encode()
             keyed.update(len(data).to_bytes(4, "big") + data)
         return keyed.hexdigest()
+
+
+def _number(text: str) -> int:
+    """A number of metadata; 0 for what is none, which nothing is sealed with."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
 
 
 def grant_id_of(intent_id: str) -> str:
@@ -113,8 +134,10 @@ def grant_id_of(intent_id: str) -> str:
 
 
 def credits_back(sale: Sale, amount_minor: int) -> int:
-    """The credits that go with an amount given back: all with all of it, else rounded down, in the payer's favour."""
-    return sale.credits * min(amount_minor, sale.amount_minor) // sale.amount_minor
+    """The credits that go with an amount given back, tax and all: all with all of it, else rounded down, in the payer's
+    favour.
+    """
+    return sale.credits * min(amount_minor, sale.paid_minor) // sale.paid_minor
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ def shop_of(ground: Ground, gateway: Gateway, word: "_Word") -> CreditShop:
     """What sells credits."""
     book = Credits(ground.client, ground.keys, word.orgs, ground.time, ground.codec, fake=ground.fake)
     seals = Seals(ground.dataset_id, ground.secret, livemode=gateway.livemode)
-    return CreditShop(gateway, ground.catalogue, seals, CreditLedger(book, word.effects))
+    ledger, taxed = CreditLedger(book, word.effects), ground.settings.stripe_automatic_tax
+    return CreditShop(gateway, ground.catalogue, seals, ledger, automatic_tax=taxed)
 
 
 def self_service_of(
@@ -173,9 +174,9 @@ def self_service_of(
 ) -> SelfService:
     """What customers do by themselves."""
     following = Following(word.payers, word.effects, word.prices, word.policy)
-    variables = variables_of(ground.settings)
+    settings, variables = ground.settings, variables_of(ground.settings)
     return SelfService(
-        Checkout(gateway, ground.catalogue, variables, ground.dataset_id),
+        Checkout(gateway, ground.catalogue, variables, ground.dataset_id, automatic_tax=settings.stripe_automatic_tax),
         shop_of(ground, gateway, word),
         Portal(gateway),
         InvoiceList(gateway, customers),

@@ -209,3 +209,23 @@ async def test_a_final_invoice_has_a_page_and_a_pdf_and_a_draft_has_none(world: 
     early = invoice.hosted_invoice_url.replace(invoice.id, draft.id)
     for address in (f"{invoice.hosted_invoice_url}x", f"{invoice.invoice_pdf}/x", early):
         assert (await world.page("GET", address))[0] == 404
+
+
+async def test_tax_is_worked_out_for_a_checkout_that_keeps_the_address_and_for_its_subscription(world: World) -> None:
+    customer = await world.customer(None)
+    asked: dict[str, Any] = {"customer": customer, "automatic_tax": {"enabled": True}}
+    with pytest.raises(stripe.InvalidRequestError) as caught:
+        await checkout(world, **asked)
+    assert caught.value.code == "customer_tax_location_invalid"
+    session = await checkout(world, **asked, customer_update={"address": "auto"})
+    assert (session.automatic_tax.enabled, session.automatic_tax.status) == (True, "requires_location_inputs")
+    await world.page("POST", session.url, choice="pay")
+    done = await world.v1.checkout.sessions.retrieve_async(session.id, {"expand": ["subscription.latest_invoice"]})
+    assert (done.automatic_tax.status, done.total_details.amount_tax) == ("complete", 0)
+    taxed = done.subscription.automatic_tax
+    assert (taxed.enabled, done.subscription.latest_invoice.automatic_tax.enabled) == (True, True)
+
+
+async def test_an_address_is_kept_with_a_customer_alone(world: World) -> None:
+    with pytest.raises(stripe.InvalidRequestError, match="can only be used with `customer`"):
+        await checkout(world, customer_update={"address": "auto"})

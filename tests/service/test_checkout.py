@@ -61,6 +61,16 @@ def test_a_checkout_sells_the_plan_and_the_overage_of_every_feature_to_a_custome
     assert customer["metadata"]["org_id"] == "acme"
 
 
+def test_tax_is_asked_for_where_it_is_wanted_and_the_address_kept(store: StoreServer, stripe: Till) -> None:
+    for wanted in (True, False):
+        asked: dict[str, Any] = {"stripe_secret_key": "sk_test_1", "stripe_api_base": stripe.url}
+        with Running(store, stripe_automatic_tax=wanted, **asked) as service:
+            assert buy(service, org_id=f"tax-{wanted}".lower()).status_code == 201
+    with_tax, without = stripe.posts(SESSIONS)
+    assert (with_tax["automatic_tax"], with_tax["customer_update"]) == ({"enabled": "true"}, {"address": "auto"})
+    assert not {"automatic_tax", "customer_update"} & without.keys()
+
+
 def test_nothing_changes_before_it_is_paid(service: Running) -> None:
     buy(service)
     view = service.call("GET", "/usage/acme", token(None, ADMIN)).json()

@@ -71,6 +71,7 @@ def new_invoice(ctx: Context, customer: Obj, currency: str, reason: str, *, subs
         "account_name": "SANDBOX: no money moves",
         "auto_advance": False,
         "automatically_finalizes_at": None,
+        **({} if subscription is None else _tax(subscription)),
         "amount_paid": 0,
         "billing_reason": reason,
         "collection_method": "charge_automatically",
@@ -188,6 +189,21 @@ def _line(ctx: Context, invoice: str, currency: str, amount: int, words: str | N
         "subtotal": amount,
         "taxes": [],
     }
+
+
+def _tax(subscription: Obj) -> Obj:
+    """What an invoice says where its subscription's tax is worked out: it comes to none, as no place here has any."""
+    if not subscription["automatic_tax"]["enabled"]:
+        return {}
+    liability = {"type": "self"}
+    told = {
+        "disabled_reason": None,
+        "enabled": True,
+        "liability": liability,
+        "provider": "stripe",
+        "status": "complete",
+    }
+    return {"automatic_tax": told}
 
 
 def _parent(subscription: Obj) -> Obj:

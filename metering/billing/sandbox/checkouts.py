@@ -11,6 +11,7 @@ from metering.billing.sandbox.amounts import pieces
 from metering.billing.sandbox.bills import title
 from metering.billing.sandbox.cards import Card, Payment, give_card
 from metering.billing.sandbox.checkout_payments import PAYMENT_DATA, PRICE_DATA, once_sold, paid_once
+from metering.billing.sandbox.checkout_tax import AUTOMATIC_TAX, CUSTOMER_UPDATE, settle, tax_of
 from metering.billing.sandbox.context import Context, Route
 from metering.billing.sandbox.contracts import Wish, check_prices, wished_price
 from metering.billing.sandbox.db import Obj
@@ -48,7 +49,6 @@ _NOTHING: Final[Obj] = {
     "adaptive_pricing": None,
     "after_expiration": None,
     "allow_promotion_codes": None,
-    "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
     "billing_address_collection": None,
     "client_secret": None,
     "collected_information": None,
@@ -142,9 +142,13 @@ def expire(ctx: Context, params: dict[str, Any]) -> Obj:
     return session
 
 
-def pay_once(ctx: Context, session: Obj, test: TestMethod) -> Obj:
-    """The payer pays one amount with a test method. Raises ApiError 402 where it does not pay, as `complete` does."""
+def pay_once(ctx: Context, session: Obj, test: TestMethod, tax_percent: int = 0) -> Obj:
+    """The payer pays one amount, and the tax of where they are, with a test method.
+
+    Raises ApiError 402 where it does not pay, as `complete` does.
+    """
     customer = _payer(ctx, session)
+    settle(session, tax_percent)
     paid_once(ctx, session, customer, ctx.need(_WISH, session["id"])["data"], test)
     session["customer_details"] = _details(session, customer)
     ctx.db.put(KIND, session)
@@ -160,7 +164,8 @@ def complete(ctx: Context, session: Obj, card: Card) -> Obj:
     wish = ctx.need(_WISH, session["id"])
     customer = _payer(ctx, session)
     give_card(ctx, customer["id"], card)
-    subscription, outcome = begin(ctx, _wish(ctx, customer, wish))
+    settle(session)
+    subscription, outcome = begin(ctx, _wish(ctx, customer, wish, taxed=session["automatic_tax"]["enabled"]))
     if outcome is not Payment.PAID:
         raise declined(outcome)
     invoice = ctx.need("invoice", subscription["latest_invoice"])
@@ -220,6 +225,7 @@ def _session(ctx: Context, params: dict[str, Any], rows: list[tuple[Obj, int | N
         "id": session_id,
         "amount_subtotal": total,
         "amount_total": total,
+        "automatic_tax": tax_of(params),
         "cancel_url": params.get("cancel_url"),
         "client_reference_id": params.get("client_reference_id"),
         "created": ctx.now_s,
@@ -278,7 +284,7 @@ def _details(session: Obj, customer: Obj) -> Obj:
     }
 
 
-def _wish(ctx: Context, customer: Obj, wish: Obj) -> Wish:
+def _wish(ctx: Context, customer: Obj, wish: Obj, *, taxed: bool) -> Wish:
     data = wish["data"]
     anchor_s, config = anchored(ctx, data)
     return Wish(
@@ -289,6 +295,7 @@ def _wish(ctx: Context, customer: Obj, wish: Obj) -> Wish:
         anchor_s=anchor_s,
         anchor_config=config,
         prorate=data.get("proration_behavior") != "none",
+        taxed=taxed,
     )
 
 
@@ -314,10 +321,12 @@ ROUTES: Final = (
         create,
         Fields(
             allow_promotion_codes=No(),
+            automatic_tax=AUTOMATIC_TAX,
             cancel_url=URL,
             client_reference_id=Text(200),
             customer=TEXT,
             customer_email=Text(800),
+            customer_update=CUSTOMER_UPDATE,
             expires_at=COUNT,
             line_items=Need(Many(_LINE, 20)),
             metadata=METADATA,
@@ -328,9 +337,9 @@ ROUTES: Final = (
             success_url=Need(URL),
             ui_mode=Only(("hosted_page",)),
             **unbuilt(
-                "adaptive_pricing after_expiration allowed_payment_method_types automatic_tax branding_settings"
+                "adaptive_pricing after_expiration allowed_payment_method_types branding_settings"
                 " billing_address_collection consent_collection currency custom_fields custom_text customer_account"
-                " customer_creation customer_update discounts excluded_payment_method_types integration_identifier"
+                " customer_creation discounts excluded_payment_method_types integration_identifier"
                 " invoice_creation locale managed_payments name_collection optional_items origin_context"
                 " payment_method_configuration payment_method_data payment_method_options"
                 " permissions phone_number_collection redirect_on_completion return_url saved_payment_method_options"

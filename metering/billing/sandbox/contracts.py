@@ -16,6 +16,9 @@ from metering.billing.sandbox.metered import is_metered
 
 ITEMS_MAX: Final = 20
 
+TAXED: Final[Obj] = {"automatic_tax": {"disabled_reason": None, "enabled": True, "liability": {"type": "self"}}}
+"""What a subscription says whose tax is worked out; its invoices come to none, as no place here has any."""
+
 LIVE: Final = frozenset({"active", "past_due", "unpaid", "trialing"})
 """Statuses in which periods go on."""
 
@@ -69,6 +72,7 @@ class Wish:
     """Whether a first period that is cut short costs its share, or nothing."""
 
     cancel_at_period_end: bool = False
+    taxed: bool = False
 
 
 def wished_price(ctx: Context, price_id: str, quantity: int | None, where: str) -> tuple[Obj, int | None]:
@@ -106,6 +110,7 @@ def new_subscription(ctx: Context, wish: Wish) -> Obj:
         **_NOTHING,
         "id": subscription_id,
         "object": "subscription",
+        **(TAXED if wish.taxed else {}),
         "billing_cycle_anchor": anchor,
         "billing_cycle_anchor_config": config,
         "billing_mode": {"flexible": {"proration_discounts": "included"}, "type": "flexible", "updated_at": ctx.now_s},

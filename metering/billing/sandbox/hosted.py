@@ -10,6 +10,7 @@ from metering.billing.sandbox import checkouts, methods, payments, portals
 from metering.billing.sandbox.amounts import written
 from metering.billing.sandbox.audit_page import moment
 from metering.billing.sandbox.cards import Card, card_of
+from metering.billing.sandbox.checkout_tax import PERCENT
 from metering.billing.sandbox.context import Context
 from metering.billing.sandbox.contracts import last_end
 from metering.billing.sandbox.db import Obj
@@ -20,6 +21,9 @@ CHECKOUT: Final = "/c/pay/"
 PORTAL: Final = "/p/session/"
 PAY: Final = "/pay/"
 """Stands for the payment form that a page of the seller's would have: https://docs.stripe.com/payments/elements."""
+
+TAXED: Final = "taxed"
+"""The button of a payer from where tax is due."""
 
 NO_BUTTON: Final = "There is no such button."
 
@@ -50,9 +54,10 @@ def decide(ctx: Context, session: Obj, choice: str) -> str | None:
         raise ApiError(f"This checkout is {session['status']}.")
     if choice == "cancel":
         return str(session["cancel_url"]) if session["cancel_url"] else None
-    test = methods.test_of(choice)
+    taxed = choice == TAXED and session["automatic_tax"]["enabled"]
+    test = methods.TESTS[0] if taxed else methods.test_of(choice)
     if session["mode"] == "payment" and test is not None:
-        checkouts.pay_once(ctx, session, test)
+        checkouts.pay_once(ctx, session, test, PERCENT if taxed else 0)
     elif session["mode"] == "payment" or choice not in _CARDS:
         raise ApiError(NO_BUTTON)
     else:
@@ -152,7 +157,9 @@ def _method_buttons(here: str) -> list[Html]:
 def _checkout_buttons(session: Obj) -> Html:
     here = CHECKOUT + session["id"]
     if session["mode"] == "payment":
-        return joined(*_method_buttons(here), button(here, "Go back without paying", choice="cancel"))
+        place = f"Pay from a place with a tax of {PERCENT} %"
+        taxed = [button(here, place, choice=TAXED)] if session["automatic_tax"]["enabled"] else []
+        return joined(*_method_buttons(here), *taxed, button(here, "Go back without paying", choice="cancel"))
     return joined(
         button(here, "Pay", choice="pay"),
         button(here, "Pay with a card that is declined", choice="decline"),
