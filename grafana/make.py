@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = Path(__file__).parent
-SOURCE: Final = {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}
+SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 S: Final = 'job=~"$job",instance=~"$instance"'
 """Which service: in every selector."""
 
@@ -53,9 +53,9 @@ def growth(name: str, window: str = "$__rate_interval", labels: str = "", by: st
     return f"max without (instance) ({by}({name}{{{S}{',' if labels else ''}{labels}}}[{window}]))"
 
 
-def work(name: str, labels: str = "", window: str = "$__rate_interval") -> str:
+def work(name: str, labels: str = "", window: str = "$__rate_interval", by: str = "rate") -> str:
     """How a counter of the service grows, on each replica."""
-    return f"rate({name}{{{S}{',' if labels else ''}{labels}}}[{window}])"
+    return f"{by}({name}{{{S}{',' if labels else ''}{labels}}}[{window}])"
 
 
 def quantile(share: str, name: str, by: str = "") -> str:
@@ -303,8 +303,8 @@ STRIPE: Final = (
         (
             (
                 (
-                    f"sum({work('metering_webhooks_total', BELIEVED, '$__range')})"
-                    f" / sum({work('metering_webhooks_total', window='$__range')})"
+                    f"sum({work('metering_webhooks_total', BELIEVED, SHOWN, 'increase')})"
+                    f" / sum({work('metering_webhooks_total', window=SHOWN, by='increase')})"
                 ),
                 "believed",
             ),
@@ -391,7 +391,7 @@ REQUESTS: Final = (
     Panel(
         "Events",
         "Usage events a second by what became of them; duplicates were counted before.",
-        "eps",
+        "cps",
         ((f"sum by (outcome) ({work('metering_events_total')})", "{{outcome}}"),),
     ),
 )
@@ -500,7 +500,7 @@ STORE: Final = (
     Panel(
         "What became of them",
         "Events accepted with ack=async, a second.",
-        "eps",
+        "cps",
         tuple(
             (f"sum({work(f'metering_queue_{name}_total')})", name.replace("_", " "))
             for name in ("counted", "duplicates", "refused", "given_up")
@@ -649,7 +649,7 @@ def values_of(name: str, label: str, query: str, *, many: bool) -> dict[str, Any
 def variables(*more: dict[str, Any]) -> list[dict[str, Any]]:
     """Data source, job, instance, and where the runbooks are served."""
     return [
-        {"name": "DS_PROMETHEUS", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1},
+        {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1},
         values_of("job", "Job", "label_values(metering_build_info, job)", many=True),
         values_of("instance", "Instance", 'label_values(metering_build_info{job=~"$job"}, instance)', many=True),
         *more,

@@ -123,7 +123,7 @@ def shown(value: float, unit: str, now_s: float) -> str:
         return ("no", "yes")[value > 0] if unit == "bool_yes_no" else ("off", "on")[value > 0]
     if unit == "dateTimeFromNow":
         return f"{max(0, now_s - value / 1000):.0f} s ago"
-    return plain(value) + {"reqps": " req/s", "eps": " events/s", "ops": " /s"}.get(unit, "")
+    return plain(value) + {"reqps": " req/s", "cps": " events/s", "ops": " /s"}.get(unit, "")
 
 
 def plain(value: float) -> str:

@@ -11,7 +11,7 @@ from metering.families import BATCHES, NAMED, QUEUED, SPREADS
 from tests.house.repo import ROOT
 from tests.operators.files import DASHBOARDS, GRAFANA, METRIC, alerts, dashboard, panels, queries, yaml_of
 
-UNITS: Final = frozenset("short s reqps eps ops percentunit dateTimeFromNow bool_on_off bool_yes_no".split())
+UNITS: Final = frozenset("short s reqps cps ops percentunit dateTimeFromNow bool_on_off bool_yes_no".split())
 """Of Grafana's, those that are used."""
 
 SUFFIXES: Final = ("_bucket", "_count", "_sum")
@@ -31,7 +31,7 @@ def test_a_dashboard_can_be_provisioned(name: str) -> None:
     assert (board["id"], board["editable"]) == (None, False)
     assert "__inputs" not in board
     variables = {one["name"]: one for one in board["templating"]["list"]}
-    assert variables["DS_PROMETHEUS"]["query"] == "prometheus"
+    assert variables["datasource"]["query"] == "prometheus"
     assert {"job", "instance"} <= set(variables)
     ids = [panel["id"] for panel in board["panels"]]
     assert len(set(ids)) == len(ids)
@@ -60,7 +60,7 @@ def test_every_panel_says_what_it_shows_in_which_unit_from_which_source(name: st
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
-    assert panel["datasource"] == {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert [target["refId"] for target in panel["targets"]] == [chr(65 + n) for n in range(len(panel["targets"]))]
     for target in panel["targets"]:
         selectors = re.findall(r"\{([^}]*)\}", target["expr"])
