@@ -154,6 +154,17 @@ async def test_refunds_add_up_and_never_pass_what_was_paid(world: World) -> None
     assert len((await world.v1.refunds.list_async({"payment_intent": payment.id})).data) == 2
 
 
+async def test_refunds_are_listed_the_newest_first(world: World) -> None:
+    payment = await paid(world)
+    made = []
+    for amount in (900, 450):
+        await world.at(world.now[0] + 1)
+        made.append((await world.v1.refunds.create_async({"payment_intent": payment.id, "amount": amount})).id)
+    listed = (await world.v1.refunds.list_async({"payment_intent": payment.id})).data
+    assert [one.id for one in listed] == list(reversed(made))
+    assert listed[0].created > listed[1].created
+
+
 async def test_more_than_is_left_or_what_was_never_paid_is_not_refunded(world: World) -> None:
     payment = await paid(world)
     for params in ({"payment_intent": payment.id, "amount": 4501}, {"payment_intent": (await intent(world)).id}, {}):
