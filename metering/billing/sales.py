@@ -155,13 +155,16 @@ class Reversal:
 
 
 def refunds_of(sale: Sale, refunds: Iterable[StripeObject]) -> Refunds:
-    """All refunds of a sale as they are counted. One that failed or was cancelled stays so, and none is ever deleted.
+    """All refunds of a sale as they are counted: without the tax in them, as orders are. No sum falls: one that failed
+    or was cancelled stays so, and none is ever deleted.
 
     https://docs.stripe.com/refunds#failed-refunds
     """
     known = list(refunds)
     failed = [one for one in known if one["status"] in GONE]
-    begun_minor, failed_minor = (sum(one["amount"] for one in some) for some in (known, failed))
+    begun_minor, failed_minor = (
+        sum(one["amount"] for one in some) * sale.amount_minor // sale.paid_minor for some in (known, failed)
+    )
     return Refunds(sale.currency, len(known), begun_minor, len(failed), failed_minor)
 
 

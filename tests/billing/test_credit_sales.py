@@ -12,6 +12,7 @@ from metering.billing.credits import Begun, CreditShop
 from metering.billing.gateway import StripeObject
 from metering.billing.refunds import RefundOrder
 from metering.billing.sales import CREDITS_TAG, SEAL_TAG, Sale, Seals, credits_back
+from metering.billing.sales import refunds_of as counted
 from metering.errors import PaymentFailed, Problem, StripeUnavailable
 from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound
 from metering.store.grants import Refunds
@@ -217,6 +218,13 @@ async def test_row_23_a_refund_that_fails_gives_the_credits_back(desk: Desk) -> 
         await desk.events().react(one)
     assert await desk.book.balance("acme") == 500
     assert refunds_of(desk, begun) == Refunds("usd", 1, 4500, 1, 4500)
+
+
+def test_refunds_are_counted_without_the_tax_in_them_and_all_of_them_as_the_price() -> None:
+    taxed = Sale("acme", 500, 4500, "usd", tax_minor=855)
+    for amounts, net in (((1,), 0), ((1000,), 840), ((1000, 1000), 1680), ((1000, 1000, 3355), 4500)):
+        refunds = [{"amount": amount, "status": "succeeded"} for amount in amounts]
+        assert counted(taxed, refunds) == Refunds("usd", len(amounts), net, 0, 0)
 
 
 async def test_row_23_an_older_look_changes_nothing_that_a_newer_one_said(desk: Desk) -> None:
