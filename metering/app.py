@@ -58,12 +58,13 @@ from metering.store.queue_reader import QueueReader
 from metering.store.raw_log import TRIM_S, RawLog
 from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
+from metering.store.tail import Tail
 from metering.store.timing import FOLLOW_S, StoreTime, settled_offset
 from metering.store.trail import Trail
 from metering.store.watch import Watch
 from metering.tallies import Tallies
 from metering.ulid import Ulids
-from metering.vitals import StoreVitals, told_of_the_end
+from metering.vitals import End, StoreVitals, told_of_the_end
 from metering.workers import LAG_S, Loop, Workers, look_at_lag
 from plans.catalogue import Catalogue, CatalogueError, parse
 
@@ -139,6 +140,7 @@ class _Opened:
     measures: Measures
     vitals: StoreVitals
     billing: Billing
+    tail: Tail
 
 
 class App:
@@ -160,6 +162,7 @@ class App:
         self._measures = measures
         self._marks = marks
         self._tidies = tidies
+        self._end = End()
         self._key_file = key_file(settings)
         self._ulids = Ulids(clock)
         self._tallies = Tallies()
@@ -205,7 +208,6 @@ class App:
         told = (counters.stats, self._build(report), queue_stats, tallies)
         measures = stack.enter_context(self._measures(settings, client, keys, *told))
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
-        corrections = corrections_of(ground, orgs, kept_for)
         credit_book = credits_of(ground, orgs, self._catalogue)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
         kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
@@ -228,8 +230,8 @@ class App:
         await stack.enter_async_context(Workers(*loops, failures=tallies.job_failures))
         return self._wired(
             _Opened(
-                credentials, orgs, counters, kept, lookback, corrections, credit_book, trail, past, raw_log, queue,
-                holds, measures, self._vitals(stack, ground, counters), billing,
+                credentials, orgs, counters, kept, lookback, corrections_of(ground, orgs, kept_for), credit_book, trail,
+                past, raw_log, queue, holds, measures, self._vitals(ground, counters), billing, self._tail(ground),
             )
         )  # fmt: skip
 
@@ -285,6 +287,7 @@ class App:
     async def _ground(self, stack: AsyncExitStack) -> Store:
         """The store, admitted by the gate. Raises GateRefusedError."""
         settings, kind = self._settings, self._settings.store_kind
+        self._end = stack.enter_context(told_of_the_end())
         client = connect(settings.store_url())
         stack.push_async_callback(client.aclose)
         report = await run_gate(client, settings, self._clock, kind=kind, catalogue=self._catalogue)
@@ -298,15 +301,18 @@ class App:
         codec = FieldCodec(settings.encryption_ring())
         return Store(client, patient, keys, time, codec, dataset, report, kind is StoreKind.EPHEMERAL)
 
-    def _vitals(self, stack: AsyncExitStack, ground: Store, counters: Counters) -> StoreVitals:
+    def _tail(self, ground: Store) -> Tail:
+        """What administrators watch, until the end."""
+        return Tail(ground.patient, ground.keys, ground.codec, self._clock, lambda: self._end.told)
+
+    def _vitals(self, ground: Store, counters: Counters) -> StoreVitals:
         """How the service does, asked of the store that was opened."""
         settings, clock, client = self._settings, self._clock, ground.client
 
         def gate() -> Awaitable[GateReport]:
             return run_gate(client, settings, clock, kind=settings.store_kind, catalogue=self._catalogue, write=False)
 
-        end = stack.enter_context(told_of_the_end())
-        return StoreVitals(client.ping, gate, ground.report, counters, end, settings)
+        return StoreVitals(client.ping, gate, ground.report, counters, self._end, settings)
 
     def _wired(self, opened: _Opened) -> Front:
         """The HTTP side over what has been opened."""
@@ -344,7 +350,7 @@ class App:
             metrics_token=settings.metrics_secret(),
             events_max=min(settings.events_max, settings.pending_max),
             keep_details=keep,
-            tallies=self._tallies,
+            tallies=self._tallies, tail=opened.tail,
         )  # fmt: skip
         return self._front_of(services, counted, keep=keep)
 

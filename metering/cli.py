@@ -1,6 +1,7 @@
 """The command line. Every error is one sentence and its cure; imports wait until a command needs them."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -166,6 +167,39 @@ def events_retry() -> None:
     except SinkError as error:
         fail(str(error), error.cure)
     say(f"{put} events wait to be counted again")
+
+
+@app.command()
+def tail(
+    org: Annotated[str | None, typer.Option(help="Only of this organisation.")] = None,
+    feature: Annotated[str | None, typer.Option(help="Only of this feature.")] = None,
+    since: Annotated[str, typer.Option(help="Begin so long ago: 30s, 10m, 1h.")] = "0",
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End with what is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Show raw events as they are counted, until Ctrl-C; needs EVENT_RETENTION."""
+    from metering.clock import MS_PER_S, SystemClock
+    from metering.event_commands import follow_events
+    from metering.moments import span_s
+    from metering.sink import SinkError
+    from metering.tail_lines import line_of
+
+    try:
+        back_ms = span_s(since) * MS_PER_S
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from error
+    for_s = 0 if once else float("inf")
+    told = partial(line_of, json=json)
+    work = follow_events(
+        loaded(), SystemClock(), lambda seen: say(told(seen)), org_id=org, feature=feature, back_ms=back_ms, for_s=for_s
+    )
+    try:
+        asyncio.run(work)
+    except SinkError as error:
+        fail(str(error), error.cure)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise typer.Exit(0) from None
 
 
 @app.command()

@@ -41,6 +41,11 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def harmless(text: str) -> str:
+    """Text that others sent in, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def tell(line: str) -> None:
     """`say` for a service, which goes on when nobody reads its words any more."""
     with suppress(OSError):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metering.console import beside_service, fail, say, say_json, say_table
+from metering.console import beside_service, fail, harmless, say, say_json, say_table
 
 if TYPE_CHECKING:
     from metering.org_tasks import Dossier
@@ -133,12 +133,7 @@ def _say_list(title: str, rows: list[Any] | None, row: Callable[[Mapping[str, An
         say(f"{title}: {'none' if rows is not None else 'none are kept: EVENT_RETENTION is 0'}")
         return
     say(f"{title}:")
-    say_table([tuple(map(_harmless, row(one))) for one in rows])
-
-
-def _harmless(text: str) -> str:
-    """Text as it was sent in, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    say_table([tuple(map(harmless, row(one))) for one in rows])
 
 
 def _event_row(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from metering.api.guard import require_scope
 from metering.api.keyed import KEY_HEADER, Heard, key_of, run, try_of
 from metering.api.route import NOT_MODIFIED, OPEN, SIGNED_IN, Call, Reply, Route
 from metering.api.services import Services
+from metering.api.streaming import streamed
 from metering.auth import Caller
 from metering.errors import MethodNotAllowed, NotFound
 
@@ -80,7 +81,11 @@ class Endpoint:
         else:
             call = await self._call(route, scope, headers, caller, receive)
             reply = await route.handler(call)
-        await self._send(reply, scope, headers, send)
+        if reply.parts is None:
+            await self._send(reply, scope, headers, send)
+        else:
+            scope["streams"] = True
+            await streamed(reply, reply.parts, receive, send, bodiless=scope["method"] == "HEAD")
 
     async def _call(self, route: Route, scope: Any, headers: Headers, caller: Caller | None, receive: Receive) -> Call:
         """What is asked, checked. Raises Problems."""

@@ -62,13 +62,13 @@ class Front:
         headers: Headers = dict(scope["headers"])
         request_id = request_id_of(headers, self._ulids)
         scope["unread"], scope["template"] = True, OTHER
-        watched = _Watched(send, scope, request_id)
+        watched = _Watched(send, scope, request_id, self._monotonic)
         token = log_setup.request_id.set(request_id)
         try:
             await self._guarded(scope, headers, receive, watched)
         finally:
             log_setup.request_id.reset(token)
-            seconds = self._monotonic() - began
+            seconds = (watched.begun_s if "streams" in scope else self._monotonic()) - began
             method = scope["method"] if scope["method"] in METHODS else OTHER
             self._observe(method, scope["template"], watched.status, seconds)
             self._access.tell(scope, method, scope["template"], watched.status, seconds, request_id)
@@ -92,17 +92,21 @@ class Front:
 
 
 class _Watched:
-    """`send` that notes the status and completes the headers, also by what the endpoint left in the scope."""
+    """`send` that notes the status and when the answer began, and completes the headers, also by what the endpoint
+    left in the scope.
+    """
 
-    def __init__(self, send: Send, scope: Any, request_id: str) -> None:
+    def __init__(self, send: Send, scope: Any, request_id: str, monotonic: Callable[[], float]) -> None:
         self._send = send
+        self._monotonic = monotonic
+        self.begun_s = monotonic()
         self._scope = scope
         self.request_id = request_id
         self.status = GONE
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.begun_s = message["status"], self._monotonic()
             listed = [*message["headers"], *self._scope.get("more_headers", ())]
             message["headers"] = careful(listed, self.request_id)
         await self._send(message)

@@ -1,6 +1,6 @@
 """One route: everything the service and its document need to know of it, and what its handler sees of a request."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -72,14 +72,24 @@ def _expect(value: object, model: type[_M]) -> _M:
     return value
 
 
+def _nothing() -> None:
+    """Nobody waits for the end of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. `headers` are further ones; what every answer carries is added on the way out."""
+    """An answer. `headers` are further ones; what every answer carries is added on the way out.
+
+    One that streams has `parts` in place of a body, which end when they end or nobody reads them any more; `done` is
+    called then, whatever happened.
+    """
 
     body: bytes
     status: int = 200
     kind: bytes = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+    parts: AsyncIterator[bytes] | None = None
+    done: Callable[[], None] = _nothing
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

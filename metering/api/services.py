@@ -25,6 +25,7 @@ from metering.store.org import Org
 from metering.store.orgs import OnlyIf, OrgChange
 from metering.store.past import Step
 from metering.store.raw_log import RawEvent, Wanted
+from metering.store.tail import Tail
 from metering.store.trail import Entry, Place
 from metering.store.trail import Wanted as WantedEntries
 from metering.store.window import State, Window
@@ -388,6 +389,7 @@ class Services:
     events_max: int
     keep_details: bool
     tallies: Tallies
+    tail: Tail
 
     def at_stripe(self) -> SelfService:
         """What customers do by themselves. Raises StripeNotConfigured."""

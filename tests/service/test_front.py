@@ -211,6 +211,29 @@ async def test_an_unforeseen_error_is_a_500_that_tells_nothing_of_the_inside() -
     assert [told[2] for told in observed] == [500]
 
 
+async def test_a_stream_takes_as_long_as_until_it_begins() -> None:
+    clock = HandClock(0)
+    observed: list[tuple[Any, ...]] = []
+
+    async def streams(scope: Any, _: Any, send: Any) -> None:
+        scope["streams"] = True
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        clock.advance(60_000)
+        await send({"type": "http.response.body", "body": b""})
+
+    front = Front(streams, streams, Ulids(clock), lambda *told: observed.append(told), clock)
+    await front({"type": "http", "method": "GET", "path": "/x", "headers": []}, nothing, ignored)
+    assert [told[3] for told in observed] == [0.0]
+
+
+async def nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+async def ignored(_: Any) -> None:
+    """Nobody reads the answer."""
+
+
 async def test_an_error_after_half_an_answer_breaks_the_connection() -> None:
     async def half(_: Any, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -57,6 +57,7 @@ SEMANTIC: Final = {
 }  # fmt: skip
 """Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
 
+LIVE: Final = "/v1/admin/events"
 OPERATIONS: Final = {f"{route.method} {path}" for route in ROUTES for path in (route.path, *route.aliases)}
 
 HOLDS: Final = (("reservation_id", "/v1/reservations", "id"), ("lease_id", "/v1/leases", "lease_id"))
@@ -198,6 +199,10 @@ def test_nothing_the_generator_thinks_of_surprises(
         and f"{case.operation.method.upper()} {case.formatted_path}" in OPERATIONS
     ):
         return  # a reserved word in place of an id makes it another operation, which has its own turn
+    if case.operation.path == LIVE and wanted:
+        case.query = {**(case.query or {}), "for_s": 0}  # a stream would go on for as long as was drawn
+    elif case.operation.path == LIVE and "for_s" not in (case.query or {}):
+        return
     headers = {"Authorization": f"Bearer {token(KNOWN, ADMIN)}"}
     base_url = f"http://127.0.0.1:{fuzzed.port}"
     response = case.call(base_url=base_url, headers=headers | signed(case, base_url))

@@ -131,6 +131,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         names_org=False,
     ),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),
+    ("GET", "/v1/admin/events"): Row(lambda org: (f"/v1/admin/events?org_id={org}&for_s=0", None)),
     ("POST", "/v1/usage/adjustments"): Row(_at("/v1/usage/adjustments", feature="scans", delta=1, reason="test")),
     ("POST", "/v1/events/{event_id}/void"): Row(
         _at("/v1/events/evt-1/void", feature="scans", quantity=1, reason="test")
