@@ -18,7 +18,6 @@ from metering.auth import ADMIN, AUDIT, BILLING_READ, BILLING_WRITE, CHECK, KEYS
 from metering.serve_worker import config
 from metering.settings import Settings
 from metering.store.connect import normalise_url
-from metering.store.keys import DATASET
 from tests.support.servers import StoreServer
 from tests.support.wait import wait_until
 
@@ -141,12 +140,22 @@ class Running:
         return self.call("POST", "/usage/track", bearer or token(None, ADMIN), json=body)
 
     def snapshot(self) -> dict[bytes, bytes]:
-        """Every key of the store with its serialised value; none that expires between the two looks at it."""
-        keys = sorted(key for key in self.store.scan_iter(count=1000) if key != DATASET.encode())
-        marker = repr(sorted(self.store.hgetall(DATASET).items())).encode()  # a large hash dumps in any order
-        return {DATASET.encode(): marker} | {
-            key: value for key, value in zip(keys, self._asked("DUMP", keys), strict=True) if value is not None
-        }
+        """Every key of the store with its value, which is serialised where its order is always the same: a large hash
+        dumps in any. None that expires between the looks at it.
+        """
+        keys = sorted(self.store.scan_iter(count=1000))
+        kinds = dict(zip(keys, self._asked("TYPE", keys), strict=True))
+        hashes = [key for key, kind in kinds.items() if kind == b"hash"]
+        others = [key for key, kind in kinds.items() if kind not in {b"hash", b"none"}]
+        found = {key: repr(sorted(all_of.items())).encode() for key, all_of in self._hashes(hashes) if all_of}
+        dumped = zip(others, self._asked("DUMP", others), strict=True)
+        return found | {key: value for key, value in dumped if value is not None}
+
+    def _hashes(self, keys: list[bytes]) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        asked = self.store.pipeline(transaction=False)
+        for key in keys:
+            asked.hgetall(key)
+        return zip(keys, asked.execute(), strict=True)
 
     def _asked(self, command: str, keys: Iterable[bytes]) -> list[Any]:
         """What the command says of every key, in one round trip."""
