@@ -17,7 +17,7 @@ from metering.store.fields import FieldCodec
 
 BURNED: Final = "burned"
 
-CURSOR_PATTERN: Final = r"^([1-9][0-9]{0,12}-[0-9]{1,19})?\.([0-9]{8}\.[a-z0-9_]{1,64}\.[a-z0-9_]{1,80})?$"
+CURSOR_PATTERN: Final = r"^([1-9][0-9]{0,12}-[0-9]{1,19})?\.([0-9]{8}\.[a-z0-9_]{1,64}\.[a-z0-9_]{1,99})?$"
 """How far a walk came in both lists: the last entry of the ledger, the last line of burns (day, feature, grant)."""
 
 REF: Final = "ref"

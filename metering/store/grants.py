@@ -183,7 +183,7 @@ def _state(
         grant_id=name,
         amount=int(told["amount"]) if "amount" in told else first.left if first else 0,
         kind=Kind(told.get("kind", Kind.PROMOTIONAL)),
-        scope=told.get("scope", POOL),
+        scope=told.get("scope", shown.scope if shown else POOL),
         priority=int(told.get("priority", PRIORITY_DEFAULT)),
         effective_ms=shown.effective_ms if shown else int(told.get("effective_ms") or 0),
         expires_ms=shown.expires_ms if shown else told.get("expires_ms"),

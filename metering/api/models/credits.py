@@ -10,7 +10,7 @@ from metering.api.models.usage import CreditsView
 from metering.store.credit_lines import CURSOR_PATTERN
 from plans.credits import AMOUNT_MAX, PRIORITY_DEFAULT, PRIORITY_MAX
 
-GRANT_ID_PATTERN: Final = r"^cg_[a-z0-9_]{1,64}$"
+GRANT_ID_PATTERN: Final = r"^cg_[a-z0-9_]{1,96}$"
 
 ANY: Final = "credits"
 """The scope of grants that pay for every feature with a weight."""

@@ -41,7 +41,7 @@ local function credits_made()
 --@ credits
   return {
     pool_of = pool_of, cover_of = cover_of, burn = burn, put = put, wrong = pool_wrong, write = write_burns,
-    line = ledger_line, text = grant_text, balance = balance_of,
+    line = ledger_line, text = grant_text, balance = balance_of, spent_of = spent_of, spent_text = spent_text,
   }
 end
 
@@ -108,14 +108,29 @@ end
 -- One feature's counter as it is; nil where a figure is no number.
 local function counter_of(feature)
   local r = call('HMGET', period, 'l:' .. feature, 'c:' .. feature, 'u:' .. feature, 'x:' .. feature, 's:' .. feature,
-    'y:' .. feature, 't:' .. feature, 'h:' .. feature, 'a:' .. feature, 'v:' .. feature)
+    'y:' .. feature, 't:' .. feature, 'h:' .. feature, 'a:' .. feature, 'v:' .. feature, 'f:' .. feature)
   local c = {
     feature = feature, known = r[1] or r[3], rule = r[1], cut = r[2], limit = tonumber(r[1] or -1),
     used = number_of(r[3]), accrued = number_of(r[4]), sealed = number_of(r[5]), back = number_of(r[6]),
     at = number_of(r[7]), held = closed and 0 or number_of(r[8]), credit = number_of(r[9]),
     weight = r[10] and number_of(r[10]), delta = 0, more = 0, less = 0, paid = 0, unpaid = 0, entry = '',
+    back_own = 0, back_pooled = 0,
   }
+  if pool and c.credit then
+    c.own, c.pooled = credits.spent_of(r[11], c.credit, c.weight or nil)
+    if not c.own or c.own > c.credit then return nil end
+  end
   return (not r[10] or c.weight) and c.credit and c.limit and c.used and c.accrued and c.sealed and c.back and c.at and c.held and c or nil
+end
+
+-- Which credits come back for units that are no longer paid: those of the pool first, at what each unit cost, then those
+-- of grants for the feature alone. A rest that is no whole credit a unit comes back with the last of them.
+local function give_back_of(c)
+  local paid = c.credit - c.own
+  local units = min(c.unpaid, paid)
+  c.back_pooled = units == paid and c.pooled or units * floor(c.pooled / paid)
+  c.back_own = c.unpaid - units
+  c.own, c.pooled = c.own - c.back_own, c.pooled - c.back_pooled
 end
 
 -- What a correction does to a counter: the twin of plans/corrections.py. `delta` units, `more` overage accrued, `less`
@@ -136,7 +151,10 @@ local function decide(c, change)
       local own, pooled = credits.cover_of(pool, c.feature, c.weight, 0)
       c.paid = min(c.more, own + pooled)
       c.more = c.more - c.paid
-      if c.paid > 0 then credits.burn(pool, c.feature, c.weight, c.paid, pooled, credits.put) end
+      if c.paid > 0 then
+        local sum, by_own = credits.burn(pool, c.feature, c.weight, c.paid, pooled, credits.put)
+        c.own, c.pooled = c.own + by_own, c.pooled + sum - by_own
+      end
     end
     return not c.rule and 8 or nil
   end
@@ -144,6 +162,7 @@ local function decide(c, change)
   local undone = max(0, min(overage + c.credit, caused), overage + c.credit - after)
   c.less = min(overage, undone)
   c.unpaid = undone - c.less
+  if pool and c.unpaid > 0 then give_back_of(c) end
   return nil
 end
 
@@ -333,7 +352,10 @@ local function write_counter(c)
   call('HSET', period, 'u:' .. feature, after)
   if c.more > 0 then call('HSET', period, 'x:' .. feature, c.accrued + c.more) end
   if c.less > 0 then call('HSET', period, 'y:' .. feature, c.back + c.less) end
-  if c.paid + c.unpaid > 0 then call('HSET', period, 'a:' .. feature, c.credit + c.paid - c.unpaid) end
+  if c.paid + c.unpaid > 0 then
+    call('HSET', period, 'a:' .. feature, c.credit + c.paid - c.unpaid)
+    if pool then call('HSET', period, 'f:' .. feature, credits.spent_text(c.own, c.pooled)) end
+  end
   if closed then
     call('HINCRBY', record, 'b:' .. feature, c.delta)
   else
@@ -364,7 +386,7 @@ local function write_overage(c)
   end
 end
 
--- Credits that were given back, as a grant of their own: for all features with a weight, or for the one without.
+-- Credits that were given back, as a grant of their own: for all features with a weight, or for one alone.
 local function give_back(scope, id, amount)
   pool.seq = pool.seq + 1
   local g = {
@@ -381,11 +403,8 @@ local function write_credits(counters)
   local pooled = 0
   for i = 1, #counters do
     local c = counters[i]
-    if c.unpaid > 0 and c.weight then
-      pooled = pooled + c.unpaid * c.weight
-    elseif c.unpaid > 0 then
-      give_back(c.feature, back_id .. '_' .. c.feature, c.unpaid)
-    end
+    pooled = pooled + c.back_pooled
+    if c.back_own > 0 then give_back(c.feature, back_id .. '_' .. c.feature, c.back_own) end
   end
   if pooled > 0 then give_back('', back_id, pooled) end
   if pooled > 0 or next(pool.burned) or pool.list[#pool.list] and not pool.list[#pool.list].text then

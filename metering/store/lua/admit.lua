@@ -29,6 +29,7 @@ local function credits_made()
 --@ credits
   return {
     pool_of = pool_of, cover_of = cover_of, has_own = has_own, burn = burn, wrong = pool_wrong, write = write_burns,
+    spent_of = spent_of, spent_text = spent_text,
   }
 end
 local credits
@@ -162,6 +163,8 @@ local function cover_of(row, org)
   credits = credits or credits_made()
   org.pool = org.pool or credits.pool_of(org.paying.pool)
   if not org.pool then return nil end
+  if not c.own then c.own, c.pooled = credits.spent_of(c.spent, c.credit, c.weight) end
+  if not c.own then return nil end
   return credits.cover_of(org.pool, c.feature, c.weight, reserved_of(org, c))
 end
 
@@ -312,8 +315,11 @@ local function decide(row, first, org)
   local overage = above - credit
   set(c, 'overage', c.overage + overage)
   if credit > 0 then
-    row.burned = credits.burn(org.pool, c.feature, c.weight, credit, pooled, set)
+    local by_own
+    row.burned, by_own = credits.burn(org.pool, c.feature, c.weight, credit, pooled, set)
     set(c, 'credit', c.credit + credit)
+    set(c, 'own', c.own + by_own)
+    set(c, 'pooled', c.pooled + row.burned - by_own)
     set(c, 'paid', true)
   end
   if code == 5 then set(c, 'cut', true) end
@@ -409,9 +415,9 @@ end
 local function full_counter(key, state, feature, archive, freed)
   local _, c, corrupt = counter_of(key, feature)
   if corrupt or not c then return false, corrupt end
-  local more = read('HMGET', key, 'h:' .. feature, 'w:' .. feature, 'v:' .. feature, 'a:' .. feature)
+  local more = read('HMGET', key, 'h:' .. feature, 'w:' .. feature, 'v:' .. feature, 'a:' .. feature, 'f:' .. feature)
   c.key, c.feature, c.archive, c.windows = key, feature, archive, {}
-  c.weight, c.credit = more[3] and tonumber(more[3]), tonumber(more[4] or 0)
+  c.weight, c.credit, c.spent = more[3] and tonumber(more[3]), tonumber(more[4] or 0), more[5]
   c.stored_held = tonumber(more[1] or 0)
   if more[3] and not c.weight or not c.credit or not c.stored_held or c.stored_held < (freed or 0) then return false, true end
   c.held = archive and 0 or c.stored_held - (freed or 0)
@@ -588,7 +594,9 @@ local function write_counter(c, org, keys, totals)
   local at = now > c.at and now or c.at
   call('HSET', c.key, 'u:' .. c.feature, c.used, 't:' .. c.feature, at)
   if c.cut then call('HSET', c.key, 'c:' .. c.feature, 1) end
-  if c.paid then call('HSET', c.key, 'a:' .. c.feature, c.credit) end
+  if c.paid then
+    call('HSET', c.key, 'a:' .. c.feature, c.credit, 'f:' .. c.feature, credits.spent_text(c.own, c.pooled))
+  end
   if c.archive then call('HINCRBY', keys.record, 'b:' .. c.feature, c.recorded) end
   if c.overage > 0 then
     call('HSET', c.key, 'x:' .. c.feature, c.accrued + c.overage)

@@ -20,7 +20,7 @@ local AHEAD_MAX_MS, HOUR_MS = 300000, 3600000
 -- What a closed period takes with it.
 local OF_A_PERIOD = {
   ['u:'] = true, ['x:'] = true, ['s:'] = true, ['y:'] = true, ['z:'] = true, ['d:'] = true, ['q:'] = true, ['c:'] = true,
-  ['a:'] = true, iv = true,
+  ['f:'] = true, ['a:'] = true, iv = true,
 }
 
 local flat = call('HGETALL', record)

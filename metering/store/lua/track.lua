@@ -28,7 +28,7 @@ local function credits_made()
 --@ credits
   return {
     pool_of = pool_of, cover_of = cover_of, has_own = has_own, burn = burn, put = put, wrong = pool_wrong,
-    write = write_burns,
+    write = write_burns, spent_of = spent_of, spent_text = spent_text,
   }
 end
 local credits
@@ -64,9 +64,11 @@ local function pool_of(paying, record, feature, counter)
   credits = credits or credits_made()
   if not paying.pool then paying.pool = credits.pool_of(paying.keys.pool) end
   if counter.credit == nil then
-    local r = call('HMGET', record, 'v:' .. feature, 'a:' .. feature)
+    local r = call('HMGET', record, 'v:' .. feature, 'a:' .. feature, 'f:' .. feature)
     counter.weight, counter.credit = r[1] and tonumber(r[1]) or nil, tonumber(r[2] or 0)
     if r[1] and not counter.weight or not counter.credit then return false end
+    counter.own, counter.pooled = credits.spent_of(r[3], counter.credit, counter.weight)
+    if not counter.own then return false end
   end
   return paying.pool or false
 end
@@ -182,8 +184,10 @@ local function organisation(crossings, dirty, totals, clock_ok)
       local code, recorded, overage, bits = decide(counter, quantity, own + pooled)
       if pool and overage > 0 and own + pooled > 0 then
         local credit = overage < own + pooled and overage or own + pooled
-        burned = credits.burn(pool, feature, counter.weight, credit, pooled, credits.put)
+        local by_own
+        burned, by_own = credits.burn(pool, feature, counter.weight, credit, pooled, credits.put)
         counter.credit, overage = counter.credit + credit, overage - credit
+        counter.own, counter.pooled = counter.own + by_own, counter.pooled + burned - by_own
       elseif pool and code == 4 then
         local pays = counter.weight or credits.has_own(pool, feature)
         burned = pays and own + (counter.weight and usable or 0) or -1
@@ -272,7 +276,9 @@ local function organisation(crossings, dirty, totals, clock_ok)
         call('HSET', record, 'u:' .. feature, c.used, 't:' .. feature, at)
       end
       if c.cut then call('HSET', record, 'c:' .. feature, 1) end
-      if c.credit and c.credit > 0 then call('HSET', record, 'a:' .. feature, c.credit) end
+      if c.credit and c.credit > 0 then
+        call('HSET', record, 'a:' .. feature, c.credit, 'f:' .. feature, credits.spent_text(c.own, c.pooled))
+      end
       local total = 'u:' .. plan .. ':' .. feature
       totals[total] = (totals[total] or 0) + c.recorded
     end

@@ -100,11 +100,21 @@ end
 
 local function put(place, field, value) place[field] = value end
 
--- Pays `units` of a feature, of which the pool may pay `pooled`; all of them must be covered. Returns the credits.
--- `set` writes into tables, so that a caller can undo it.
+-- What paid for `credit` units of a counter so far: units by grants for its feature alone, and credits of the pool. Nil
+-- where the text is none; where nothing was noted they were paid at today's weight.
+local function spent_of(text, credit, weight)
+  if not text then return weight and 0 or credit, credit * (weight or 0) end
+  local own, pooled = match(text, '^(%d+):(%d+)$')
+  return tonumber(own), tonumber(pooled)
+end
+
+local function spent_text(own, pooled) return format('%.0f:%.0f', own, pooled) end
+
+-- Pays `units` of a feature, of which the pool may pay `pooled`; all of them must be covered. Returns the credits, and
+-- those of them that grants for the feature alone gave. `set` writes into tables, so that a caller can undo it.
 local function burn(pool, feature, weight, units, pooled, set)
   weight = weight or 1
-  local todo, begun, sum = units, 0, 0
+  local todo, begun, sum, own = units, 0, 0, 0
   local budget = (pooled < units and pooled or units) * weight
   for _, g in ipairs(pool.list) do
     local take = 0
@@ -112,7 +122,7 @@ local function burn(pool, feature, weight, units, pooled, set)
       take = 0
     elseif g.scope == feature then
       take = math.min(g.left, todo - (begun > 0 and 1 or 0))
-      todo = todo - take
+      todo, own = todo - take, own + take
     elseif g.scope == '' then
       take = math.min(g.left, budget, todo * weight - begun)
       budget, begun = budget - take, begun + take
@@ -126,7 +136,7 @@ local function burn(pool, feature, weight, units, pooled, set)
       sum = sum + take
     end
   end
-  return sum
+  return sum, own
 end
 
 -- ── writing ─────────────────────────────────────────────────────────────────────────────────────────────
