@@ -58,7 +58,7 @@ test-integration: setup-dev ## the tests that start stores and services
 	@$(PY) -m pytest tests $(UNIT:%=--ignore=%) $(SPREAD) $(ARGS)
 
 soak: setup-dev ## every test, and wholly what `make test` draws a share of: crashes, orders, planted bugs (hours)
-	@SOAK=1 $(PY) -m pytest $(SPREAD) $(ARGS)
+	@SOAK=1 $(PY) -m pytest $(SPREAD) -o faulthandler_timeout=3600 $(ARGS)
 
 test-cov: setup-dev ## every test, with branch coverage and the lines that were missed
 	@$(PY) -m coverage erase

@@ -2,7 +2,7 @@
 
 Problem
 ├── 404 PaymentNotFound
-├── 409 PaymentMismatch, NotRefundable, RefundConflict
+├── 409 PaymentMismatch, NotRefundable, RefundConflict, NoPayer
 └── 422 PackageUnknown
 """
 
@@ -27,6 +27,11 @@ class NotRefundable(Problem):
 class RefundConflict(Problem):
     status, code, title = 409, "refund-conflict", "This id was used for a refund of another amount"
     cure = "Give every refund an id of its own; repeat an id only with the same amount."
+
+
+class NoPayer(Problem):
+    status, code, title = 409, "no-payer", "Nobody has paid for this organisation yet"
+    cure = "Buy a package or a plan once: what pays for it is saved, and pays for top-ups."
 
 
 class PackageUnknown(Problem):

@@ -29,6 +29,7 @@ from metering.api.tables import (
     reference,
     stripe,
     subscription,
+    topups,
     usage,
     webhooks,
 )
@@ -50,6 +51,7 @@ _NOUNS: Final[tuple[Route, ...]] = (
     *packages.ROUTES,
     *grants.ROUTES,
     *payments.ROUTES,
+    *topups.ROUTES,
     *subscription.ROUTES,
     *invoices.ROUTES,
     *admin.ROUTES,

@@ -161,12 +161,12 @@ class CreditShop:
     def terms(self, org_id: str, package: Package, *, taxed: bool = False) -> tuple[Sale, dict[str, Any]]:
         """A sale of a package, and what an intent of it says; `taxed`: Stripe makes it, of a checkout, and adds tax."""
         sale = Sale(org_id, package.credits, package.price_minor, self._catalogue.currency)
-        return sale, {
-            "amount": sale.amount_minor,
-            "currency": sale.currency,
-            "description": package.title,
-            "metadata": self._seals.metadata(sale, taxed=taxed),
-        }
+        return sale, self.sealed(sale, taxed=taxed) | {"description": package.title}
+
+    def sealed(self, sale: Sale, *, taxed: bool = False) -> dict[str, Any]:
+        """What makes an intent this sale, and is the same whenever it is asked for."""
+        metadata = self._seals.metadata(sale, taxed=taxed)
+        return {"amount": sale.amount_minor, "currency": sale.currency, "metadata": metadata}
 
     async def begin(self, org: Org, credits_asked: int, name: str) -> Begun:
         """Begin a payment for a package; repeats share `name`. What pays is kept for top-ups to come.

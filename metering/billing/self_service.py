@@ -8,6 +8,7 @@ from metering.billing.invoice_list import InvoiceList
 from metering.billing.plan_change import PlanChange
 from metering.billing.portal import Portal
 from metering.billing.subscriber import Subscriber
+from metering.billing.topups import AutoTopUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,4 @@ class SelfService:
     invoices: InvoiceList
     subscriber: Subscriber
     plan_change: PlanChange
+    top_up: AutoTopUp

@@ -41,6 +41,7 @@ from metering.billing.sending import Sender, Till
 from metering.billing.shadow import SHADOW_S, Shadow, Shadows, ShadowSums
 from metering.billing.subscriber import Subscriber
 from metering.billing.subscriptions import Policy
+from metering.billing.topups import TOPUP_S, AutoTopUp
 from metering.billing.yearly import Joining
 from metering.clock import Clock
 from metering.settings import Settings
@@ -60,6 +61,7 @@ from metering.store.pace import StorePace
 from metering.store.shadow_book import ShadowBook
 from metering.store.stripe_lanes import Lanes
 from metering.store.timing import StoreTime
+from metering.store.topups import TopUps
 from metering.store.totals import Client
 from metering.store.window_lists import WindowLists
 from plans.catalogue import Catalogue
@@ -136,15 +138,12 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     coverage = Coverage(gateway, word.payers, word.effects, word.prices, word.policy, ground.clock.monotonic)
     exporter = exporter_of(ground, gateway, orgs, customers, coverage)
     reconciler = reconciler_of(ground, gateway, orgs, customers)
-    paid = CreditEvents(gateway, shop_of(ground, gateway, word)).react
-    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported, Joining(gateway, ground.catalogue).join, paid)
-    reactions = Reactions(gateway, word.payers, word.effects, word.prices, word.policy, hooks)
-    worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
+    top_up = top_up_of(ground, gateway, word)
     jobs = (
-        Job("stripe events", worker.turn, TURN_S, inbox.woken),
+        *_word_jobs(ground, gateway, word, exporter, inbox),
         Job("stripe catch-up", CatchUp(gateway, intake, EventCursor(client, keys), ground.time.now_ms).turn, LOOK_S),
         Job("stripe's return", partial(look_again, gateway), AWAY_S),
-        Job("grace", reactions.end_graces, GRACE_S),
+        Job("top-ups", top_up.turn, TOPUP_S),
         Job("customers", customers.sweep, INDEX_S),
         Job("reconciliation", reconciler.turn, RECONCILE_S, reconciler.woken),
         *_overage_jobs(ground, exporter),
@@ -153,7 +152,7 @@ def open_billing(stack: AsyncExitStack, ground: Ground, orgs: Orgs, customers: C
     return Billing(
         intake,
         desk,
-        self_service_of(ground, gateway, customers, word, last_usage_of(ground, exporter, reconciler)),
+        self_service_of(ground, gateway, customers, word, last_usage_of(ground, exporter, reconciler), top_up),
         reconciler,
         repairer_of(ground, gateway, desk, customers),
         jobs,
@@ -169,8 +168,15 @@ def shop_of(ground: Ground, gateway: Gateway, word: "_Word") -> CreditShop:
     return CreditShop(gateway, ground.catalogue, seals, ledger, automatic_tax=taxed)
 
 
+def top_up_of(ground: Ground, gateway: Gateway, word: "_Word") -> AutoTopUp:
+    """What buys credits for who runs low."""
+    book = TopUps(ground.client, ground.keys, ground.time, ground.codec, fake=ground.fake)
+    ledger = Credits(ground.client, ground.keys, word.orgs, ground.time, ground.codec, fake=ground.fake)
+    return AutoTopUp(gateway, shop_of(ground, gateway, word), book, ledger, word.orgs, ground.time.now_ms)
+
+
 def self_service_of(
-    ground: Ground, gateway: Gateway, customers: Customers, word: "_Word", last_usage: LastUsage
+    ground: Ground, gateway: Gateway, customers: Customers, word: "_Word", last_usage: LastUsage, top_up: AutoTopUp
 ) -> SelfService:
     """What customers do by themselves."""
     following = Following(word.payers, word.effects, word.prices, word.policy)
@@ -182,6 +188,7 @@ def self_service_of(
         InvoiceList(gateway, customers),
         Subscriber(gateway, following, last_usage),
         PlanChange(gateway, following, word.prices, ground.catalogue, variables),
+        top_up,
     )
 
 
@@ -227,6 +234,18 @@ def shade_of(settings: Settings, clock: Clock) -> Gateway | None:
     if first is not None and key.get_secret_value() == first.get_secret_value():
         raise GateRefusedError("STRIPE_SHADOW_KEY is the key that bills: name one of another account")
     return _gateway(key.get_secret_value(), settings.stripe_shadow_api_base, settings, clock)
+
+
+def _word_jobs(ground: Ground, gateway: Gateway, word: "_Word", exporter: Exporter, inbox: Inbox) -> tuple[Job, ...]:
+    """What gives Stripe's events their effect."""
+    paid = CreditEvents(gateway, shop_of(ground, gateway, word)).react
+    hooks = Hooks(exporter.flush, exporter.linked, exporter.reported, Joining(gateway, ground.catalogue).join, paid)
+    reactions = Reactions(gateway, word.payers, word.effects, word.prices, word.policy, hooks)
+    worker = InboxWorker(inbox, reactions.react, ground.clock.monotonic, livemode=gateway.livemode)
+    return (
+        Job("stripe events", worker.turn, TURN_S, inbox.woken),
+        Job("grace", reactions.end_graces, GRACE_S),
+    )
 
 
 def _overage_jobs(ground: Ground, exporter: Exporter) -> tuple[Job, ...]:

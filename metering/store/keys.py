@@ -108,6 +108,7 @@ SHAPES: Final = (
     Shape("grants", "{p<p>}:s:<org>", Kind.HASH, Expiry.ORG, "every grant of credits ever, and what was taken of it"),
     Shape("burned", "{p<p>}:j:<org>", Kind.HASH, Expiry.ORG, "credits burned by day, feature and grant"),
     Shape("ledger", "{p<p>}:t:<org>", Kind.STREAM, Expiry.ORG, "what became of grants, but for what usage burned"),
+    Shape("topup", "{p<p>}:0:<org>", Kind.HASH, Expiry.ORG, "when credits are bought by themselves, and each attempt"),
     Shape("dirty", "{p<p>}:dirty", Kind.ZSET, Expiry.NEVER, "counters with overage not yet sealed"),
     Shape("crossings", "{p<p>}:crossings", Kind.STREAM, Expiry.NEVER, "marks crossed, for the alerts"),
     Shape(
@@ -139,6 +140,8 @@ SHAPES: Final = (
     Shape("grace", "{p<p>}:grace", Kind.ZSET, Expiry.NEVER, "organisations with a failed payment, by the end of grace"),
     Shape("lapsing", "{p<p>}:lapsing", Kind.ZSET, Expiry.NEVER, "organisations by the next expiry of their credits"),
     Shape("topups", "{p<p>}:topups", Kind.ZSET, Expiry.NEVER, "organisations whose credits fell below their mark"),
+    Shape("recharging", "{p<p>}:recharging", Kind.ZSET, Expiry.NEVER, "who tops up, by the earliest next attempt"),
+    Shape("charging", "{p<p>}:charging", Kind.ZSET, Expiry.NEVER, "attempts under way, by the next look at them"),
     Shape("stripe", "{p<p>}:stripe", Kind.HASH, Expiry.NEVER, "how far Stripe's events were read, and its pace"),
     Shape("shadow", "{p<p>}:shadow", Kind.HASH, Expiry.NEVER, "how far a second account was told, and who pays there"),
     Shape("shadowing", "{p<p>}:shadowing", Kind.STRING, Expiry.TTL, "the worker that tells it"),
@@ -273,6 +276,10 @@ class Keys:
     def ledger(self, org: str) -> str:
         """The other lines of an organisation's credits."""
         return f"{self._tag(org)}:t:{org}"
+
+    def topup(self, org: str) -> str:
+        """When an organisation's credits are bought by themselves, and what became of it."""
+        return f"{self._tag(org)}:0:{org}"
 
     def _of(self, digest: str) -> str:
         return f"{{p{int(digest, 16) & (self.partitions - 1):02x}}}"

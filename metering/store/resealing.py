@@ -21,6 +21,7 @@ from metering.store.marker import SECRET
 from metering.store.org import ENCODED
 from metering.store.scripts import script
 from metering.store.shadow_book import CUSTOMER as SHADOW_CUSTOMER
+from metering.store.topups import SEALED as TOPUP
 from metering.store.totals import Client, replies_of
 from metering.store.window import CUSTOMER
 
@@ -108,20 +109,25 @@ class Resealer:
         return [members[at : at + _PAGE] for at in range(0, len(members), _PAGE)]
 
     async def _of_orgs(self, names: list[str]) -> Iterator[list[_Value]]:
-        """What profiles and grants of organisations hold; a key of the wrong type holds nothing."""
+        """What profiles, grants and top-ups of organisations hold; a key of the wrong type holds nothing."""
         pipe = self._client.pipeline(transaction=False)
         for name in names:
             pipe.hgetall(self._keys.profile(name))
             pipe.hgetall(self._keys.grants(name))
+            pipe.hgetall(self._keys.topup(name))
         replies = [texts(reply or {}) for reply in await replies_of(pipe, spare=True)]
-        rows = zip(names, replies[::2], replies[1::2], strict=True)
-        return (values for name, profile, grants in rows for values in self._of_org(name, profile, grants) if values)
+        rows = zip(names, replies[::3], replies[1::3], replies[2::3], strict=True)
+        return (values for name, *found in rows for values in self._of_org(name, *found) if values)
 
-    def _of_org(self, name: str, profile: Mapping[str, str], grants: Mapping[str, str]) -> Iterator[list[_Value]]:
+    def _of_org(
+        self, name: str, profile: Mapping[str, str], grants: Mapping[str, str], topup: Mapping[str, str]
+    ) -> Iterator[list[_Value]]:
         key = self._keys.profile(name)
         yield [_Value(key, field, name, field, profile[field]) for field in ENCODED if field in profile]
         key = self._keys.grants(name)
         yield [_Value(key, grant, name, DETAILS, text) for grant, text in grants.items() if "|" not in grant]
+        key = self._keys.topup(name)
+        yield [_Value(key, field, name, field, topup[field]) for field in TOPUP if field in topup]
 
     async def _of_windows(self, partition: int, names: list[str]) -> list[list[_Value]]:
         keys = [self._keys.window_at(partition, name) for name in names]

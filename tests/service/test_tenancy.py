@@ -130,6 +130,10 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
         status=404,
         names_org=False,
     ),
+    ("PUT", "/v1/credits/auto-topup"): Row(
+        _at("/v1/credits/auto-topup", enabled=False, threshold=10, package=100, max_amount_per_month=10_000)
+    ),
+    ("GET", "/v1/credits/auto-topup"): Row(_asking("/v1/credits/auto-topup")),
     ("GET", "/v1/events"): Row(_asking("/v1/events")),
     ("GET", "/v1/admin/events"): Row(lambda org: (f"/v1/admin/events?org_id={org}&for_s=0", None)),
     ("POST", "/v1/usage/adjustments"): Row(_at("/v1/usage/adjustments", feature="scans", delta=1, reason="test")),
