@@ -212,7 +212,8 @@ def test_200_writers_of_every_kind_over_two_workers_use_a_hard_limit_up_and_neve
 async def _crowded(store: StoreServer, workers: tuple[ServiceProcess, ServiceProcess], feature: str) -> Crowd:
     """The crowd, once it is done; every law holds then."""
     headers = {"Authorization": f"Bearer {workers[0].token(org='acme')}"}
-    limits = httpx2.Limits(max_connections=WRITERS, max_keepalive_connections=WRITERS)
+    # A connection that is kept as long as the server keeps it may be closed just when it is used again.
+    limits = httpx2.Limits(max_connections=WRITERS, max_keepalive_connections=WRITERS, keepalive_expiry=1)
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(

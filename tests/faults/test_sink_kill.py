@@ -16,9 +16,10 @@ from metering.usage import UsageEvent
 from tests.support.raw_entries import PARTITIONS, fields_of, make_dataset
 from tests.support.servers import StoreServer
 from tests.support.service import clean_environment
+from tests.support.soak import often
 from tests.support.wait import wait_until
 
-EVENTS: Final = 12_000
+EVENTS: Final = often(12_000, 3)
 ORGS: Final = 20
 KILLS: Final = 4
 KEYS: Final = Keys(PARTITIONS)

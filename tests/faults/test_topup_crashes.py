@@ -54,7 +54,7 @@ async def test_a_worker_may_die_before_or_after_any_call(store: StoreServer) -> 
     number = len((await run(store, {})).names)
     sys.stdout.write(f"topping up: N = {number} steps\n")
     assert number > 10
-    for schedule in drawn(singles(number), 2):
+    for schedule in drawn(singles(number), 4):
         await run(store, schedule)
         await run(store, schedule, lost())
 

@@ -20,16 +20,17 @@ from tests.service.exposition import Page, backwards, faults
 from tests.support.fixtures import store, store_session
 from tests.support.servers import StoreServer
 from tests.support.service import ServiceProcess, call
+from tests.support.soak import often
 from tests.support.wait import wait_until
 
 __all__ = ["store", "store_session"]
 
-SCRAPES: Final = 50
+SCRAPES: Final = often(50, 2)
 CUSTOMERS: Final = 3
 ORGS: Final = 30
 TOP_ORGS: Final = 5
 FEATURES: Final = ("scans", "wallet_checks", "api_requests")
-REST_S: Final = 20.0
+REST_S: Final = 60.0
 """Workers bring what only they know to where all see it every few seconds."""
 
 
@@ -120,7 +121,7 @@ def _pages_until(service: ServiceProcess, enough: Callable[[list[Page]], bool]) 
 
 
 def pages_of(service: ServiceProcess) -> list[Page]:
-    """Fifty pages or more: until the organisations have their series."""
+    """So many pages or more: until the organisations have their series."""
     return _pages_until(service, lambda pages: len(pages) >= SCRAPES and bool(shown(pages[-1])))
 
 
