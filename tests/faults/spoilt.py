@@ -13,7 +13,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 SHARE: Final = 12
-"""Of so many planted bugs of a kind a run of the suite plants one."""
+"""Of so many planted bugs a run of the suite plants one."""
 
 _PACKAGES: Final = ("metering", "plans", "webhooks", "tests")
 

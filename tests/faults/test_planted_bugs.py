@@ -1,26 +1,22 @@
-"""Bugs planted in the shipped files: a model test, unchanged, catches each within six seeds."""
+"""Bugs planted in the shipped files: a model test or a crash test, unchanged, catches each within six seeds."""
 
-import os
 from pathlib import Path
 from typing import Final
 
 import pytest
 from redis import Redis
 
-from tests.faults.planted import ADMIT_BUGS, BUGS, CREDIT_BUGS, EVERY_BUG, WHOLE_BUGS, Bug
+from tests.faults.planted import EVERY_BUG, Bug
 from tests.faults.spoilt import ROOT, SHARE, copy, run
 from tests.support.servers import StoreServer
-from tests.support.soak import drawn
+from tests.support.soak import SEED, drawn
 
 __all__ = ["copy"]
 
 MODEL_TEST: Final = "tests/lua/test_track_model.py"
-ADMIT_MODEL_TEST: Final = "tests/lua/test_admit_model.py"
-WHOLE_MODEL_TEST: Final = "tests/lua/test_whole_model.py"
-BURNING_TEST: Final = "tests/lua/test_burning.py"
 REASONS: Final = ("AssertionError", "DID NOT RAISE", "metering.errors.")
 """A wrong figure, a refusal that did not come, one that should not have: not a program that broke."""
-SEEDS: Final = tuple(str(int(os.environ["MODEL_SEED"]) + 1000 * turn) for turn in range(6))
+SEEDS: Final = tuple(str(SEED + 1000 * turn) for turn in range(6))
 """A bug that shows in one sequence of six is caught: each run of the suite draws others."""
 
 
@@ -32,9 +28,10 @@ def runs(path: Path, store: StoreServer) -> bool:
     return bool(compile(path.read_text(), str(path), "exec"))
 
 
-@pytest.mark.parametrize("bug", EVERY_BUG, ids=lambda bug: bug.name)
-def test_every_bug_has_its_place_still(bug: Bug) -> None:
+@pytest.mark.parametrize(("test", "bug"), EVERY_BUG, ids=[bug.name for _, bug in EVERY_BUG])
+def test_every_bug_has_its_place_still(test: str, bug: Bug) -> None:
     """Also those that this run does not plant."""
+    assert (ROOT / test).exists()
     for path, before, _ in bug.changes:
         assert (ROOT / path).read_text().count(before) == 1, f"{path} has lost what this bug replaces: {before!r}"
 
@@ -46,32 +43,12 @@ def test_model_test_passes_on_the_shipped_files(copy: Path) -> None:
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("bug", drawn(BUGS, SHARE), ids=lambda bug: bug.name)
-def test_model_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
+DRAWN: Final = drawn(EVERY_BUG, SHARE)
+
+
+@pytest.mark.parametrize(("test", "bug"), DRAWN, ids=[bug.name for _, bug in DRAWN])
+def test_a_bug_is_caught(copy: Path, test: str, bug: Bug, store: StoreServer) -> None:
     """With the bug planted the same test is red, and for a wrong figure rather than a broken program."""
-    caught(copy, bug, store, MODEL_TEST)
-
-
-@pytest.mark.parametrize("bug", drawn(ADMIT_BUGS, SHARE), ids=lambda bug: bug.name)
-def test_model_test_of_admit_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
-    """The same for the second script."""
-    caught(copy, bug, store, ADMIT_MODEL_TEST)
-
-
-@pytest.mark.parametrize("bug", drawn(WHOLE_BUGS, SHARE), ids=lambda bug: bug.name)
-def test_model_test_of_every_verb_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
-    """The same for corrections among everything else."""
-    caught(copy, bug, store, WHOLE_MODEL_TEST)
-
-
-@pytest.mark.parametrize("bug", drawn(CREDIT_BUGS, SHARE), ids=lambda bug: bug.name)
-def test_burning_test_catches(copy: Path, bug: Bug, store: StoreServer) -> None:
-    """The same for what is paid by credits."""
-    caught(copy, bug, store, BURNING_TEST)
-
-
-def caught(copy: Path, bug: Bug, store: StoreServer, test: str) -> None:
-    """Plant the bug, run the test, and take the bug out again."""
     shipped = {path: (ROOT / path).read_text() for path, _, _ in bug.changes}
     for path, before, after in bug.changes:
         text = (copy / path).read_text()

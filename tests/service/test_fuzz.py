@@ -26,7 +26,7 @@ from tests.service.dying import one_dead
 from tests.service.running import Running, token
 from tests.service.subscribing import subscribed
 from tests.support.selling import with_packages
-from tests.support.soak import often
+from tests.support.soak import drawn, often
 from tests.support.stripe_mail import SECRET, header
 from tests.support.stripe_till import Till, till
 
@@ -47,7 +47,12 @@ schemathesis.openapi.format(
 schemathesis.openapi.format(
     "date-time", st.integers(0, 30).map(lambda days: (now - timedelta(days=days)).isoformat().replace("+00:00", "Z"))
 )
-schema = schemathesis.openapi.from_dict(document(ROUTES, "fuzzed"))
+
+OLDER: Final = drawn([route for route in ROUTES if route.successor], 3)
+"""Older ways to ask, which lead to the same handlers: each run takes some of them."""
+
+FUZZED: Final = [route for route in ROUTES if not route.successor or route in OLDER]
+schema = schemathesis.openapi.from_dict(document(FUZZED, "fuzzed"))
 
 SEMANTIC: Final = {
     "atomic-events", "atomic-orgs", "conflict",
@@ -59,7 +64,7 @@ SEMANTIC: Final = {
 """Faults that no schema can tell: they depend on the catalogue, the clock, or the sum of the parts."""
 
 LIVE: Final = "/v1/admin/events"
-OPERATIONS: Final = {f"{route.method} {path}" for route in ROUTES for path in (route.path, *route.aliases)}
+OPERATIONS: Final = {f"{route.method} {path}" for route in FUZZED for path in (route.path, *route.aliases)}
 
 HOLDS: Final = (("reservation_id", "/v1/reservations", "id"), ("lease_id", "/v1/leases", "lease_id"))
 """Ids in paths that have to be made first: the path's parameter, where one is made, how its answer calls it."""
