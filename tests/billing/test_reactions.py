@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from metering.store.fields import FieldCodec
 from metering.store.orgs import OrgChange
 from metering.store.totals import read_totals
 from plans.limits import OnLimit, Rule
@@ -678,9 +679,9 @@ async def test_the_trail_names_the_event_as_stripes_ids_are_kept(store: StoreSer
         one = event("customer.subscription.updated", "sub_1")
         await rig.reactions.react(one)
         [(_, entry)] = await rig.ledger.client.xrevrange(rig.ledger.keys.trail("acme"), count=1)
-        assert (entry[b"event"].decode(), entry[b"actor"], entry[b"subscription"]) == (
-            f"p.{one.event_id}", b"stripe", b"active",
-        )  # fmt: skip
+        key = (await rig.org()).profile.data_key
+        name = FieldCodec().decode("acme", "event", entry[b"event"].decode(), key)
+        assert (name, entry[b"actor"], entry[b"subscription"]) == (one.event_id, b"stripe", b"active")
 
 
 async def test_usage_that_stripe_could_not_bill_is_told_with_its_samples(store: StoreServer) -> None:

@@ -33,7 +33,7 @@ def run(command: str, service: ServiceProcess) -> str:
     """One example as it stands, failing on any status but 2xx."""
     environment = clean_environment(URL=service.url, TOKEN=service.token())
     done = subprocess.run(
-        ["bash", "-c", command.replace("curl -s", "curl -s --fail-with-body", 1)],
+        ["bash", "-c", re.sub(r"curl (-s\w*)", r"curl \1 --fail-with-body", command, count=1)],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}"
