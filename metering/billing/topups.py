@@ -84,10 +84,12 @@ class AutoTopUp:
     """Sets the rules, and carries them out: `turn` is a job of every worker."""
 
     def __init__(
-        self, till: Till, shop: CreditShop, book: TopUps, ledger: Book, orgs: Orgs, now_ms: Callable[[], int]
-    ) -> None:
+        self, till: Till, shop: CreditShop, book: TopUps, ledger: Book, orgs: Orgs, now_ms: Callable[[], int],
+        frozen: Callable[[str], Awaitable[bool]],
+    ) -> None:  # fmt: skip
+        """`frozen`: whether the sums of an organisation do not hold, so that nothing is billed."""
         self._till, self._shop, self._book, self._ledger, self._orgs = till, shop, book, ledger, orgs
-        self._now_ms = now_ms
+        self._now_ms, self._frozen = now_ms, frozen
 
     # ── setting ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,7 +144,7 @@ class AutoTopUp:
     async def _begin(self, org_id: str) -> None:
         """Write an attempt down, and carry it out."""
         known, org = await self._book.find(org_id), await self._orgs.present(org_id)
-        if known is None or org is None:
+        if known is None or org is None or await self._frozen(org_id):
             return
         try:
             sale, _ = self._shop.terms(org_id, self._shop.package(known.rule.package))

@@ -172,7 +172,8 @@ def top_up_of(ground: Ground, gateway: Gateway, word: "_Word") -> AutoTopUp:
     """What buys credits for who runs low."""
     book = TopUps(ground.client, ground.keys, ground.time, ground.codec, fake=ground.fake)
     ledger = Credits(ground.client, ground.keys, word.orgs, ground.time, ground.codec, fake=ground.fake)
-    return AutoTopUp(gateway, shop_of(ground, gateway, word), book, ledger, word.orgs, ground.time.now_ms)
+    shop, frozen = shop_of(ground, gateway, word), outbox_of(ground).frozen
+    return AutoTopUp(gateway, shop, book, ledger, word.orgs, ground.time.now_ms, frozen)
 
 
 def self_service_of(

@@ -184,6 +184,18 @@ async def test_a_package_that_is_no_longer_sold_and_a_dispute_stop_it(store: Sto
         assert (kept.stopped.why, till.asked) == ("disputed", {})
 
 
+async def test_while_its_sums_do_not_hold_nothing_is_charged(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        till = await wanting(ledger)
+        frozen = ledger.keys.shared("frozen", ledger.keys.partition("acme"))
+        await ledger.client.zadd(frozen, {"acme": 1})
+        await Shelf(ledger, till).top_up.turn()
+        assert till.asked == {}
+        await ledger.client.zrem(frozen, "acme")
+        await Shelf(ledger, till).top_up.turn()
+        assert till.taken() == [PRICE]
+
+
 async def test_the_card_of_invoices_pays_before_the_one_saved_last(store: StoreServer) -> None:
     async with calm(store.url) as ledger:
         till = await wanting(ledger)

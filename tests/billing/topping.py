@@ -15,6 +15,7 @@ from metering.store.topups import TopUp, TopUps
 from plans.catalogue import Catalogue, parse
 from tests.lua.crediting import ANN, joined, order
 from tests.lua.ledger import CATALOGUE, SECRET, Ledger
+from tests.lua.outboxes import outbox_of
 from tests.lua.topping import MARK, RULE
 from tests.support.card_till import CardTill
 from tests.support.selling import PACKAGES
@@ -34,7 +35,8 @@ class Shelf:
         seals = Seals("d1", SECRET, livemode=False)
         self.shop = CreditShop(till, SOLD, seals, CreditLedger(self.credits, effects))
         self.book = TopUps(client, ledger.keys, caller.time, codec)
-        self.top_up = AutoTopUp(till, self.shop, self.book, self.credits, self.orgs, caller.time.now_ms)
+        now_ms, frozen = caller.time.now_ms, outbox_of(ledger, client=client).frozen
+        self.top_up = AutoTopUp(till, self.shop, self.book, self.credits, self.orgs, now_ms, frozen)
 
     async def balance(self) -> int:
         return (await self.credits.balance("acme")).balance
