@@ -5,6 +5,7 @@ reverse. Importing this module does nothing. It serves as
 `uvicorn metering.app:create_app --factory` too, then on the store at REDIS_URL or its documented default.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ import structlog
 from pydantic import SecretStr
 
 from metering import log as log_setup
-from metering.api.access import AccessLog
 from metering.api.answers import Send, refuse, request_id_of
 from metering.api.bodies import Receive
 from metering.api.document import document
 from metering.api.endpoint import router
+from metering.api.front import App as Door
 from metering.api.front import Front
+from metering.api.measures import Measures
 from metering.api.routes import ROUTES
-from metering.api.services import Measures, Services
+from metering.api.services import Services
+from metering.api.traced import Traced
 from metering.api.track import Track
 from metering.billing.prices import Prices
 from metering.billing.wiring import Billing, Ground, open_billing, variables_of
@@ -36,7 +39,6 @@ from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.org_marks import OrgMarks
 from metering.setting_kinds import parts_of
-from metering.setting_watching import LogLevel
 from metering.settings import Settings, SettingsError, StoreKind
 from metering.store.batch_stats import QueueStats
 from metering.store.connect import PATIENT, connect
@@ -63,8 +65,10 @@ from metering.store.timing import FOLLOW_S, StoreTime, settled_offset
 from metering.store.trail import Trail
 from metering.store.watch import Watch
 from metering.tallies import Tallies
+from metering.traces import Traces
 from metering.ulid import Ulids
 from metering.vitals import End, StoreVitals, told_of_the_end
+from metering.watching import access_of, traces_of
 from metering.workers import LAG_S, Loop, Workers, look_at_lag
 from plans.catalogue import Catalogue, CatalogueError, parse
 
@@ -83,9 +87,11 @@ def create_app(
     clock: Clock | None = None,
     measures: MeasuresMaker | None = None,
     tidies: bool = True,
+    traces: Traces | None = None,
 ) -> "App":
     """The service as an ASGI application. Without `settings` they are read from the environment.
 
+    `traces` takes spans; without it they go where OpenTelemetry's variables say, if TRACING says so at all.
     With `tidies` false it writes only what requests ask for: what has run out is left to other workers.
 
     Raises SettingsError (the file of public keys is read too) or CatalogueError; what the store has to say comes when
@@ -95,7 +101,13 @@ def create_app(
     marks = OrgMarks(settings.log_orgs)
     log_setup.configure(settings.log_level.value, secrets=secrets_of(settings), orgs=marks)
     return App(
-        settings, parse(*settings.plans_text()), clock or SystemClock(), measures or Metrics, marks, tidies=tidies
+        settings,
+        parse(*settings.plans_text()),
+        clock or SystemClock(),
+        measures or Metrics,
+        marks,
+        traces or traces_of(settings, version(PACKAGE)),
+        tidies=tidies,
     )
 
 
@@ -153,6 +165,7 @@ class App:
         clock: Clock,
         measures: MeasuresMaker,
         marks: OrgMarks,
+        traces: Traces | None,
         *,
         tidies: bool,
     ) -> None:
@@ -161,12 +174,13 @@ class App:
         self._clock = clock
         self._measures = measures
         self._marks = marks
+        self._traces = traces
         self._tidies = tidies
         self._end = End()
         self._key_file = key_file(settings)
         self._ulids = Ulids(clock)
         self._tallies = Tallies()
-        self._front: Front | None = None
+        self._front: Door | None = None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """One request, or the lifespan."""
@@ -195,14 +209,14 @@ class App:
             return
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def open(self, stack: AsyncExitStack) -> Front:
+    async def open(self, stack: AsyncExitStack) -> Door:
         """Open everything in order onto `stack`, which closes it in reverse. Raises GateRefusedError."""
         settings, ground = self._settings, await self._ground(stack)
         client, patient, keys, time = ground.client, ground.patient, ground.keys, ground.time
         dataset, report, fake = ground.dataset, ground.report, ground.fake
         orgs, customers = orgs_of(ground, self._catalogue)
         kept_for = Retention(settings.history_days, settings.minute_history_hours, settings.event_retention_ms())
-        counters = counters_of(ground, orgs, settings, self._catalogue, kept_for)
+        counters = counters_of(ground, orgs, settings, self._catalogue, kept_for, self._traces)
         stack.push_async_callback(counters.close)
         queue_stats, tallies = QueueStats(), self._tallies
         told = (counters.stats, self._build(report), queue_stats, tallies)
@@ -287,6 +301,8 @@ class App:
     async def _ground(self, stack: AsyncExitStack) -> Store:
         """The store, admitted by the gate. Raises GateRefusedError."""
         settings, kind = self._settings, self._settings.store_kind
+        if self._traces is not None:
+            stack.push_async_callback(asyncio.to_thread, self._traces.close)
         self._end = stack.enter_context(told_of_the_end())
         client = connect(settings.store_url())
         stack.push_async_callback(client.aclose)
@@ -314,7 +330,7 @@ class App:
 
         return StoreVitals(client.ping, gate, ground.report, counters, self._end, settings)
 
-    def _wired(self, opened: _Opened) -> Front:
+    def _wired(self, opened: _Opened) -> Door:
         """The HTTP side over what has been opened."""
         settings, clock, ulids, measures = self._settings, self._clock, self._ulids, opened.measures
         keep, counted = settings.event_retention_ms() > 0, Counted(opened.counters, measures.counted, self._tallies)
@@ -354,19 +370,14 @@ class App:
         )  # fmt: skip
         return self._front_of(services, counted, keep=keep)
 
-    def _front_of(self, services: Services, counted: Counted, *, keep: bool) -> Front:
+    def _front_of(self, services: Services, counted: Counted, *, keep: bool) -> Door:
         """The door: the hot path, which keeps details of events where `keep` says so, and all other routes."""
-        ulids, observe, access, clock = self._ulids, services.measures.observe, self._access(), self._clock
+        ulids, observe, access, clock = self._ulids, services.measures.observe, access_of(self._settings), self._clock
         auth, catalogue = services.auth, self._catalogue
         track = Track(auth, counted, catalogue, ulids, observe, clock, access=access, keep_details=keep)
         routes = router(ROUTES, services, track)
-        return Front(track, routes, ulids, observe, clock, self._tallies.refusals, access)
-
-    def _access(self) -> AccessLog:
-        """Which requests the log tells of."""
-        settings = self._settings
-        every = settings.log_level is LogLevel.DEBUG
-        return AccessLog(slow_ms=settings.log_slow_ms, every=settings.log_sample, all_of_them=every)
+        front = Front(track, routes, ulids, observe, clock, self._tallies.refusals, access)
+        return front if self._traces is None else Traced(front, self._traces, services.measures.exemplar, clock)
 
 
 def _warn(report: GateReport) -> None:

@@ -17,6 +17,7 @@ from metering.store.past import Past
 from metering.store.retention import Retention
 from metering.store.timing import StoreTime
 from metering.store.trail import Trail
+from metering.traces import Traces
 from plans.catalogue import Catalogue
 
 
@@ -57,14 +58,21 @@ def credits_of(ground: Store, orgs: Orgs, catalogue: Catalogue) -> Credits:
     )  # fmt: skip
 
 
-def counters_of(ground: Store, orgs: Orgs, settings: Settings, catalogue: Catalogue, retention: Retention) -> Counters:
-    """The counters, as the settings want them."""
+def counters_of(
+    ground: Store,
+    orgs: Orgs,
+    settings: Settings,
+    catalogue: Catalogue,
+    retention: Retention,
+    traces: Traces | None = None,
+) -> Counters:
+    """The counters, as the settings want them; they tell `traces` of their calls."""
     return Counters(
         ground.client, ground.keys, orgs, ground.time, ground.codec,
         secret=ground.dataset.secret, auto_create=settings.auto_create_orgs,
         late=LatePolicy(settings.late_policy), one_partition=settings.store_span == "partition",
         dimensions=catalogue.dimensions, retention=retention, pending_max=settings.pending_max,
-        fake=ground.fake,
+        fake=ground.fake, traces=traces,
     )  # fmt: skip
 
 

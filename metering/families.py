@@ -7,10 +7,11 @@ its series on the page.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
+    Exemplar,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
@@ -21,6 +22,7 @@ from metering.billing.errors import OUTCOMES
 from metering.billing.intake import Taken
 from metering.clock import MS_PER_S
 from metering.errors import leaves
+from metering.exemplars import Traced, TracedRequests
 from metering.figures import Row
 from metering.latency import BOUNDS_S, histograms
 from metering.store import totals as known
@@ -192,8 +194,8 @@ class Build:
 # ── the service ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def service(build: Build, sums: Sums, *, up: bool) -> Iterator[Metric]:
-    """What the workers know of themselves."""
+def service(build: Build, sums: Sums, *, up: bool, traced: TracedRequests | None = None) -> Iterator[Metric]:
+    """What the workers know of themselves, and which requests the worker that answers has `traced`."""
     yield _gauge("metering_store_up", "Whether the store answered this scrape in time.", [((), up)])
     about = "Whether the store may lose acknowledged events in a crash."
     yield _gauge("metering_lossy_ledger", about, [((), build.lossy)])
@@ -210,19 +212,25 @@ def service(build: Build, sums: Sums, *, up: bool) -> Iterator[Metric]:
         yield _counter(named.metric, named.about, series, named.label)
     for spread in SPREADS:
         yield spread.family(sums[spread.row()])
-    yield _durations(sums)
+    yield _durations(sums, traced or {})
 
 
-def _durations(sums: Sums) -> Metric:
+def _durations(sums: Sums, traced: TracedRequests) -> Metric:
     family = HistogramMetricFamily(
         "scorpius_usage_api_duration_seconds",
         "Time from a request's head to the end of its answer, by route template and class of status.",
         labels=("method", "endpoint", "status"),
     )
     for series in histograms(sums):
-        buckets = list(zip(_LES, accumulate(series.buckets), strict=True))
-        family.add_metric((series.method, series.endpoint, series.status), buckets, series.sum_us / _US_PER_S)
+        labels = (series.method, series.endpoint, series.status)
+        seen = traced.get(labels) or [None] * len(_LES)
+        figures: Any = zip(_LES, accumulate(series.buckets), map(_exemplar, seen), strict=True)
+        family.add_metric(labels, list(figures), series.sum_us / _US_PER_S)
     return family
+
+
+def _exemplar(seen: Traced | None) -> Exemplar | None:
+    return None if seen is None else Exemplar({"trace_id": seen.trace_id}, seen.seconds, seen.at_s)
 
 
 # ── the business ─────────────────────────────────────────────────────────────────────────────────────────

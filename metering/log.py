@@ -23,6 +23,9 @@ from metering.org_marks import OrgMarks
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request in hand; every line written while it is set carries it."""
 
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+"""The trace of the request in hand, where requests are traced."""
+
 MASK: Final = "[redacted]"
 
 _SECRET_NAME: Final = re.compile(
@@ -101,6 +104,8 @@ class _Stamp:
 def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if current := request_id.get():
         event.setdefault("request_id", current)
+    if trace := trace_id.get():
+        event.setdefault("trace_id", trace)
     return event
 
 

@@ -15,7 +15,9 @@ import structlog
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
+from metering.clock import SystemClock
 from metering.errors import Problem
+from metering.exemplars import Exemplars
 from metering.families import (
     BATCHES,
     FAILED,
@@ -83,6 +85,9 @@ class Metrics:
         self._business = Together(self._read)
         self.observe = self._latency.observe
         """Takes method, route template, status and seconds of each request."""
+        self._exemplars = Exemplars(build.endpoints, SystemClock().now_ms)
+        self.exemplar = self._exemplars.note
+        """Takes method, route template, status, seconds and trace id of a request that somebody can look at."""
         self.counted = self._top.note
         """Takes organisation and units of each event that counted."""
 
@@ -116,7 +121,9 @@ class Metrics:
         """The page and its content type: OpenMetrics where `accept` asks for it, else Prometheus' text format."""
         found = await self._business()
         self._note_work()
-        page = _Page([*service(self._build, self._figures.sums(), up=bool(found)), *found])
+        page = _Page(
+            [*service(self._build, self._figures.sums(), up=bool(found), traced=self._exemplars.all()), *found]
+        )
         try:
             encode, kind = choose_encoder(accept)
         except TypeError:  # a version that is none

@@ -43,6 +43,14 @@ class WatchingSettings(BaseSettings):
         1_000, "one in so many counted events has a line in the log; 0: none", "a number, 0 to 1000000",
         ge=0, le=1_000_000,
     )  # fmt: skip
+    tracing: bool = setting(
+        False, "spans of requests and store calls for OpenTelemetry (extra otel), as its own OTEL_ variables say",
+        "true or false",
+    )  # fmt: skip
+    trace_sample: int = setting(
+        100, "one in so many requests that come without a trace is traced", "a number, 1 to 1000000",
+        ge=1, le=1_000_000,
+    )  # fmt: skip
     log_slow_ms: int = setting(
         1_000, "requests that take so many ms or more are told as slow; 0: none", f"a number, 0 to {_SLOW_MS_MAX}",
         ge=0, le=_SLOW_MS_MAX,

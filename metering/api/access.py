@@ -85,14 +85,14 @@ class AccessLog:
             method=method,
             route=route,
             status=status,
-            outcome=_outcome(scope, status),
+            outcome=outcome_of(scope, status),
             duration_ms=round(seconds * MS_PER_S, 3),
             request_id=request_id,
             **fields,
         )
 
 
-def _outcome(scope: Any, status: int) -> str:
+def outcome_of(scope: Any, status: int) -> str:
     """What became of a request, in one word."""
     if status == GONE:
         return _CLIENT_GONE

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from metering.api.measures import Measures
 from metering.auth import Authenticator
 from metering.billing.intake import Taken
 from metering.billing.prices import Prices
@@ -181,26 +182,6 @@ class Denials(Protocol):
 
     def deny(self, jti: str, until_ms: int | None) -> Awaitable[int | None]:
         """Refuse tokens with this id; until when that holds now (None: for ever)."""
-        ...
-
-
-class Measures(Protocol):
-    """The metrics (`metering.metrics.Metrics`)."""
-
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Note one request. `route` is a template of the table, or `other`."""
-        ...
-
-    def counted(self, org_id: str, units: int) -> None:
-        """Note an event that counted."""
-        ...
-
-    def flush(self) -> Awaitable[None]:
-        """Bring what only this worker knows to where all see it; called every few seconds."""
-        ...
-
-    def exposition(self, accept: str) -> Awaitable[tuple[bytes, str]]:
-        """The page and its content type, as the scraper's Accept header prefers."""
         ...
 
 

@@ -209,13 +209,14 @@ class Batcher:
         plain = [group for org_id, group in groups.items() if org_id not in rich]
         return plain, [group for org_id, group in groups.items() if org_id in rich]
 
-    def _send(self, groups: list[Group], rich: bool) -> None:
+    def _send(self, groups: list[Group], rich: bool) -> Call:
         call = (self._admit if rich else self._maker).make(groups)
         self._in_flight.add(call)
         self.stats.calls += 1
         self.stats.sizes.add(sum(len(events) for _, events in groups))
         sent_s = self._loop.time()
         self._lane.call(call.payload, lambda reply: self._on_reply(call, reply, sent_s))
+        return call
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────
 

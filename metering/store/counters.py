@@ -6,6 +6,7 @@ This is the hot path's last step before the store and its first step after it.
 import asyncio
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from metering.errors import OrgNotFound, Overloaded, Problem, TimestampOutOfRange
@@ -23,6 +24,8 @@ from metering.store.pendings import Pendings
 from metering.store.retention import Retention
 from metering.store.scripts import Script, script
 from metering.store.timing import StoreTime
+from metering.store.traced_batcher import TracedBatcher
+from metering.traces import Traces
 from metering.usage import Outcome, UsageEvent
 from plans.periods import AHEAD_MAX_MS, oldest_accepted_ms
 
@@ -60,6 +63,7 @@ class Counters:
         dimensions: Mapping[str, int] | None = None,
         pending_max: int = 5_000,
         fake: bool = False,
+        traces: Traces | None = None,
     ) -> None:
         self._keys, self._orgs, self._time, self._codec = keys, orgs, time, codec
         self._auto_create = auto_create
@@ -70,7 +74,8 @@ class Counters:
             late_original=late is LatePolicy.ORIGINAL,
         )
         track, admit = script("track", fake=fake), script("admit", fake=fake)
-        self._batcher = Batcher(
+        make = Batcher if traces is None else partial(TracedBatcher, traces)
+        self._batcher = make(
             lane=lambda on_ready: Lane(client, on_ready=on_ready),
             resolve=self._frame,
             makers=(CallMaker(track.sha, keys, time, retention), AdmitMaker(admit.sha, keys, time, retention)),

@@ -16,6 +16,7 @@ CURE: Final = "Return a plain value to the part that may know this library, or a
 
 ONLY_IMPORTERS: Final = {
     "fakeredis": ("metering/store/",),
+    "opentelemetry": ("metering/otel.py",),
     "redis": ("metering/store/",),
     "starlette": ("metering/api/", "metering/app.py"),
     "stripe": ("metering/billing/gateways/live.py",),

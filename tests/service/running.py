@@ -18,6 +18,7 @@ from metering.auth import ADMIN, AUDIT, BILLING_READ, BILLING_WRITE, CHECK, KEYS
 from metering.serve_worker import config
 from metering.settings import Settings
 from metering.store.connect import normalise_url
+from metering.traces import Traces
 from tests.support.servers import StoreServer
 from tests.support.wait import wait_until
 
@@ -40,12 +41,16 @@ class Recorder:
     def __init__(self, *_: object) -> None:
         self.seen: list[tuple[str, str, int, float]] = []
         self.units: Counter[str] = Counter()
+        self.exemplars: list[tuple[str, str, int, str]] = []
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         self.seen.append((method, route, status, seconds))
 
     def counted(self, org_id: str, units: int) -> None:
         self.units[org_id] += units
+
+    def exemplar(self, method: str, route: str, status: int, seconds: float, trace_id: str) -> None:
+        self.exemplars.append((method, route, status, trace_id))
 
     async def flush(self) -> None:
         pass
@@ -74,11 +79,13 @@ class Running:
     Unless `tidies`, nothing but requests writes, so that a test can say that a request wrote nothing.
     """
 
-    def __init__(self, store: StoreServer | None = None, *, tidies: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, store: StoreServer | None = None, *, tidies: bool = False, traces: Traces | None = None, **settings: Any
+    ) -> None:
         self._own_store = None if store else StoreServer()
         self.server_store = store or self._own_store or StoreServer()
         self._given = settings
-        self._tidies = tidies
+        self._tidies, self._traces = tidies, traces
         self.recorder = Recorder()
 
     def __enter__(self) -> Self:
@@ -104,7 +111,10 @@ class Running:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.port: int = listener.getsockname()[1]
         served = config("set below")
-        served.app, served.factory = create_app(settings, measures=self._measures, tidies=self._tidies), False
+        served.app, served.factory = (
+            create_app(settings, measures=self._measures, tidies=self._tidies, traces=self._traces),
+            False,
+        )
         server = uvicorn.Server(served)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -376,6 +376,21 @@ async def test_the_format_is_the_one_that_is_asked_for(client: Redis, tmp_path: 
         assert text.endswith(b"# EOF\n") == found.startswith("application/openmetrics-text")
 
 
+async def test_a_traced_request_is_an_exemplar_of_its_bucket_where_openmetrics_is_asked_for(
+    client: Redis, tmp_path: Path
+) -> None:
+    with metrics(tmp_path, client, Keys(2)) as shown:
+        shown.observe("POST", "/usage/track", 200, 0.03)
+        shown.exemplar("POST", "/usage/track", 200, 0.03, "ab" * 16)
+        found, _ = await shown.exposition(OPEN_METRICS)
+        text, _ = await shown.exposition("")
+    [line] = [line for line in found.decode().splitlines() if "# {" in line]
+    labels = 'endpoint="/usage/track",le="0.05",method="POST",status="2xx"'
+    bucket = f"scorpius_usage_api_duration_seconds_bucket{{{labels}}} 1.0"
+    assert line.startswith(f'{bucket} # {{trace_id="{"ab" * 16}"}} 0.03 ')
+    assert b"trace_id" not in text
+
+
 async def test_both_formats_say_the_same(store: StoreServer, tmp_path: Path) -> None:
     async with scene(store, tmp_path) as play:
         await play.track("acme", 11)
