@@ -42,10 +42,15 @@ def misfits(requirements: list[str], lock: str) -> Iterator[str]:
             yield f"{line}: {version or 'not there'}"
 
 
+APART: Final = {"otel"}
+"""Extras that whoever wants them installs: what is there already takes time at every start, wanted or not."""
+
+
 def required(*, dev: bool) -> list[str]:
     """What the project file asks for: to run, to build and, with `dev`, to test."""
     project, groups = pyproject()["project"], pyproject()["dependency-groups"]
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    wanted = project["optional-dependencies"].items()
+    extras = [line for name, lines in wanted for line in lines if dev or name not in APART]
     return [*project["dependencies"], *extras, *groups["build"], *(groups["dev"] if dev else [])]
 
 
