@@ -19,7 +19,7 @@ async def set_top_up(call: Call) -> Reply:
     """Set when credits are bought by themselves. Raises OrgNotFound, Invalid, PackageUnknown, NoPayer."""
     body, stripe = call.sent(TopUpRequest), call.services.at_stripe()
     org = await found(call, body.org_id)
-    if body.max_amount_per_month < (price_minor := stripe.credits.package(body.package).price_minor):
+    if body.enabled and body.max_amount_per_month < (price_minor := stripe.credits.package(body.package).price_minor):
         raise invalid([fault("/max_amount_per_month", "out-of-range", f"one package costs {price_minor}")])
     rule = Rule(body.enabled, body.package, body.max_per_day, body.max_amount_per_month, body.cooldown_s * MS_PER_S)
     by = By(call.caller.subject, "automatic top-ups set", request_id.get())

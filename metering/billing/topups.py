@@ -21,6 +21,7 @@ from metering.billing.subscriptions import id_of
 from metering.billing.waiting import waiting
 from metering.errors import Problem
 from metering.payment_errors import NoPayer, PackageUnknown
+from metering.store.credits import Balance
 from metering.store.effects import ACTOR
 from metering.store.grants import By, GrantState
 from metering.store.org import Org
@@ -75,6 +76,10 @@ class Book(Protocol):
         """Every grant, the newest first."""
         ...
 
+    async def balance(self, org_id: str) -> Balance:
+        """What may be used now."""
+        ...
+
     async def mark_low(self, org_id: str, low: int | None, by: By) -> int:
         """Set the balance below which credits are low."""
         ...
@@ -96,13 +101,17 @@ class AutoTopUp:
     async def set(self, org: Org, rule: Rule, threshold: int, by: By) -> None:
         """Set the rule of an organisation, and the mark below which its credits are low.
 
-        Raises PackageUnknown, NoPayer where nobody ever paid, CustomerUnknown, StripeFailed, StripeUnavailable.
+        A rule that buys nothing is set whatever Stripe says. Raises PackageUnknown, NoPayer where nobody ever paid,
+        CustomerUnknown, StripeFailed, StripeUnavailable.
         """
-        self._shop.package(rule.package)
-        async with waiting("top-up"):
-            customer = await self._payer_of(org, await self._book.find(org.org_id))
-        if not customer and rule.enabled:
-            raise NoPayer
+        known = await self._book.find(org.org_id)
+        customer = known.customer if known else ""
+        if rule.enabled:
+            self._shop.package(rule.package)
+            async with waiting("top-up"):
+                customer = await self._payer_of(org, customer)
+            if not customer:
+                raise NoPayer
         await self._ledger.mark_low(org.org_id, threshold, by)
         await self._book.set(org.org_id, rule, customer, by)
 
@@ -114,32 +123,38 @@ class AutoTopUp:
         """Attempts of the last 24 hours, and minor units of the last 31 days."""
         return top_up.used(self._now_ms())
 
-    async def _payer_of(self, org: Org, known: TopUp | None) -> str:
-        """The customer of the subscription, else of the last payment for credits; '' where there is none."""
+    async def _payer_of(self, org: Org, known: str) -> str:
+        """The customer of the subscription, else of the last payment for credits, else the one known before."""
         if org.profile.stripe_customer_id:
             return org.profile.stripe_customer_id
         for grant in await self._ledger.grants(org.org_id):
             if "payment_intent" in grant.source:
                 return id_of((await self._till.payment_intent(grant.source["payment_intent"])).get("customer"))
-        return known.customer if known else ""
+        return known
 
     # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────
 
     async def turn(self) -> None:
         """Begin what is wanted, and look again at what is under way."""
         for org_id in await self._book.under_way(self._now_ms()):
-            await self._safely(org_id, self._look_again)
+            if not await self._safely(org_id, self._look_again):
+                return
         for org_id in await self._book.wanting(self._now_ms()):
-            await self._safely(org_id, self._begin)
+            if not await self._safely(org_id, self._begin):
+                return
 
-    async def _safely(self, org_id: str, work: Callable[[str], Awaitable[None]]) -> None:
-        """One organisation whose figures cannot be read, or for which Stripe fails, keeps no other waiting."""
+    async def _safely(self, org_id: str, work: Callable[[str], Awaitable[None]]) -> bool:
+        """One organisation whose figures cannot be read, or that Stripe refuses, keeps no other waiting. False: Stripe
+        answers nobody now, and the others wait for the next turn.
+        """
         try:
             await work(org_id)
         except Problem as problem:
             log.warning("top-up not looked at", org=org_id, code=problem.code)
         except GatewayError as error:
             log.warning("top-up waits for Stripe", org=org_id, error=error.message)
+            return isinstance(error, Refused) and not isinstance(error, Barred)
+        return True
 
     async def _begin(self, org_id: str) -> None:
         """Write an attempt down, and carry it out."""
@@ -152,8 +167,9 @@ class AutoTopUp:
             await self._book.end(org_id, "", _SELF, stop=Stop.NOT_SOLD)
             return
         why = await self._book.ready(org_id, sale.credits, sale.amount_minor)
-        if why == "held":
+        if why == "held" or (not why and await self._disputed(org_id)):
             await self._book.end(org_id, "", _SELF, stop=Stop.DISPUTED)
+            return
         if why:
             return
         customer = org.profile.stripe_customer_id or known.customer
@@ -164,6 +180,10 @@ class AutoTopUp:
         attempt = Attempt(f"tu_{uuid4().hex}", sale.credits, sale.amount_minor, sale.currency, customer, method)
         if await self._book.begin(org_id, attempt, _SELF):
             await self._carry_out(org_id, replace(attempt, at_ms=self._now_ms()))
+
+    async def _disputed(self, org_id: str) -> bool:
+        """Whether a payment for credits is disputed, also where they are spent and none is left to be frozen."""
+        return any(grant.frozen for grant in await self._ledger.grants(org_id))
 
     async def _method_of(self, customer: str) -> str | Stop:
         """What a customer pays with: what their invoices are paid with, else what they saved last."""
@@ -185,15 +205,21 @@ class AutoTopUp:
         await self._book.look_later(org_id, self._now_ms())
         known = await self._book.find(org_id)
         attempt = None if known is None else known.attempt
-        if attempt is None:
+        if known is None or attempt is None:
             return
         intent = await self._known(attempt)
         if intent is not None:
             await self._settle(org_id, attempt, intent)
         elif self._now_ms() - attempt.at_ms > KEY_MS:
             await self._book.forget(org_id, attempt.attempt_id, _SELF)
-        else:
+        elif await self._still_wanted(org_id, known):
             await self._carry_out(org_id, attempt)
+
+    async def _still_wanted(self, org_id: str, known: TopUp) -> bool:
+        """Whether a call that Stripe may never have heard of is made again; else it is waited for until it is lost."""
+        if not known.rule.enabled or known.stopped or await self._frozen(org_id):
+            return False
+        return (await self._ledger.balance(org_id)).low and not await self._disputed(org_id)
 
     async def _known(self, attempt: Attempt) -> StripeObject | None:
         """The payment of an attempt, where Stripe has one."""

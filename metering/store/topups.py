@@ -149,7 +149,7 @@ class TopUps:
         await self._ran(self._end, org_id, [attempt_id, 0, "", "", "topup_lost", *_words(by)])
 
     async def wanting(self, now_ms: int) -> list[str]:
-        """Organisations below their mark that may be topped up now, some of each partition."""
+        """Organisations below their mark that may be topped up now."""
         pipe = self._client.pipeline(transaction=False)
         for partition in range(self._keys.partitions):
             low, able = (self._keys.shared(kind, partition) for kind in ("topups", "recharging"))
@@ -157,7 +157,7 @@ class TopUps:
         return [
             text_of(name)
             for found in await answered(pipe.execute())
-            for name, not_before in found[:_AT_ONCE]
+            for name, not_before in found
             if not_before <= now_ms
         ]
 

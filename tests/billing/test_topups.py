@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +11,10 @@ from metering.errors import Problem
 from metering.payment_errors import NoPayer, PackageUnknown
 from metering.store.topups import LOOK_MS
 from tests.billing.topping import Shelf, wanting
-from tests.lua.crediting import ANN, joined
+from tests.lua.crediting import ANN, joined, spend
 from tests.lua.ledger import Ledger
 from tests.lua.scenes import DAY_MS, HOUR_MS, calm, lawful, move_to
-from tests.lua.topping import PRICE, RULE
+from tests.lua.topping import PRICE, RULE, low
 from tests.support.card_till import CardTill
 from tests.support.servers import StoreServer
 from tests.support.till import broken, busy, lost
@@ -182,6 +183,56 @@ async def test_a_package_that_is_no_longer_sold_and_a_dispute_stop_it(store: Sto
         kept = await shelf.kept()
         assert kept.stopped is not None
         assert (kept.stopped.why, till.asked) == ("disputed", {})
+
+
+async def test_a_dispute_over_credits_that_are_spent_stops_it_as_well(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        till = await wanting(ledger)
+        shelf = Shelf(ledger, till)
+        await spend(ledger, 10)
+        await shelf.credits.freeze("acme", "cg_1", ANN, ticket=1)
+        await shelf.top_up.turn()
+        kept = await shelf.kept()
+        assert kept.stopped is not None
+        assert (kept.stopped.why, till.asked) == ("disputed", {})
+
+
+async def test_an_attempt_that_stripe_never_heard_of_is_not_made_once_nobody_wants_it(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        till = await wanting(ledger)
+        till.faults = [broken()]
+        shelf = Shelf(ledger, till)
+        await shelf.top_up.turn()
+        await shelf.book.set("acme", replace(RULE, enabled=False), "cus_1", ANN)
+        await pass_by(ledger, LOOK_MS + 30_000)
+        await shelf.top_up.turn()
+        assert (till.taken(), (await shelf.kept()).attempt is None) == ([], False)
+        await pass_by(ledger, KEY_MS)
+        await shelf.top_up.turn()
+        assert (till.taken(), (await shelf.kept()).attempt) == ([], None)
+
+
+async def test_it_is_turned_off_whatever_stripe_says_and_sells(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        till = await wanting(ledger)
+        shelf = Shelf(ledger, till)
+        await shelf.top_up.turn()
+        till.intents.clear()  # Stripe knows nothing of the payment that would say who pays
+        org = await shelf.orgs.present("acme")
+        assert org is not None
+        await shelf.top_up.set(org, replace(RULE, enabled=False, package=7), 60, ANN)
+        kept = await shelf.kept()
+        assert (kept.rule.enabled, kept.customer) == (False, "cus_1")
+
+
+async def test_while_stripe_answers_nobody_one_call_finds_it_out(store: StoreServer) -> None:
+    async with calm(store.url) as ledger:
+        till = await wanting(ledger)
+        for name in ("beta", "gamma"):
+            await low(ledger, org_id=name)
+        till.faults = [broken(), broken(), broken()]
+        await Shelf(ledger, till).top_up.turn()
+        assert len(till.asked) == 1
 
 
 async def test_while_its_sums_do_not_hold_nothing_is_charged(store: StoreServer) -> None:
