@@ -4,7 +4,7 @@ Every change may be repeated: a grant is made once by its id, what is taken back
 payment that of the higher ticket holds.
 """
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,6 @@ import structlog
 
 from metering.encryption_errors import EncryptionKeyUnknown
 from metering.errors import (
-    ClockUnsafe,
     GrantConflict,
     GrantNotFound,
     Invalid,
@@ -38,6 +37,7 @@ from metering.store.grants import (
     states_from,
 )
 from metering.store.keys import Keys
+from metering.store.ledger_calls import LedgerCalls
 from metering.store.org import Org
 from metering.store.orgs import Orgs
 from metering.store.pool import LETTERS, Pool, is_open, pool_from, reserved_of
@@ -59,7 +59,7 @@ _TURNS: Final = 8
 
 _NO_REFS: Final = ("", "", "", "")
 
-_GONE, _STALE, _APART, _CORRUPT = 0, 0, -1, -2
+_GONE, _STALE = 0, 0
 _MADE, _REPEATED, _OTHER, _FULL, _OVER = 1, 2, 3, 4, 5
 
 log = structlog.get_logger(__name__)
@@ -122,6 +122,7 @@ class Credits:
         """`low` is the mark of organisations that have none of their own when they first get credits."""
         self._client: Any = client
         self._keys, self._orgs, self._time, self._codec = keys, orgs, time, codec
+        self._calls = LedgerCalls(keys, time)
         self._low = low
         self._grant = client.register_script(script("grant", fake=fake).text)
         self._take_back = client.register_script(script("take_back", fake=fake).text)
@@ -142,8 +143,15 @@ class Credits:
         for _ in range(_TURNS):
             org = await self._present(org_id)
             paid = named(org, "payment_intent", order.source.get("payment_intent"))
-            args = [*self._clock_args(), org.claim.text(), _raised(org), *self._asked_of(org, order, by), *entry, *paid]
-            reply = await self._ran(self._grant(keys=self._names(org_id), args=args))
+            args = [
+                *self._calls.clock_args(),
+                org.claim.text(),
+                _raised(org),
+                *self._asked_of(org, order, by),
+                *entry,
+                *paid,
+            ]
+            reply = await self._calls.ran(self._grant(keys=self._calls.names(org_id), args=args))
             if reply[0] != _STALE:
                 return _granted(order, reply)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
@@ -188,8 +196,8 @@ class Credits:
         entry = ["credits_mark_set", *author_words(by)]
         for _ in range(_TURNS):
             org = await self._present(org_id)
-            args = [*self._clock_args(), org.claim.text(), _raised(org), "" if low is None else low, *entry]
-            reply = await self._ran(self._mark(keys=self._names(org_id), args=args))
+            args = [*self._calls.clock_args(), org.claim.text(), _raised(org), "" if low is None else low, *entry]
+            reply = await self._calls.ran(self._mark(keys=self._calls.names(org_id), args=args))
             if reply[0] != _STALE:
                 return int(reply[1])
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
@@ -276,8 +284,8 @@ class Credits:
     # ── the calls ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _taken(self, org_id: str, grant_id: str, what: Sequence[Any]) -> TakenBack:
-        args = [*self._clock_args(), grant_id, *what]
-        code, *figures = await self._ran(self._take_back(keys=self._names(org_id), args=args))
+        args = [*self._calls.clock_args(), grant_id, *what]
+        code, *figures = await self._calls.ran(self._take_back(keys=self._calls.names(org_id), args=args))
         if code == _GONE:
             raise GrantNotFound
         asked, taken, owed, left = map(int, figures)
@@ -298,8 +306,8 @@ class Credits:
         self, org_id: str, grant_id: str, frozen: str, ticket: int, ref: str | None, entry: Sequence[str]
     ) -> int:
         org = await self._present(org_id)
-        args = [*self._clock_args(), grant_id, frozen, ticket, ref_word(org, ref), *entry]
-        reply = await self._ran(self._freeze(keys=self._names(org_id), args=args))
+        args = [*self._calls.clock_args(), grant_id, frozen, ticket, ref_word(org, ref), *entry]
+        reply = await self._calls.ran(self._freeze(keys=self._calls.names(org_id), args=args))
         if reply[0] == _GONE:
             raise GrantNotFound
         return int(reply[1])
@@ -314,16 +322,17 @@ class Credits:
         """Write down what expired of one organisation; one that cannot be read is passed over."""
         try:
             org = await self._present(org_id)
-            args = [*self._clock_args(), sealed_name(org_id, org.profile.data_key), org.period.start_ms]
-            await self._ran(self._lapse(keys=self._names(org_id, "crossings"), args=args))
+            args = [*self._calls.clock_args(), sealed_name(org_id, org.profile.data_key), org.period.start_ms]
+            crossings = self._keys.shared("crossings", self._keys.partition(org_id))
+            await self._calls.ran(self._lapse(keys=self._calls.names(org_id, crossings), args=args))
         except (EncryptionKeyUnknown, OrgCorrupt, OrgNotFound, VersionConflict) as problem:
             log.warning("credits of an organisation not looked at", org=org_id, code=problem.code)
 
     async def _found(self, org_id: str, *, every: bool) -> tuple[int, Pool, dict[str, str]]:
         """The store's time, the pool, and what is kept of every grant. Raises OrgCorrupt."""
-        names = [self._keys.pool(org_id), self._keys.grants(org_id), *self._clock_key(org_id)]
-        args = [*self._clock_args(), "1" if every else ""]
-        now_ms, pool, kept = await self._ran(self._read(keys=names, args=args))
+        names = [self._keys.pool(org_id), self._keys.grants(org_id), *self._calls.clock_key(org_id)]
+        args = [*self._calls.clock_args(), "1" if every else ""]
+        now_ms, pool, kept = await self._calls.ran(self._read(keys=names, args=args))
         try:
             return int(now_ms), pool_from(_pairs(pool)), _pairs(kept)
         except (ValueError, KeyError) as error:
@@ -334,30 +343,6 @@ class Credits:
         if org is None:
             raise OrgNotFound
         return org
-
-    async def _ran(self, call: Awaitable[Any]) -> list[Any]:
-        """A script's reply. Raises ClockUnsafe, OrgCorrupt."""
-        reply: list[Any] = await answered(call)
-        if reply[0] == _APART:
-            raise ClockUnsafe(headers={"Retry-After": "5"})
-        if reply[0] == _CORRUPT:
-            raise OrgCorrupt
-        return reply
-
-    def _names(self, org_id: str, *more: str) -> list[str]:
-        keys, partition = self._keys, self._keys.partition(org_id)
-        own = [keys.pool(org_id), keys.burned(org_id), keys.ledger(org_id), keys.grants(org_id)]
-        shared = [keys.shared(kind, partition) for kind in ("lapsing", "topups", *more)]
-        head = [keys.record(org_id), keys.trail(org_id), keys.shared("totals", partition)]
-        return [*head, *own, *shared, *self._clock_key(org_id)]
-
-    def _clock_args(self) -> list[Any]:
-        return [self._time.caller_ms(), self._time.offset_text()]
-
-    def _clock_key(self, org_id: str) -> list[str]:
-        if self._time.test_offset_ms is None:
-            return []
-        return [self._keys.shared("clock", self._keys.partition(org_id))]
 
 
 def _raised(org: Org) -> str:

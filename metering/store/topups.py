@@ -4,16 +4,18 @@ One script decides whether an attempt begins and writes it down, so that of many
 hold whatever dies.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from metering.errors import ClockUnsafe, OrgCorrupt
+from metering.errors import OrgCorrupt
 from metering.store.connect import answered, text_of, texts
+from metering.store.credit_words import author_words
 from metering.store.fields import FieldCodec
 from metering.store.grants import By
 from metering.store.keys import Keys
+from metering.store.ledger_calls import LedgerCalls
 from metering.store.scripts import script
 from metering.store.timing import StoreTime
 
@@ -34,7 +36,7 @@ SEALED: Final = ("customer", "payer", "method")
 """Fields of Stripe's ids, which pass the codec: who pays from now on; who pays with what for the attempt under way."""
 
 _CUSTOMER, _PAYER, _METHOD = SEALED
-_APART, _CORRUPT, _NO = -1, -2, 0
+_NO: Final = 0
 
 
 class Stop(StrEnum):
@@ -106,7 +108,7 @@ class TopUps:
 
     def __init__(self, client: "Redis", keys: Keys, time: StoreTime, codec: FieldCodec, *, fake: bool = False) -> None:
         self._client: Any = client
-        self._keys, self._time, self._codec = keys, time, codec
+        self._keys, self._codec, self._calls = keys, codec, LedgerCalls(keys, time)
         self._set = client.register_script(script("set_topup", fake=fake).text)
         self._begin = client.register_script(script("begin_topup", fake=fake).text)
         self._end = client.register_script(script("end_topup", fake=fake).text)
@@ -125,7 +127,7 @@ class TopUps:
         """Set the rule and who pays; whatever had stopped it is over."""
         sealed = self._codec.encode(org_id, _CUSTOMER, customer)
         rows = [int(rule.enabled), rule.package, rule.per_day, rule.per_month, rule.cooldown_ms, sealed]
-        await self._ran(self._set, org_id, [*rows, "topup_set", *_words(by)])
+        await self._ran(self._set, org_id, [*rows, "topup_set", *author_words(by)])
 
     async def ready(self, org_id: str, credits_: int, amount_minor: int) -> str:
         """Why no attempt for so much would begin now; '' where one would."""
@@ -136,17 +138,17 @@ class TopUps:
         """Write an attempt down, which is its caller's to carry out; False where none begins."""
         sealed = self._sealed(org_id, attempt)
         what = [attempt.attempt_id, attempt.credits, attempt.amount_minor, attempt.currency, *sealed]
-        reply = await self._ran(self._begin, org_id, [*what, "topup_begun", *_words(by)])
+        reply = await self._ran(self._begin, org_id, [*what, "topup_begun", *author_words(by)])
         return bool(reply[0] != _NO)
 
     async def end(self, org_id: str, attempt_id: str, by: By, *, stop: Stop | None = None, detail: str = "") -> None:
         """Write down how an attempt ended: paid, or why no more are made. Repeats change nothing."""
         what = [attempt_id, int(stop is None), stop or "", detail]
-        await self._ran(self._end, org_id, [*what, "topup_stopped" if stop else "topup_paid", *_words(by)])
+        await self._ran(self._end, org_id, [*what, "topup_stopped" if stop else "topup_paid", *author_words(by)])
 
     async def forget(self, org_id: str, attempt_id: str, by: By) -> None:
         """Write down that Stripe never heard of an attempt: nothing was paid, and the next one may begin."""
-        await self._ran(self._end, org_id, [attempt_id, 0, "", "", "topup_lost", *_words(by)])
+        await self._ran(self._end, org_id, [attempt_id, 0, "", "", "topup_lost", *author_words(by)])
 
     async def wanting(self, now_ms: int) -> list[str]:
         """Organisations below their mark that may be topped up now."""
@@ -206,26 +208,6 @@ class TopUps:
 
     async def _ran(self, call: Any, org_id: str, what: Sequence[Any]) -> list[Any]:
         """A script's reply. Raises ClockUnsafe, OrgCorrupt."""
-        made: Awaitable[Any] = call(
-            keys=self._names(org_id), args=[self._time.caller_ms(), self._time.offset_text(), *what]
-        )
-        reply: list[Any] = await answered(made)
-        if reply[0] == _APART:
-            raise ClockUnsafe(headers={"Retry-After": "5"})
-        if reply[0] == _CORRUPT:
-            raise OrgCorrupt
-        return reply
-
-    def _names(self, org_id: str) -> list[str]:
-        keys, partition = self._keys, self._keys.partition(org_id)
-        own = [keys.pool(org_id), keys.burned(org_id), keys.ledger(org_id), keys.grants(org_id)]
-        head = [keys.record(org_id), keys.trail(org_id), keys.shared("totals", partition), *own]
-        lists = [keys.shared(kind, partition) for kind in ("recharging", "charging")]
-        low = [keys.shared(kind, partition) for kind in ("lapsing", "topups")]
-        clock = [] if self._time.test_offset_ms is None else [keys.shared("clock", partition)]
-        return [*head, *low, keys.topup(org_id), *lists, *clock]
-
-
-def _words(by: By) -> list[str]:
-    asked = ["request_id", by.request_id] if by.request_id else []
-    return ["actor", by.actor, "reason", by.reason, *asked]
+        lists = (self._keys.shared(kind, self._keys.partition(org_id)) for kind in ("recharging", "charging"))
+        names = self._calls.names(org_id, self._keys.topup(org_id), *lists)
+        return await self._calls.ran(call(keys=names, args=[*self._calls.clock_args(), *what]))

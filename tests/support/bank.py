@@ -28,7 +28,7 @@ class Bank:
 
     async def create_checkout(self, params: Params, *, key: str) -> StripeObject:
         """None is begun."""
-        raise NotImplementedError
+        raise AssertionError("who pays here has no page of Stripe's before them")
 
     async def create_payment_intent(self, params: Params, *, key: str) -> StripeObject:
         """Begin a payment."""
