@@ -95,7 +95,7 @@ bench-scrape: setup-dev ## what a scrape of the metrics costs with 1,000 and a m
 
 lock: setup-dev ## write both constraints files from pyproject.toml (newer versions: ARGS=--upgrade)
 	@$(LOCK) --output-file constraints.txt
-	@$(LOCK) --extra otel --group dev --constraint constraints.txt --output-file constraints-dev.txt
+	@$(LOCK) --extra otel --extra sentry --group dev --constraint constraints.txt --output-file constraints-dev.txt
 
 LOCK = $(BIN)/uv pip compile pyproject.toml --extra embedded --extra ephemeral --extra fast --group build \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(ARGS)

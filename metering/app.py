@@ -38,6 +38,7 @@ from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
 from metering.metrics import FLUSH_S, Build, Counted, Metrics
 from metering.org_marks import OrgMarks
+from metering.reports import Reports
 from metering.setting_kinds import parts_of
 from metering.settings import Settings, SettingsError, StoreKind
 from metering.store.batch_stats import QueueStats
@@ -68,7 +69,7 @@ from metering.tallies import Tallies
 from metering.traces import Traces
 from metering.ulid import Ulids
 from metering.vitals import End, StoreVitals, told_of_the_end
-from metering.watching import access_of, traces_of
+from metering.watching import access_of, reports_of, traces_of
 from metering.workers import LAG_S, Loop, Workers, look_at_lag
 from plans.catalogue import Catalogue, CatalogueError, parse
 
@@ -98,15 +99,18 @@ def create_app(
     the lifespan begins.
     """
     settings = settings or Settings.load()
-    marks = OrgMarks(settings.log_orgs)
-    log_setup.configure(settings.log_level.value, secrets=secrets_of(settings), orgs=marks)
+    clock, marks, secrets = clock or SystemClock(), OrgMarks(settings.log_orgs), secrets_of(settings)
+    release = version(PACKAGE)
+    reports = reports_of(settings, release, secrets=secrets, orgs=marks, clock=clock)
+    log_setup.configure(settings.log_level.value, secrets=secrets, orgs=marks, report=reports)
     return App(
         settings,
         parse(*settings.plans_text()),
-        clock or SystemClock(),
+        clock,
         measures or Metrics,
         marks,
-        traces or traces_of(settings, version(PACKAGE)),
+        traces or traces_of(settings, release),
+        reports,
         tidies=tidies,
     )
 
@@ -166,6 +170,7 @@ class App:
         measures: MeasuresMaker,
         marks: OrgMarks,
         traces: Traces | None,
+        reports: Reports | None,
         *,
         tidies: bool,
     ) -> None:
@@ -174,7 +179,7 @@ class App:
         self._clock = clock
         self._measures = measures
         self._marks = marks
-        self._traces = traces
+        self._traces, self._reports = traces, reports
         self._tidies = tidies
         self._end = End()
         self._key_file = key_file(settings)
@@ -301,8 +306,9 @@ class App:
     async def _ground(self, stack: AsyncExitStack) -> Store:
         """The store, admitted by the gate. Raises GateRefusedError."""
         settings, kind = self._settings, self._settings.store_kind
-        if self._traces is not None:
-            stack.push_async_callback(asyncio.to_thread, self._traces.close)
+        for told in (self._reports, self._traces):
+            if told is not None:
+                stack.push_async_callback(asyncio.to_thread, told.close)
         self._end = stack.enter_context(told_of_the_end())
         client = connect(settings.store_url())
         stack.push_async_callback(client.aclose)

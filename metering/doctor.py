@@ -4,6 +4,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 from pydantic import SecretStr
@@ -11,12 +12,14 @@ from pydantic import SecretStr
 from metering.clock import Clock
 from metering.credentials import key_file
 from metering.jwks import Download, FetchError
+from metering.org_marks import OrgMarks
 from metering.public_keys import PublicKey, UnusableKeysError, keys_of_jwks
 from metering.settings import JWT_SECRET_BYTES_MIN, Settings, SettingsError, StoreKind
 from metering.store.binaries import NoServerError, find_binary
 from metering.store.connect import connect
 from metering.store.folder import Folder, Running
 from metering.store.gate import Check, GateReport, run_gate, scripts_check, secret_check
+from metering.watching import reports_of, traces_of
 from plans.catalogue import Catalogue, CatalogueError, parse
 
 
@@ -42,7 +45,8 @@ async def _examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
         return (*report.checks, *advice)
     running = Running.read(Folder(settings.data_dir.absolute()))
     if running is None:
-        return (secret_check(settings), _server(), *_catalogue(settings)[1], *_key_file(settings), *advice)
+        checks = (*_catalogue(settings)[1], *_key_file(settings), *_watchers(settings, clock))
+        return (secret_check(settings), _server(), *checks, *advice)
     url = f"unix://{running.socket}?db={settings.redis_db}"
     report = await gate_report(settings, url, StoreKind.EMBEDDED, clock)
     return (*report.checks, *advice)
@@ -51,7 +55,7 @@ async def _examine(settings: Settings, clock: Clock) -> tuple[Check, ...]:
 async def gate_report(settings: Settings, url: str, kind: StoreKind, clock: Clock) -> GateReport:
     """The gate's report on the store at `url`, with catalogue and scripts tried as well. Writes nothing."""
     catalogue, checks = _catalogue(settings)
-    checks += _key_file(settings)
+    checks += [*_key_file(settings), *_watchers(settings, clock)]
     async with connect(url) as client:
         report = await run_gate(client, settings, clock, kind=kind, catalogue=catalogue, write=False)
         if any(check.name == "store" and check.ok for check in report.checks):
@@ -64,7 +68,7 @@ def _catalogue(settings: Settings) -> tuple[Catalogue | None, list[Check]]:
     try:
         catalogue = parse(*settings.plans_text())
     except SettingsError as error:
-        return None, [Check(fault.name, ok=False, found=fault.reason, cure=fault.cure) for fault in error.faults]
+        return None, _faults(error)
     except CatalogueError as error:
         found = [Check("catalogue file", False, f"{f.file}: {f.key}: {f.reason}", f.cure) for f in error.faults]
         return None, found
@@ -76,8 +80,28 @@ def _key_file(settings: Settings) -> list[Check]:
     try:
         keys = key_file(settings)
     except SettingsError as error:
-        return [Check(fault.name, ok=False, found=fault.reason, cure=fault.cure) for fault in error.faults]
+        return _faults(error)
     return [] if keys is None else [Check("JWT_PUBLIC_KEY_FILE", ok=True, found=_counted(keys.keys))]
+
+
+def _watchers(settings: Settings, clock: Clock) -> list[Check]:
+    """What is wrong with the settings of traces and reports, if anything is."""
+    checks: list[Check] = []
+    orgs = OrgMarks("none")
+    for open_one in (traces_of, partial(reports_of, secrets=(), orgs=orgs, clock=clock)):
+        try:
+            told = open_one(settings, "")
+        except SettingsError as error:
+            checks += _faults(error)
+        else:
+            if told is not None:
+                told.close()
+    return checks
+
+
+def _faults(error: SettingsError) -> list[Check]:
+    """A line for each fault."""
+    return [Check(fault.name, ok=False, found=fault.reason, cure=fault.cure) for fault in error.faults]
 
 
 async def _jwks(settings: Settings, clock: Clock) -> list[Check]:

@@ -37,7 +37,8 @@ _SECRET_SHAPE: Final = re.compile(
     r"|eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # a JWT: its header always begins so
     r"|\b(?:[sr]k|mk)_(?:live|test)_\w+"  # keys of Stripe and of this service
     r"|\bwhsec_[\w+/=-]+"  # webhook secrets
-    r"|(?P<user>\w://[^\s/@:]*:)[^\s@]+(?=@)",  # the password of a URL
+    r"|(?P<user>\w://[^\s/@:]*:)[^\s@]+(?=@)"  # the password of a URL
+    r"|(?P<dsn>\bhttps?://)[0-9a-f]{32}(?=@)",  # the key of a Sentry DSN
     re.IGNORECASE,
 )
 
@@ -53,6 +54,9 @@ _INTEGER_BITS: Final = 64
 _ORG_FIELDS: Final = ("org", "org_id", "asked", "orgs")
 """Fields that hold the id of an organisation, or several."""
 
+Report = Callable[[EventDict], None]
+"""Takes a line of level error or above, as it was told: nothing is masked or named yet, and the exception is one."""
+
 _FOREIGN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 _SHORTEST_SECRET: Final = 8
@@ -66,21 +70,25 @@ def configure(
     clock: Clock | None = None,
     orgs: OrgMarks | None = None,
     write: Callable[[str], object] | None = None,
+    report: Report | None = None,
 ) -> None:
     """Send everything logged in this process through one renderer. Repeatable; the last call wins.
 
     `level` is a name of the standard library (any case); `secrets` are values to mask wherever they appear;
     `orgs` says what lines show of organisations, their ids without it; `write` takes one line with its line end and
-    defaults to stdout.
+    defaults to stdout; `report` is told of errors, also of those that `level` leaves out of the log.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    reporting = [_Reporter(report, threshold)] if report is not None else []
+    threshold = min(threshold, logging.ERROR) if report is not None else threshold
     structlog.configure(
         processors=[
             _Stamp(clock or SystemClock()),
             _add_request_id,
+            *reporting,
             _Namer(orgs or OrgMarks()),
             structlog.processors.format_exc_info,
-            _Redactor(secrets),
+            Redactor(secrets),
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -109,6 +117,21 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+class _Reporter:
+    """Tells of errors, and lets through what the log is to show."""
+
+    def __init__(self, report: Report, threshold: int) -> None:
+        self._report, self._threshold = report, threshold
+
+    def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> EventDict:
+        rank = logging.getLevelNamesMapping()[level.upper()]
+        if rank >= logging.ERROR:
+            self._report(event)
+        if rank < self._threshold:
+            raise structlog.DropEvent
+        return event
+
+
 class _Namer:
     """Shows organisations as it was said."""
 
@@ -134,7 +157,7 @@ class _Namer:
             event[field] = shown
 
 
-class _Redactor:
+class Redactor:
     """Masks secrets in names, shapes and known values, at every depth."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -142,6 +165,7 @@ class _Redactor:
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """The line without secrets."""
         return {self.text(name): self._field(name, value, 0) for name, value in event.items()}
 
     def _field(self, name: str, value: object, depth: int) -> object:
@@ -164,7 +188,7 @@ class _Redactor:
             value = value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is not UTF-8
         if self._known is not None:
             value = self._known.sub(MASK, value)
-        return _SECRET_SHAPE.sub(lambda m: f"{m['keep'] or m['user'] or ''}{MASK}", value)
+        return _SECRET_SHAPE.sub(lambda m: f"{m['keep'] or m['user'] or m['dsn'] or ''}{MASK}", value)
 
 
 def _render(_: WrappedLogger, __: str, event: EventDict) -> str:

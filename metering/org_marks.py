@@ -41,8 +41,10 @@ class OrgMarks:
 
     def __call__(self, org_id: str) -> str | None:
         """What a line shows; None: nothing."""
-        if self._shows == "id":
-            return org_id
+        return org_id if self._shows == "id" else self.abroad(org_id)
+
+    def abroad(self, org_id: str) -> str | None:
+        """What others than the operator are told: never an id."""
         if self._shows == "none":
             return None
         return HIDDEN if self._secret is None else mark_of(org_id, self._secret)

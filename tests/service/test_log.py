@@ -98,9 +98,10 @@ SHAPES: Final = [
     "mk_live_abc",
     "redis://metering:p4ssw0rd@host:6379/2",
     "rediss://:p4ssw0rd@host",
+    "https://51abc0def051abc0def051abc0def051@sentry.example/7",
     "configured-canary",
 ]
-REMAINS: Final = ("abc", "def", "x.y", "eyJ", "51H", "p4ss", "configured-canary", "c2ln")
+REMAINS: Final = ("abc", "def", "x.y", "eyJ", "51H", "51abc", "p4ss", "configured-canary", "c2ln")
 
 
 @pytest.mark.parametrize("secret", SHAPES)
