@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from metering.auth import ADMIN
+from metering.catalogues import text_of
 from metering.clock import Clock
 from metering.settings import Settings
 from metering.tokens import mint
@@ -71,11 +73,16 @@ class Welcome:
         made = shlex.quote(f"Authorization: Bearer {token}")
         asked = f'"Authorization: Bearer $({self._command()} token --org {ORG} --scope {ADMIN} --ttl 1h)"'
         bearer = f"-H {made if token else asked}"
-        event = shlex.quote(json.dumps({"org_id": ORG, "feature": "scans", "quantity": 5}))
+        event = shlex.quote(json.dumps({"org_id": ORG, "feature": self._feature(), "quantity": 5}))
         url = self.settings.service_url()
         yield f"curl {url}/health"
         yield f"curl {url}/usage/track {bearer} -H 'Content-Type: application/json' -d {event}"
         yield f"curl {url}/usage/{ORG} {bearer}"
+
+    def _feature(self) -> str:
+        """The first feature of the catalogue, which the workers that serve by now could read."""
+        catalogue = tomllib.loads(text_of(self.settings.plans_file)[0])
+        return str(next(iter(catalogue["features"])))
 
     def _command(self) -> str:
         """The command line of this installation as a shell runs it from anywhere, on PATH or not."""

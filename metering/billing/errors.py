@@ -32,7 +32,9 @@ class GatewayError(Exception):
         param: str = "",
         request_id: str = "",
         retry_after_s: float | None = None,
+        intent_id: str = "",
     ) -> None:
+        """`intent_id`: the payment that a card declined, which is there all the same."""
         super().__init__(message)
         self.message = message
         self.status = status
@@ -40,6 +42,7 @@ class GatewayError(Exception):
         self.param = param
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        self.intent_id = intent_id
 
 
 def outcome_of(error: GatewayError) -> str:

@@ -199,6 +199,10 @@ class Payments(Protocol):
         """Those of a customer that were begun at `since_s` or later, the newest first."""
         ...
 
+    async def cancel_payment_intent(self, intent_id: str) -> StripeObject:
+        """Withdraw a payment: nobody can pay it any more. Raises Refused where it is paid, on its way or withdrawn."""
+        ...
+
     async def payment_methods(self, customer: str) -> list[StripeObject]:
         """What a customer has saved to pay with, the newest first."""
         ...

@@ -40,6 +40,9 @@ TOPUP_TAG: Final = "metering_topup"
 _SLACK_S: Final = 600
 """Before an attempt began, by a clock of Stripe's that is late."""
 
+_DECIDED: Final = frozenset({SUCCEEDED, "processing", "canceled"})
+"""What a payment cannot be withdrawn from: https://docs.stripe.com/api/payment_intents/cancel."""
+
 _SELF: Final = By(ACTOR, "credits fell below their mark")
 
 log = structlog.get_logger(__name__)
@@ -62,6 +65,10 @@ class Till(Protocol):
 
     async def payment_intent(self, intent_id: str) -> StripeObject:
         """One payment."""
+        ...
+
+    async def cancel_payment_intent(self, intent_id: str) -> StripeObject:
+        """Withdraw a payment."""
         ...
 
     async def payment_intents(self, customer: str, *, since_s: int) -> list[StripeObject]:
@@ -236,7 +243,7 @@ class AutoTopUp:
                 self._params(org_id, attempt), key=f"topup:{attempt.attempt_id}"
             )
         except Declined as error:
-            await self._stop(org_id, attempt, error.code)
+            await self._declined(org_id, attempt, error)
         except (Barred, KeyReused):
             raise  # an operator's business, or an answer that another worker waits for
         except Refused as error:
@@ -256,19 +263,43 @@ class AutoTopUp:
             "confirm": True,
         }
 
+    async def _declined(self, org_id: str, attempt: Attempt, error: Declined) -> None:
+        """What a card declined is there all the same; where Stripe does not say as what, nobody can pay it."""
+        if error.intent_id:
+            await self._settle(org_id, attempt, await self._till.payment_intent(error.intent_id))
+        else:
+            await self._stop(org_id, attempt, error.code)
+
     async def _settle(self, org_id: str, attempt: Attempt, intent: StripeObject) -> None:
         """Credit a payment that succeeded; one that needs somebody stops it; one on its way is looked at later."""
+        code = _why(intent)
+        if intent["status"] not in _DECIDED:
+            intent = await self._withdrawn(intent)
         if intent["status"] == SUCCEEDED:
             if await self._shop.look(intent["id"]) is None:  # the data set's secret is another one since
                 await self._book.end(org_id, attempt.attempt_id, _SELF, stop=Stop.REFUSED, detail="payment-mismatch")
                 return
             await self._book.end(org_id, attempt.attempt_id, _SELF)
-        elif intent["status"] == "requires_action":
-            await self._stop(org_id, attempt, "authentication_required")
         elif intent["status"] != "processing":
-            error = intent.get("last_payment_error") or {}
-            await self._stop(org_id, attempt, str(error.get("code") or intent["status"]))
+            await self._stop(org_id, attempt, code)
+
+    async def _withdrawn(self, intent: StripeObject) -> StripeObject:
+        """A payment that waits for somebody, so that nobody pays it later outside of the caps; as it is then."""
+        try:
+            return await self._till.cancel_payment_intent(intent["id"])
+        except Barred:
+            raise
+        except Refused as error:  # it was paid, or withdrawn, a moment ago
+            log.warning("top-up not withdrawn", payment_intent=intent["id"], error=error.message)
+            return await self._till.payment_intent(intent["id"])
 
     async def _stop(self, org_id: str, attempt: Attempt, code: str) -> None:
         stop = Stop.AUTHENTICATION if code == "authentication_required" else Stop.DECLINED
         await self._book.end(org_id, attempt.attempt_id, _SELF, stop=stop, detail=code)
+
+
+def _why(intent: StripeObject) -> str:
+    """Stripe's word for what keeps a payment from being paid."""
+    if intent["status"] == "requires_action":
+        return "authentication_required"
+    return str((intent.get("last_payment_error") or {}).get("code") or intent["status"])

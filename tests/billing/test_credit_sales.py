@@ -71,7 +71,7 @@ async def test_a_declined_payment_is_told_with_its_reason(desk: Desk) -> None:
     begun = await desk.sold("pm_card_visa_chargeDeclined")
     with pytest.raises(PaymentFailed) as caught:
         await desk.confirm(begun)
-    assert caught.value.extra == {"stripe_code": "card_declined", "decline_code": None}
+    assert caught.value.extra == {"stripe_code": "card_declined", "decline_code": "generic_decline"}
     assert desk.book.rows == {}
 
 

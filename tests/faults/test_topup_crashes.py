@@ -59,6 +59,36 @@ async def test_a_worker_may_die_before_or_after_any_call(store: StoreServer) -> 
         await run(store, schedule, lost())
 
 
+async def declined(store: StoreServer, schedule: Schedule) -> Steps:
+    """The same with a card that declines: one attempt, which nobody can pay any more, and why it stopped."""
+    assert store.say("FLUSHALL", "SYNC").startswith("+OK")
+    async with calm(store.url, partitions=1, callers=1) as ledger:
+        till, steps = await wanting(ledger), Steps(schedule)
+        till.becomes = "card_declined"
+        plain = Shelf(ledger, till)
+        try:
+            for _ in range(TURNS_MAX):
+                await turn(ledger, till, steps)
+                await move_to(ledger, await ledger.now_ms() + PASSES_MS)
+                if (kept := await plain.kept()).stopped is not None:
+                    break
+            assert kept.stopped is not None
+            assert (kept.stopped.why, kept.stopped.detail) == ("declined", "card_declined")
+            assert (till.statuses(), kept.attempt, await plain.balance()) == (["canceled"], None, 10)
+            await lawful(ledger)
+        except Exception as error:
+            error.add_note(f"{dict(schedule)}")
+            raise
+    return steps
+
+
+async def test_a_worker_may_die_at_any_call_while_a_card_declines(store: StoreServer) -> None:
+    await declined(store, {})
+    number = len((await declined(store, {})).names)
+    for schedule in drawn(singles(number), 4):
+        await declined(store, schedule)
+
+
 async def test_two_workers_may_die_at_any_two_calls(store: StoreServer) -> None:
     number = len((await run(store, {})).names)
     for schedule in drawn(pairs(number), 60):

@@ -135,6 +135,7 @@ VERBS: Final[dict[str, Callable[[Gateway], Awaitable[Any]]]] = {
     "create_payment_intent": lambda g: g.create_payment_intent(PAYMENT, key="k"),
     "payment_intent": lambda g: g.payment_intent("pi_1"),
     "payment_intents": lambda g: g.payment_intents("cus_1", since_s=1_795_600_000),
+    "cancel_payment_intent": lambda g: g.cancel_payment_intent("pi_1"),
     "payment_methods": lambda g: g.payment_methods("cus_1"),
     "charge": lambda g: g.charge("ch_1"),
     "create_refund": lambda g: g.create_refund(REFUND, key="k"),

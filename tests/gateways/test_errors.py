@@ -81,6 +81,16 @@ async def test_an_error_of_stripe_is_told_by_what_it_means(
     assert (caught.value.code, caught.value.param) == (error.get("code", ""), error.get("param", ""))
 
 
+@pytest.mark.parametrize(("intent", "told"), [({"id": "pi_1"}, "pi_1"), (None, ""), ("pi_2", "")])
+async def test_a_declined_card_tells_of_which_payment(
+    stripe_says: Scripted, gateway: LiveGateway, intent: object, told: str
+) -> None:
+    stripe_says.refuse(402, type="card_error", code="card_declined", payment_intent=intent)
+    with pytest.raises(Declined) as caught:
+        await gateway.create_payment_intent({"amount": 5}, key="k")
+    assert caught.value.intent_id == told
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("not_found", NotThere), ("already_canceled", Refused), ("rate_limit", TooMany), ("feature_not_enabled", Barred)],

@@ -65,6 +65,11 @@ CALLS: list[tuple[Verb, str, dict[str, str]]] = [
     (lambda g: g.create_invoice_item({"amount": 5}, key="k"), "POST /v1/invoiceitems", {"amount": "5"}),
     (lambda g: g.create_payment_intent({"amount": 5}, key="k"), "POST /v1/payment_intents", {"amount": "5"}),
     (lambda g: g.payment_intent("pi_1"), "GET /v1/payment_intents/pi_1", {}),
+    (
+        lambda g: g.cancel_payment_intent("pi_1"),
+        "POST /v1/payment_intents/pi_1/cancel",
+        {"cancellation_reason": "abandoned"},
+    ),
     (lambda g: g.charge("ch_1"), "GET /v1/charges/ch_1", {}),
     (lambda g: g.create_refund({"amount": 5}, key="k"), "POST /v1/refunds", {"amount": "5"}),
     (lambda g: g.refund("re_1"), "GET /v1/refunds/re_1", {}),
@@ -117,7 +122,8 @@ async def test_a_verb_is_one_call(
     assert dict(request.form) == form
     assert request.headers["stripe-version"] == API_VERSION == stripe.api_version
     assert request.headers["authorization"] == "Bearer sk_test_1"
-    keyed = request.method == "DELETE" or (request.method == "POST" and "update" not in str(verb.__code__.co_names))
+    repeatable = any(word in str(verb.__code__.co_names) for word in ("update", "cancel_payment_intent"))
+    keyed = request.method == "DELETE" or (request.method == "POST" and not repeatable)
     assert not keyed or request.headers["idempotency-key"] == "k"
 
 

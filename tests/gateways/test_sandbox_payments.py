@@ -53,6 +53,7 @@ async def test_a_declined_card_is_a_402_and_the_payment_waits_for_another_one(wo
     assert (caught.value.http_status, caught.value.code) == (402, "card_declined")
     (kept,) = (await world.v1.payment_intents.list_async()).data
     assert (kept.status, kept.last_payment_error.code) == ("requires_payment_method", "card_declined")
+    assert kept.last_payment_error.decline_code == "generic_decline"
     assert await world.events() == ["payment_intent.created", "charge.failed", "payment_intent.payment_failed"]
     done = await world.v1.payment_intents.confirm_async(kept.id, {"payment_method": "pm_card_visa"})
     assert (done.status, done.last_payment_error) == ("succeeded", None)

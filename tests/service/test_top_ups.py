@@ -33,6 +33,12 @@ def shown(sold: Shop, org: str) -> Any:
     return sold.call(org, "GET", PATH)
 
 
+def intents(sold: Shop, org: str) -> Any:
+    """The payments of an organisation at the sandbox."""
+    answer = httpx2.get(f"{sold.stripe}/v1/payment_intents", headers={"Authorization": "Bearer sk_test_1"})
+    return [one for one in answer.json()["data"] if one["metadata"]["org_id"] == org]
+
+
 def test_credits_are_bought_before_they_run_out_and_a_card_that_asks_for_its_holder_pauses_it(sold: Shop) -> None:
     for org, card in (("ada", "4242424242424242"), ("bob", "4000002760003184")):
         buy(sold, org, card)
@@ -53,6 +59,7 @@ def test_credits_are_bought_before_they_run_out_and_a_card_that_asks_for_its_hol
         "authentication-required",
         "authentication_required",
     )
+    assert "canceled" in {one["status"] for one in intents(sold, "bob")}, "nobody pays it later"
     history = sold.call("bob", "GET", "/v1/billing/history")["data"]
     assert {"topup_set", "topup_begun", "topup_stopped"} <= {entry["type"] for entry in history}
 

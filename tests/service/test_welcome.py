@@ -42,6 +42,11 @@ def test_a_token_is_shown_on_loopback_or_when_asked_for(settings: dict[str, Any]
     assert ("eyJ" in _lines(**settings)) is shown
 
 
+@pytest.mark.parametrize(("plans", "feature"), [(None, "scans"), ("s1", "tokens"), ("s4", "api_requests")])
+def test_the_printed_event_is_of_a_feature_that_the_catalogue_has(plans: str | None, feature: str) -> None:
+    assert f'"feature": "{feature}"' in _lines(plans_file=plans)
+
+
 @pytest.mark.parametrize("program", ["metering", "something_else.py"])
 def test_the_command_in_the_printed_lines_works_where_nothing_is_on_the_path(tmp_path: Path, program: str) -> None:
     script = Path(sys.executable).with_name(program)

@@ -8,7 +8,7 @@ so that a test can count every call.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from metering.billing.errors import Declined, GatewayError, KeyReused, NotThere
+from metering.billing.errors import Declined, GatewayError, KeyReused, NotThere, Refused
 from metering.billing.gateway import Params, StripeObject
 from tests.support.stripe_objects import whole
 from tests.support.stripe_schema import check_params
@@ -18,8 +18,8 @@ from tests.support.till import Fault
 @dataclass(slots=True)
 class CardTill:
     """`becomes` is what payments come to: a status of Stripe's, or the code of a refusal. `faults` strike the next
-    calls that charge, in order; None lets one through. `saved` are methods, the newest first. `unlisted`: no list
-    shows payments yet.
+    calls that charge or withdraw, in order; None lets one through. `on_cancel`: what happens just before one withdraws.
+    `saved` are methods, the newest first. `unlisted`: no list shows payments yet.
     """
 
     now_ms: Callable[[], Awaitable[int]]
@@ -30,6 +30,7 @@ class CardTill:
     deleted: bool = False
     unlisted: bool = False
     intents: list[StripeObject] = field(default_factory=list)
+    on_cancel: Callable[[], None] | None = None
     asked: dict[str, Params] = field(default_factory=dict)
     answers: dict[str, StripeObject | GatewayError] = field(default_factory=dict)
 
@@ -76,12 +77,30 @@ class CardTill:
         if declined:
             made["last_payment_error"] = {"code": self.becomes}
         self.intents.insert(0, made)
-        return Declined("declined", status=402, code=self.becomes) if declined else made
+        return Declined("declined", status=402, code=self.becomes, intent_id=made["id"]) if declined else made
 
-    def arrive(self, status: str = "succeeded") -> None:
-        """What was on its way comes in, or does not."""
+    async def cancel_payment_intent(self, intent_id: str) -> StripeObject:
+        """Withdraw a payment that waits for somebody."""
+        check_params("POST", f"/v1/payment_intents/{intent_id}/cancel", {"cancellation_reason": "abandoned"})
+        late = self._struck()
+        if self.on_cancel is not None:
+            self.on_cancel()
+        intent = await self.payment_intent(intent_id)
+        if intent["status"] in {"succeeded", "processing", "canceled"}:
+            raise Refused("You cannot cancel this PaymentIntent", status=400, code="payment_intent_unexpected_state")
+        intent["status"] = "canceled"
+        if late is not None:
+            raise late
+        return intent
+
+    def statuses(self) -> list[str]:
+        """Those of all payments, the newest first."""
+        return [intent["status"] for intent in self.intents]
+
+    def arrive(self, status: str = "succeeded", *, was: str = "processing") -> None:
+        """What was on its way comes in, or does not; what `was` waiting for somebody is paid by hand."""
         for intent in self.intents:
-            if intent["status"] == "processing":
+            if intent["status"] == was:
                 intent |= {"status": status, "amount_received": intent["amount"] if status == "succeeded" else 0}
 
     async def payment_intent(self, intent_id: str) -> StripeObject:

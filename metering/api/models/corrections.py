@@ -129,7 +129,7 @@ class CorrectedFeature(Answer):
     after: CounterView
     delta: int = Field(description="Units put in; below zero: taken out.")
     overage_given_back: int = Field(description="Units that are not billed as overage any more.")
-    stripe_action: Literal["none"] = Field(description="What is done at Stripe: nothing yet.")
+    stripe_action: Literal["none"] = Field(description="What is done at Stripe by itself: nothing.")
     audit_id: str | None = Field(description="Its entry in GET /v1/audit; null where nothing changed.")
 
 

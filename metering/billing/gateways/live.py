@@ -314,7 +314,14 @@ def gateway_error(error: stripe.StripeError) -> GatewayError:
         param=str(told.get("param") or ""),
         request_id=str(error.request_id or ""),
         retry_after_s=retry_after_s(error.headers or {}),
+        intent_id=_intent_of(told),
     )
+
+
+def _intent_of(told: Mapping[str, Any]) -> str:
+    """The payment that an error is about: https://docs.stripe.com/api/errors#errors-payment_intent."""
+    intent = told.get("payment_intent")
+    return str(intent.get("id") or "") if isinstance(intent, dict) else ""
 
 
 def _kind(error: stripe.StripeError, code: str) -> type[GatewayError]:

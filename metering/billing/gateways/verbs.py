@@ -238,6 +238,11 @@ class Verbs(abc.ABC):
         params = {"customer": customer, "created": {"gte": since_s}}
         return await self._all(self._v1.payment_intents.list_async, params=params)
 
+    async def cancel_payment_intent(self, intent_id: str) -> StripeObject:
+        """Withdraw a payment."""
+        params = {"cancellation_reason": "abandoned"}
+        return await self._ask(self._v1.payment_intents.cancel_async, intent_id, params=params)
+
     async def payment_methods(self, customer: str) -> list[StripeObject]:
         """What a customer has saved."""
         return await self._all(self._v1.customers.payment_methods.list_async, customer)

@@ -43,10 +43,9 @@ class PaymentFailed(ApiError):
     """402. `again` writes down what the failed attempt left, as an answer that says no undoes what came before it."""
 
     def __init__(self, intent: Obj, code: str, again: Callable[[Context], None]) -> None:
-        fields = {"decline_code": "generic_decline"} if code == "card_declined" else {}
         super().__init__(
             _WORDS[code], status=HTTPStatus.PAYMENT_REQUIRED, kind="card_error", code=code,
-            fields={**fields, "payment_intent": intent},
+            fields={**_decline(code), "payment_intent": intent},
         )  # fmt: skip
         self.again = again
 
@@ -76,6 +75,11 @@ def attempt(ctx: Context, intent: Obj, method: Obj, *, off_session: bool, is_new
         _goes_slowly(ctx, intent, method)
     else:
         _paid(ctx, intent, charges.begun(ctx, intent, method, "succeeded"), method)
+
+
+def _decline(code: str) -> Obj:
+    """What the bank of the card said: https://docs.stripe.com/declines/codes."""
+    return {"decline_code": "generic_decline"} if code == "card_declined" else {}
 
 
 def put(ctx: Context, intent: Obj, kind: str) -> None:
@@ -150,6 +154,7 @@ def _fails(ctx: Context, intent: Obj, method: Obj, code: str, is_new: bool) -> N
 def _unpaid(intent: Obj, code: str, method: Obj) -> Obj:
     """The intent with what went wrong; it waits for another method."""
     error = {"type": "card_error", "code": code, "message": _WORDS[code], "payment_method": dict(method)}
+    error |= _decline(code)
     intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
     intent["last_payment_error"] = error
     return intent
