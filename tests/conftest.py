@@ -1,5 +1,6 @@
 """One Hypothesis profile for every test: no deadlines, and seeds that are always printed."""
 
+import gc
 import os
 import secrets
 from collections import Counter
@@ -26,6 +27,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(secrets.randbelow(2**32))
     os.environ.setdefault("MODEL_SEED", str(secrets.randbelow(10**6)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected lives as long as the run: garbage collections would walk it over and over and find nothing."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import httpx2
 import pytest
 
+from metering.api.models.holds import LEASE_S_MAX
 from metering.api.route import OPEN, SIGNED_IN, Route
 from metering.api.routes import ROUTES
 from metering.auth import ADMIN
@@ -223,15 +224,21 @@ def call(service: Running, key: tuple[str, str], org: str, bearer: str | None) -
     return service.call(key[0], path, bearer, **({} if body is None else {"json": body}))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own(service: Running) -> str:
-    """An organisation that exists."""
+    """An organisation that exists, which no test changes."""
+    return made(service)
+
+
+@pytest.fixture(scope="module")
+def other(service: Running) -> str:
+    """Another one that exists, which no test changes."""
     return made(service)
 
 
 @pytest.fixture
-def other(service: Running) -> str:
-    """Another one that exists."""
+def changed(service: Running) -> str:
+    """An organisation that exists, of this test alone."""
     return made(service)
 
 
@@ -240,7 +247,7 @@ def made(service: Running) -> str:
     name = f"org-{secrets.token_hex(6)}"
     assert service.track(org_id=name, feature="scans", event_id="evt-1").status_code == 200
     for path, hold in (("/v1/reservations", HELD), ("/v1/leases", LEASED)):
-        asked = {"id": hold, "org_id": name, "feature": "scans", "quantity": 1, "ttl_s": 60}
+        asked = {"id": hold, "org_id": name, "feature": "scans", "quantity": 1, "ttl_s": LEASE_S_MAX}
         assert service.call("POST", path, token(None, ADMIN), json=asked).status_code == 201
     subscribed(service, name)
     return name
@@ -281,17 +288,6 @@ def test_without_the_scope_nothing_is_told_of_any_organisation(
     assert answers[0] == answers[1] == answers[2]
 
 
-@chosen(lambda route, _: route.scope == ADMIN)
-def test_what_is_for_administrators_is_for_nobody_else(service: Running, key: tuple[str, str], own: str) -> None:
-    problem(call(service, key, own, token(own)), 403, "forbidden")
-    assert call(service, key, own, token(own, ADMIN)).status_code == ROWS[key].status
-
-
-@chosen(lambda route, _: route.scope not in {OPEN, ADMIN})
-def test_with_the_scope_the_own_organisation_answers(service: Running, key: tuple[str, str], own: str) -> None:
-    assert call(service, key, own, token(own)).status_code == ROWS[key].status
-
-
 @chosen(lambda route, row: row.names_org and route.scope != ADMIN)
 def test_another_organisation_answers_as_an_unknown_one_and_is_not_touched(
     service: Running, key: tuple[str, str], own: str, other: str
@@ -315,23 +311,6 @@ def test_a_token_of_no_organisation_sees_none(service: Running, key: tuple[str, 
     assert comparable(foreign) == comparable(unknown)
 
 
-@chosen(lambda _, row: row.names_org)
-def test_an_administrator_reaches_every_organisation(
-    service: Running, key: tuple[str, str], own: str, other: str
-) -> None:
-    for bearer in (token(own, ADMIN), token(None, ADMIN), token(own, "none", roles=["admin"])):
-        assert call(service, key, other, bearer).status_code == ROWS[key].status
-
-
-@chosen(lambda _, row: row.names_org)
-def test_an_unknown_organisation_is_made_or_not_found(service: Running, key: tuple[str, str]) -> None:
-    response = call(service, key, f"org-{secrets.token_hex(6)}", token(None, ADMIN))
-    if ROWS[key].creates:
-        assert response.status_code in {200, 201}
-    else:
-        problem(response, 404, "org-not-found")
-
-
 @pytest.mark.parametrize("path", ["/usage", "/api/usage"])
 def test_a_foreign_id_in_query_or_header_changes_nothing(service: Running, own: str, other: str, path: str) -> None:
     headers = {"X-Org-Id": other, "X-Forwarded-User": other, "X-Original-URL": f"/usage/{other}"}
@@ -348,6 +327,37 @@ def test_a_token_of_no_organisation_has_to_name_one(service: Running, path: str)
 def test_the_tokens_own_organisation_is_not_found_before_its_first_event(service: Running, org: str) -> None:
     for path in ("/usage", f"/usage/{org}", f"/v1/orgs/{org}"):
         problem(service.call("GET", path, token(org)), 404, "org-not-found")
+
+
+# What follows changes the store. It comes last: each test above looks at every key there is.
+
+
+@chosen(lambda route, _: route.scope == ADMIN)
+def test_what_is_for_administrators_is_for_nobody_else(service: Running, key: tuple[str, str], changed: str) -> None:
+    problem(call(service, key, changed, token(changed)), 403, "forbidden")
+    assert call(service, key, changed, token(changed, ADMIN)).status_code == ROWS[key].status
+
+
+@chosen(lambda route, _: route.scope not in {OPEN, ADMIN})
+def test_with_the_scope_the_own_organisation_answers(service: Running, key: tuple[str, str], changed: str) -> None:
+    assert call(service, key, changed, token(changed)).status_code == ROWS[key].status
+
+
+@chosen(lambda _, row: row.names_org)
+def test_an_administrator_reaches_every_organisation(
+    service: Running, key: tuple[str, str], own: str, changed: str
+) -> None:
+    for bearer in (token(own, ADMIN), token(None, ADMIN), token(own, "none", roles=["admin"])):
+        assert call(service, key, changed, bearer).status_code == ROWS[key].status
+
+
+@chosen(lambda _, row: row.names_org)
+def test_an_unknown_organisation_is_made_or_not_found(service: Running, key: tuple[str, str]) -> None:
+    response = call(service, key, f"org-{secrets.token_hex(6)}", token(None, ADMIN))
+    if ROWS[key].creates:
+        assert response.status_code in {200, 201}
+    else:
+        problem(response, 404, "org-not-found")
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ ResetName: TypeAlias = Literal["calendar", "anniversary"]
 class Request(BaseModel):
     """A body that comes in: strict types, no unknown fields."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
 def unset(default: Any, about: str, **more: Any) -> Any:
@@ -157,7 +157,7 @@ class PageQuery(Request):
 class Answer(BaseModel):
     """A body that goes out. Fields may be added; a client ignores what it does not know."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Span(Answer):

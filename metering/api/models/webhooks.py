@@ -16,7 +16,7 @@ EventType = Annotated[str, Field(pattern=_TYPE, max_length=120)]
 class _Open(BaseModel):
     """What Stripe may add to."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
 
 
 class SnapshotData(_Open):
