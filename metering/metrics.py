@@ -35,15 +35,14 @@ from metering.families import (
 )
 from metering.figures import Figures, FiguresError, shared_folder
 from metering.latency import Latency
-from metering.settings import Settings
+from metering.settings import Settings, StoreKind
 from metering.store.batch_stats import BatchStats, QueueStats
 from metering.store.counters import Counters
 from metering.store.gate import GateRefusedError
 from metering.store.keys import Keys
-from metering.store.outbox_state import read_outbox_state
-from metering.store.queue_state import read_inbox_state, read_state
+from metering.store.shared import read_shared
 from metering.store.top import TopOrgs
-from metering.store.totals import Client, read_totals
+from metering.store.totals import Client
 from metering.tallies import Tallies
 from metering.together import Together
 from metering.usage import Outcome, UsageEvent
@@ -77,7 +76,7 @@ class Metrics:
         queue_stats: QueueStats | None = None,
         tallies: Tallies | None = None,
     ) -> None:
-        self._folder = settings.metrics_dir
+        self._folder, self._fake = settings.metrics_dir, settings.store_kind is StoreKind.EPHEMERAL
         self._client, self._keys, self._build = client, keys, build
         self._stats, self._queued, self._tallies = stats, queue_stats or QueueStats(), tallies or Tallies()
         self._top = TopOrgs(client, keys, settings.metrics_top_orgs)
@@ -134,15 +133,13 @@ class Metrics:
         """The figures of the store; none when it does not give them in time, for zeros would be a lie."""
         try:
             async with asyncio.timeout(DEADLINE_S):
-                totals = await read_totals(self._client, self._keys, top=self._top.kept)
-                state = await read_state(self._client, self._keys)
-                inbox = await read_inbox_state(self._client, self._keys)
-                outbox = await read_outbox_state(self._client, self._keys)
+                shared = await read_shared(self._client, self._keys, top=self._top.kept, fake=self._fake)
+                totals = shared.totals
                 return [
                     *business(totals, await self._top.units(totals.top)),
-                    *waiting("metering_queue", QUEUE_SAYS, state),
-                    *waiting("metering_stripe_inbox", INBOX_SAYS, inbox),
-                    *overage(outbox, totals.delivered),
+                    *waiting("metering_queue", QUEUE_SAYS, shared.queue),
+                    *waiting("metering_stripe_inbox", INBOX_SAYS, shared.inbox),
+                    *overage(shared.outbox, totals.delivered),
                     *sales(totals, self._build.packages),
                 ]
         except (Problem, TimeoutError) as error:

@@ -157,7 +157,7 @@ class Queue:
         order of the store's clock, which does not go back inside a stream.
         """
         partition = where if isinstance(where, int) else self._keys.partition(where)
-        now_ms, (oldest_ms,) = await oldest_of(self._client, self._keys, [partition])
+        now_ms, oldest_ms = await oldest_of(self._client, self._keys, partition)
         return now_ms >= at_ms and (oldest_ms is None or oldest_ms >= at_ms)
 
 

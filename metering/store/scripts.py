@@ -14,7 +14,7 @@ NAMES: Final = (
     "seal", "park", "link", "attempt", "defer", "settle", "replay", "discard", "finalize", "prune",
     "pass_lane", "journal", "pace", "reseal",
     "grant", "take_back", "freeze_grant", "mark_low", "lapse", "read_credits",
-    "set_topup", "begin_topup", "end_topup",
+    "set_topup", "begin_topup", "end_topup", "read_shared",
 )  # fmt: skip
 
 _SHEBANG: Final = re.compile(r"#!lua( flags=no-writes)?\n")

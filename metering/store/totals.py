@@ -1,22 +1,18 @@
-"""The figures of the whole data set, as the scripts keep them: read in one round trip, however many orgs there are."""
+"""The sums of the whole data set, as the scripts keep them by partition, and how a pipeline is asked."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from metering.errors import InternalError, OrgCorrupt
+from metering.errors import OrgCorrupt
 from metering.store.connect import StoreError, problem_of
-from metering.store.keys import Keys
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 Client: TypeAlias = "Redis"
 """A client of the store, for parts that hand it on and do not know its library."""
-
-_READS: Final = 4
-"""Commands of one partition: totals, plans, number of organisations, the highest of them."""
 
 CREDITS: Final = "credits"
 INVOICE: Final = "invoice"
@@ -77,29 +73,6 @@ class Totals:
         for plan_name, value in plans.items():
             self.plans[plan_name.decode()] += int(value)
         self.orgs += orgs
-
-
-async def read_totals(client: Client, keys: Keys, *, top: int) -> Totals:
-    """The totals as they stand now, with the `top` (1 or more) highest organisations of each partition.
-
-    One pipeline, four small reads a partition. Raises the 503 problems, and InternalError for totals out of shape.
-    """
-    pipe: Any = client.pipeline(transaction=False)
-    for partition in range(keys.partitions):
-        pipe.hgetall(keys.shared("totals", partition))
-        pipe.hgetall(keys.shared("plans", partition))
-        pipe.zcard(keys.shared("orgs", partition))
-        pipe.zrange(keys.shared("top", partition), 0, top - 1, desc=True, withscores=True)
-    replies = await replies_of(pipe)
-    found = Totals()
-    try:
-        for at in range(0, len(replies), _READS):
-            totals, plans, orgs, members = replies[at : at + _READS]
-            found.add(totals, plans, orgs)
-            found.top |= {name.decode(): score for name, score in members}
-    except ValueError as error:
-        raise InternalError("the totals hold what no script wrote") from error
-    return found
 
 
 async def replies_of(pipe: Any, *, spare: bool = False) -> list[Any]:

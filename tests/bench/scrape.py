@@ -60,7 +60,7 @@ redis.call('ZREMRANGEBYRANK', tag .. ':top', 0, -kept - 1)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one scrape: CPU of the service and of the store in us, commands to the store, bytes of the page."""
+    """Of one scrape: CPU of the service and of the store in us, commands (those of scripts too), bytes of the page."""
 
     service_us: float
     store_us: float

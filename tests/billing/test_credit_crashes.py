@@ -21,7 +21,7 @@ from metering.store.credits import Credits
 from metering.store.effects import Effects
 from metering.store.fields import FieldCodec
 from metering.store.org import Org
-from metering.store.totals import read_totals
+from metering.store.shared import read_shared
 from plans.catalogue import parse
 from tests.billing.credit_desk import CATALOGUE, SECRET
 from tests.faults.steps import Crash, Schedule, SteppedRedis, SteppedTill, Steps, pairs, singles
@@ -113,7 +113,7 @@ class Story:
         lines, _ = await book.transactions("acme", 50)
         assert sum(line.credits for line in lines) == grant.left - grant.owed
         await lawful(self.ledger)
-        sales = (await read_totals(self.ledger.client, self.ledger.keys, top=1)).sales
+        sales = (await read_shared(self.ledger.client, self.ledger.keys, top=1)).totals.sales
         kept = Counter((line.kind, line.credits, line.amount, line.ref) for line in lines)
         return grant.burned, grant.owed, grant.frozen, kept, dict(sales), len(self.bank.given_back)
 

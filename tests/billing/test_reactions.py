@@ -8,7 +8,7 @@ import pytest
 
 from metering.store.fields import FieldCodec
 from metering.store.orgs import OrgChange
-from metering.store.totals import read_totals
+from metering.store.shared import read_shared
 from plans.limits import OnLimit, Rule
 from plans.periods import Period
 from tests.billing.account import Account, base_price, checkout, event, invoice, item, overage_price, subscription
@@ -541,7 +541,7 @@ async def test_payments_of_invoices_are_counted_once_by_what_became_of_them(stor
             rig.account.put(invoice(name, period, status="paid", amount_paid=paid))
             for kind in ("invoice.finalized", "invoice.paid"):
                 await rig.reactions.react(event(kind, name))
-        totals = await read_totals(rig.ledger.client, rig.ledger.keys, top=1)
+        totals = (await read_shared(rig.ledger.client, rig.ledger.keys, top=1)).totals
         assert totals.sales == {("payments", "invoice", "failed"): 2, ("payments", "invoice", "succeeded"): 1}
         await lawful(rig.ledger)
 

@@ -49,6 +49,10 @@ ALLOWED: Final[dict[str, dict[str, str]]] = {
     },
     "metering/store/queue_owners.py": {"0.0": "seconds"},
     "metering/store/raw_names.py": {"float('-inf')": "before all times"},
+    "metering/store/shared.py": {
+        "float(score)": "the order of organisations",
+        "float(part.next_dirty[1])": "ms, a score",
+    },
     "metering/store/top.py": {"self.counted_ms / (1 << _TIME_BITS)": "a score that lets old traffic fade"},
     "metering/store/withdrawn.py": {"float(until)": "seconds, a score of the store"},
 }

@@ -18,8 +18,8 @@ from metering.store.correction import By, Change, Corrected, Correction, Kind, a
 from metering.store.frames import day_text
 from metering.store.orgs import OrgChange
 from metering.store.retention import Retention
+from metering.store.shared import read_shared
 from metering.store.top import units_of
-from metering.store.totals import read_totals
 from metering.usage import Result, UsageEvent
 from plans.catalogue import Override
 from plans.corrections import DELTA_MAX, Refusal
@@ -485,7 +485,7 @@ class Run:
             self.never_back(
                 units_of(org_id, await self.ledger.client.hgetall(self.ledger.keys.record(org_id))).units, org_id
             )
-        totals = await read_totals(self.ledger.client, self.ledger.keys, top=1)
+        totals = (await read_shared(self.ledger.client, self.ledger.keys, top=1)).totals
         assert +totals.units == +self.counted
         self.never_back(totals.units, "")
 

@@ -14,7 +14,7 @@ from metering.billing.gateway import MeterEvent
 from metering.billing.meter_reports import MeterReport
 from metering.clock import HandClock
 from metering.store.outbox import KNOWN_MS, LEASE_MS
-from metering.store.totals import read_totals
+from metering.store.shared import read_shared
 from metering.store.window import State, Window
 from tests.lua.exporting import SOLD, exporter_of, till_of
 from tests.lua.ledger import Ledger
@@ -145,7 +145,7 @@ async def test_an_identifier_that_stripe_has_already_is_delivered_and_asked_once
         assert await states(ledger) == [State.DELIVERED]
         await track(ledger, 2)
         await exporter_of(ledger, till).turn()
-        totals = await read_totals(ledger.client, ledger.keys, top=1)
+        totals = (await read_shared(ledger.client, ledger.keys, top=1)).totals
         assert totals.delivered == {"known": 1, "new": 1}
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from metering.errors import OrgNotFound, Overloaded, StorageUnavailable, TimestampOutOfRange
 from metering.store.boxes import Unreadable
 from metering.store.queue import APPEND_MAX
-from metering.store.queue_state import QueueState, read_state
+from metering.store.queue_state import QueueState
 from metering.store.queued import Entry, entry_of, event_of, text_of
+from metering.store.shared import read_shared
 from metering.usage import UsageEvent
 from plans.limits import OnLimit
 from tests.lua.ledger import Ledger
@@ -246,11 +247,11 @@ async def _passed(ledger: Ledger, at_ms: int) -> bool:
 async def test_the_state_tells_length_age_and_the_dead(store: StoreServer) -> None:
     async with Ledger(store.url, partitions=2, callers=1) as ledger:
         line = line_of(ledger)
-        assert await read_state(ledger.client, ledger.keys) == QueueState(0, 0, 0)
+        assert (await read_shared(ledger.client, ledger.keys, top=1)).queue == QueueState(0, 0, 0)
         await line.accept(event("acme"), event("a"))
         await ledger.client.xadd("{p01}:dead", {"x": 1})
         await ledger.jump_to(await ledger.now_ms() + 5000)
-        state = await read_state(ledger.client, ledger.keys)
+        state = (await read_shared(ledger.client, ledger.keys, top=1)).queue
         assert (state.length, state.dead) == (2, 1)
         assert 5000 <= state.age_ms < 6000
 
@@ -261,6 +262,6 @@ async def test_a_store_that_is_away_is_told(call: str) -> None:
         async with Ledger(server.url, callers=1) as ledger:
             queue = line_of(ledger).queue
             server.kill()
-            asked: Any = read_state(ledger.client, ledger.keys) if call == "state" else queue.drained_past(0, 0)
+            asked: Any = read_shared(ledger.client, ledger.keys, top=1) if call == "state" else queue.drained_past(0, 0)
             with pytest.raises(StorageUnavailable):
                 await asked

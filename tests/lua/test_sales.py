@@ -11,7 +11,8 @@ from metering.errors import OrgCorrupt
 from metering.store.effects import Decide, Decision
 from metering.store.grants import Refunds
 from metering.store.org import Org
-from metering.store.totals import CREDITS, FAILED, payment_total, read_totals
+from metering.store.shared import read_shared
+from metering.store.totals import CREDITS, FAILED, payment_total
 from plans.billing_periods import Alignment
 from plans.credits import Kind
 from tests.lua.crediting import ANN, credits_of, joined, order
@@ -26,7 +27,7 @@ BOUGHT: Final[dict[str, Any]] = {
 
 
 async def sales(ledger: Ledger) -> dict[tuple[str, ...], int]:
-    return dict((await read_totals(ledger.client, ledger.keys, top=1)).sales)
+    return dict((await read_shared(ledger.client, ledger.keys, top=1)).totals.sales)
 
 
 def of_refunds(begun: int, begun_minor: int, failed: int = 0, failed_minor: int = 0) -> dict[tuple[str, ...], int]:

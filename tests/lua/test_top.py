@@ -14,8 +14,8 @@ from metering.errors import StorageUnavailable
 from metering.store.connect import connect
 from metering.store.keys import Keys
 from metering.store.orgs import OrgChange
+from metering.store.shared import read_shared
 from metering.store.top import OrgUnits, Sketch, TopOrgs, units_of
-from metering.store.totals import read_totals
 from tests.lua.ledger import Ledger
 from tests.lua.scenes import calm, event, move_to
 from tests.support.servers import StoreServer, free_port
@@ -130,7 +130,7 @@ class Stage:
     async def shows(self, worker: int = 0) -> list[tuple[str, int]]:
         """What a scrape of this worker shows."""
         top = self.workers[worker]
-        totals = await read_totals(self.client, self.keys, top=top.kept)
+        totals = (await read_shared(self.client, self.keys, top=top.kept)).totals
         return [(org.org_id, org.total) for org in await top.units(totals.top)]
 
     async def flush(self) -> None:
@@ -347,7 +347,7 @@ def test_a_plan_change_takes_nothing_from_what_was_used_before_it(
                 after = units_of("acme", record).units
                 assert all(after[place] >= units for place, units in before.items())
                 before = after
-            totals = await read_totals(ledger.client, ledger.keys, top=1)
+            totals = (await read_shared(ledger.client, ledger.keys, top=1)).totals
             assert +Counter(before) == Counter({(f, plan): units for (plan, f), units in totals.units.items()})
 
     asyncio.run(play())
@@ -383,6 +383,6 @@ async def counted(ledger: Ledger, units: int) -> int:
     await ledger.callers[0].counters.track(event("acme", units))
     top.note("acme", units)
     await top.flush()
-    totals = await read_totals(ledger.client, ledger.keys, top=top.kept)
+    totals = (await read_shared(ledger.client, ledger.keys, top=top.kept)).totals
     (org,) = await top.units(totals.top)
     return org.total
