@@ -13,7 +13,7 @@ from metering.api.route import Call, Reply, json_reply
 from metering.auth import ADMIN
 from metering.errors import OrgNotFound
 from metering.moments import parse_ms, rfc3339
-from metering.store.trail import FIRST, Entry, Place, Wanted
+from metering.store.trail import AMOUNTS, FIRST, Entry, Place, Wanted
 
 
 async def get_audit(call: Call) -> Reply:
@@ -85,6 +85,7 @@ _UNITS: Final = (
     "overage_after",
     "credits",
     "balance",
+    *AMOUNTS,
 )
 _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     **dict.fromkeys(_UNITS, int),

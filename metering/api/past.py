@@ -9,8 +9,12 @@ from metering.api.route import Call, Reply, json_reply
 from metering.api.usage import found
 from metering.store.past import CLOSED, Step
 
-_APART: Final = frozenset({"actor", "reason", "request_id", "event", "payment_intent", "refund"})
+_APART: Final = frozenset({"actor", "reason", "request_id", "event", "payment_intent", "refund", "invoice_id"})
 """What is for the audit, which is not for everybody who sees bills, or has a place of its own."""
+
+
+_PAID: Final = {"paid_minor": "amount_minor", "currency": "currency"}
+"""What the wire calls what was paid for credits, and the ledger."""
 
 
 async def get_past(call: Call) -> Reply:
@@ -25,7 +29,7 @@ def step_view(step: Step) -> dict[str, Any]:
     """An entry as the wire shows it: what happened, and not who did it, which the audit tells."""
     told = entry_view(step.entry)
     details = {name: value for name, value in told["details"].items() if name not in _APART}
-    details |= {name: step.paid[name] for name in ("amount_minor", "currency") if name in step.paid}
+    details |= {name: step.paid[kept] for name, kept in _PAID.items() if kept in step.paid}
     if step.entry.kind == CLOSED:
         details |= {"features": {name: asdict(one) for name, one in step.features.items()}, "final": step.final}
     return {
@@ -35,4 +39,5 @@ def step_view(step: Step) -> dict[str, Any]:
         "details": details,
         "stripe_payment_intent_id": step.intent,
         "stripe_refund_id": step.refund,
+        "stripe_invoice_id": step.invoice,
     }

@@ -1,7 +1,7 @@
 """What Stripe's events of payments, refunds and disputes make us do: look at the payment that they are about."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from metering.billing.credits import CreditShop
@@ -34,13 +34,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What the trail of an organisation says of an event: names and values."""
+    """What the trail of an organisation says of an event: names and values, and those that nobody else may read."""
 
     org_id: str
     words: tuple[str, ...]
+    sealed: Mapping[str, str | int] = field(default_factory=dict)
 
 
 _INTENT: Final = "payment_intent."
+_REFUND: Final = "refund."
 
 
 class CreditEvents:
@@ -62,7 +64,12 @@ class CreditEvents:
         """
         intent_id = await self._intent_of(event)
         settled = await self._shop.look(intent_id) if intent_id else None
-        return None if settled is None else Noted(settled.sale.org_id, _words(settled))
+        if settled is None:
+            return None
+        sealed: dict[str, str | int] = {"payment_intent": settled.intent["id"]}
+        if event.type.startswith(_REFUND):
+            sealed["refund"] = event.object_id
+        return Noted(settled.sale.org_id, _words(settled), sealed | _amounts(settled))
 
     async def _intent_of(self, event: StripeEvent) -> str:
         if event.type.startswith(_INTENT):
@@ -71,8 +78,15 @@ class CreditEvents:
         return id_of((await read(event.object_id)).get("payment_intent"))
 
 
+def _amounts(settled: Settled) -> dict[str, int]:
+    """What the payment comes to, and what of that was given back or lost."""
+    told = {"total_minor": settled.sale.paid_minor}
+    return told | ({"refunded_minor": settled.reversal.amount_minor} if settled.reversal.amount_minor else {})
+
+
 def _words(settled: Settled) -> tuple[str, ...]:
-    words: tuple[str, ...] = ("payment", settled.status, "credits", str(settled.sale.credits))
+    sale = settled.sale
+    words: tuple[str, ...] = ("payment", settled.status, "credits", str(sale.credits), "currency", sale.currency)
     if settled.status == SUCCEEDED and settled.asked:
         words += ("taken_back", str(settled.taken), "spent", str(settled.asked - settled.taken))
     return words + (("disputed", "1") if settled.reversal.held else ())

@@ -32,7 +32,8 @@ class Billed:
     """An invoice of a subscription as we read it: of a time from `from_ms` until `until_ms`.
 
     `final_ms` is when it was finalised, None while it is a draft, and `due_ms` when Stripe will do so; `ended_ms` when
-    the subscription ended, None where it has not or nobody looked; `paid_minor` what was paid of it, in minor units.
+    the subscription ended, None where it has not or nobody looked; `paid_minor` what was paid of its
+    `total_minor`, in minor units of its currency.
     """
 
     id: str
@@ -45,6 +46,8 @@ class Billed:
     ended_ms: int | None = None
     due_ms: int | None = None
     paid_minor: int = 0
+    total_minor: int = 0
+    currency: str = ""
 
     @property
     def word(self) -> Word | None:
@@ -89,4 +92,6 @@ def billed(invoice: StripeObject) -> Billed | None:
         final_ms=None if final_s is None else final_s * MS_PER_S,
         due_ms=None if due_s is None else due_s * MS_PER_S,
         paid_minor=invoice.get("amount_paid") or 0,
+        total_minor=invoice.get("total") or 0,
+        currency=invoice.get("currency") or "",
     )

@@ -5,8 +5,9 @@ organisation comes last, in one script with the event's mark and its entry in th
 event that takes effect once, later.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -31,6 +32,7 @@ from metering.billing.subscriptions import (
     taking,
 )
 from metering.names import is_org_id
+from metering.store.credit_words import named
 from metering.store.effects import ACTOR, Decide, Decision, Effects
 from metering.store.org import Org
 from metering.store.totals import CREDITS, FAILED, INVOICE, SUCCEEDED, payment_total
@@ -43,6 +45,8 @@ GRACE_S: Final = 10.0
 
 _PAID: Final = frozenset({"paid", "no_payment_required"})
 """https://docs.stripe.com/api/checkout/sessions/object#checkout_session_object-payment_status"""
+
+NOTHING: Final[Mapping[str, str | int]] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -171,7 +175,9 @@ class Reactions:
     async def _paid(self, event: StripeEvent) -> bool:
         noted = await self._hooks.paid(event)
         counted = (payment_total(CREDITS, FAILED),) if event.type == "payment_intent.payment_failed" else ()
-        return noted is not None and await self._note(event, noted.org_id, *noted.words, counted=counted)
+        if noted is None:
+            return False
+        return await self._note(event, noted.org_id, *noted.words, counted=counted, sealed=noted.sealed)
 
     async def _customer(self, event: StripeEvent) -> bool:
         """Unlink a customer who was deleted: nobody can be billed through it any more."""
@@ -240,11 +246,19 @@ class Reactions:
         if invoice.final_ms is None and invoice.reason != CYCLE:
             await self._hooks.flush(org_id, org.period.start_ms)
 
-    async def _note(self, event: StripeEvent, org_id: str, *words: str, counted: tuple[str, ...] = ()) -> bool:
+    async def _note(
+        self,
+        event: StripeEvent,
+        org_id: str,
+        *words: str,
+        counted: tuple[str, ...] = (),
+        sealed: Mapping[str, str | int] = NOTHING,
+    ) -> bool:
         """Write an event into the trail of an organisation, and change nothing else."""
 
         def decide(org: Org, _: int) -> Decision:
-            entries = ((event.type, "actor", ACTOR, *words),)
+            boxes = [word for name, value in sealed.items() for word in named(org, name, value)]
+            entries = ((event.type, "actor", ACTOR, *words, *boxes),)
             return Decision(org.plan, org.profile, Alignment(None, org.period), entries, counted)
 
         noted = await self._effects.apply(org_id, event.dedupe_id, decide)
@@ -270,7 +284,7 @@ class Reactions:
             if profile.subscription is not None:
                 entry += ["subscription", profile.subscription.status]
             if invoice is not None:
-                entry += ["invoice", invoice.status]
+                entry += ["invoice", invoice.status, *_bill(org, invoice)]
             if profile.grace_end_ms is not None:
                 entry += ["grace_until", str(profile.grace_end_ms)]
             return Decision(plan_after(org, profile, self._policy), profile, moved, (tuple(entry),), counted)
@@ -312,6 +326,16 @@ def _paid_or_not(event: StripeEvent, invoice: Billed) -> tuple[str, ...]:
     if event.type == "invoice.payment_failed":
         return (payment_total(INVOICE, FAILED),)
     return (payment_total(INVOICE, SUCCEEDED),) if event.type == "invoice.paid" and invoice.paid_minor else ()
+
+
+def _bill(org: Org, invoice: Billed) -> list[str]:
+    """What an invoice comes to, as the trail keeps it."""
+    amounts = {"invoice_id": invoice.id, "total_minor": invoice.total_minor, "paid_minor": invoice.paid_minor}
+    return [
+        "currency",
+        invoice.currency,
+        *(word for name, value in amounts.items() for word in named(org, name, value)),
+    ]
 
 
 def _named(event: StripeEvent) -> dict[str, str]:

@@ -170,7 +170,8 @@ class Credits:
         both = (causes.taken, causes.restored)
         refs = [*(ref_word(org, one) for one in both), *(refund_word(org, one) for one in both)]
         figures = refunds.words() if refunds else NO_REFUNDS
-        what = [asked, ticket, spans, *refs, *figures, "credits_taken_back", *author_words(by)]
+        told = named(org, "refunded_minor", refunds and refunds.begun_minor - refunds.failed_minor)
+        what = [asked, ticket, spans, *refs, *figures, "credits_taken_back", *author_words(by), *told]
         return await self._taken(org_id, grant_id, what)
 
     async def revoke(self, org_id: str, grant_id: str, by: By) -> TakenBack:

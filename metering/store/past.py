@@ -42,6 +42,7 @@ class Step:
     paid: Mapping[str, Any] = field(default_factory=dict)
     intent: str | None = None
     refund: str | None = None
+    invoice: str | None = None
 
 
 class Past:
@@ -96,7 +97,10 @@ class Past:
         archive = archives.get(_start_of(entry), {})
         paid = sources.get(entry.fields.get("grant", ""), {})
         intent = entry.fields.get("payment_intent") or paid.get("payment_intent")
-        return Step(entry, _features(archive), "final" in archive, paid, intent, entry.fields.get("refund"))
+        told = entry.fields
+        return Step(
+            entry, _features(archive), "final" in archive, paid, intent, told.get("refund"), told.get("invoice_id")
+        )
 
 
 def _start_of(entry: Entry) -> str:

@@ -25,8 +25,11 @@ READS_MAX: Final = 100
 LATEST: Final = 256
 """Entries looked through for those of a correction that was made before."""
 
-SEALED: Final = frozenset({"event", "payment_intent", "refund"})
-"""Stripe's ids among the words of an entry: the organisation's data key opens them."""
+AMOUNTS: Final = ("total_minor", "paid_minor", "refunded_minor")
+"""What an invoice or a payment comes to, in minor units of the entry's `currency`."""
+
+SEALED: Final = frozenset({"event", "invoice_id", "payment_intent", "refund", *AMOUNTS})
+"""Stripe's ids and amounts among the words of an entry: the organisation's data key opens them."""
 
 FIRST: Final = "0-0"
 """The id before the first entry of a stream."""

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.service.running import problem, token
-from tests.support.shop import Shop, shop
+from tests.support.shop import TAKES_S, Shop, shop
+from tests.support.wait import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,12 @@ def record_token_usage(sold: Shop, user_id: str, tokens: int, metadata: dict[str
     return recorded
 
 
+def _paid(sold: Shop, user_id: str) -> list[dict[str, Any]]:
+    """The invoices that a history tells were paid."""
+    history = sold.call(user_id, "GET", "/v1/billing/history")["data"]
+    return [entry for entry in history if entry["type"] == "invoice.paid"]
+
+
 def test_quota_is_checked_used_refused_and_grows_from_basic_to_pro(sold: Shop) -> None:
     assert check_token_quota(sold, "user-1", 1000) == (False, "quota_exceeded: 0 of 0")
     bought = sold.call("user-1", "POST", "/api/billing/checkout", json={"plan": "basic"})
@@ -44,6 +51,13 @@ def test_quota_is_checked_used_refused_and_grows_from_basic_to_pro(sold: Shop) -
     refused = problem(answer, 403, "quota-exceeded")
     assert refused["detail"] == "tokens: 99900 of 100000 used, 1000 more asked for"
     assert refused["upgrade"] == {"plan": "pro"}
+
+    (invoice,) = sold.call("user-1", "GET", "/api/billing/invoices")["data"]
+    wait_until(lambda: _paid(sold, "user-1"), timeout_s=TAKES_S, what="the payment of the invoice is in the history")
+    (paid,) = _paid(sold, "user-1")
+    assert paid["stripe_invoice_id"] == invoice["id"]
+    assert (paid["details"]["total_minor"], paid["details"]["paid_minor"]) == (invoice["total"], invoice["amount_paid"])
+    assert (paid["details"]["currency"], invoice["total"] > 0) == (invoice["currency"], True)
 
     changed = sold.call("user-1", "POST", "/v1/billing/subscription/change", json={"plan": "pro"})
     assert changed["plan"] == "pro"

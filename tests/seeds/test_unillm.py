@@ -42,6 +42,11 @@ def trail(sold: Shop, org: str) -> set[str]:
     return {entry["type"] for entry in entries}
 
 
+def history(sold: Shop, org: str) -> Any:
+    """What an organisation sees of its bills, the newest first."""
+    return sold.call(org, "GET", "/v1/billing/history")["data"]
+
+
 def tells(sold: Shop, org: str, kind: str) -> None:
     """Wait until it has such an entry: what Stripe tells takes effect after it was answered."""
     wait_until(lambda: kind in trail(sold, org), timeout_s=TAKES_S, what=f"{org} has an entry {kind}")
@@ -62,6 +67,10 @@ def test_500_credits_cost_45_dollars_are_credited_once_and_given_back(sold: Shop
 
     part = refund(sold, intent, amount=900)
     assert (part["status"], part["credits_removed"], part["balance"]) == ("succeeded", 100, 400)
+    given = next(one for one in history(sold, "ada") if one["type"] == "credits_taken_back")
+    assert (given["stripe_payment_intent_id"], given["stripe_refund_id"]) == (intent, part["refund_id"])
+    amounts = {"refunded_minor": 900, "paid_minor": 4500, "currency": "usd"}
+    assert given["details"].items() >= amounts.items()
     rest = refund(sold, intent)
     assert (rest["amount"], rest["credits_removed"], rest["balance"]) == (3600, 400, 0)
 
@@ -85,6 +94,11 @@ def test_who_never_confirms_is_credited_by_stripes_word(sold: Shop) -> None:
     httpx2.post(f"{sold.stripe}/sandbox/refunds", json={"payment_intent": begun["payment_intent_id"]})
     sold.tell()
     tells(sold, "eve", "credits_taken_back")
+    tells(sold, "eve", "refund.created")
+    told = next(one for one in history(sold, "eve") if one["type"] == "refund.created")
+    assert told["stripe_payment_intent_id"] == begun["payment_intent_id"]
+    assert told["stripe_refund_id"].startswith("re_")
+    assert (told["details"]["total_minor"], told["details"]["refunded_minor"]) == (1000, 1000)
 
 
 def test_a_checkout_sells_a_package_too(sold: Shop) -> None:

@@ -19,6 +19,7 @@ from tests.service.running import SECRET, Running, problem, token
 
 ROOT = token(None, ADMIN, sub="root")
 DAY_MS = 86_400_000
+NAMES = ("stripe_payment_intent_id", "stripe_refund_id", "stripe_invoice_id")
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,9 @@ def test_what_changed_the_bill_is_told_without_who_did_it(service: Running, org:
     assert entries[0]["details"]["delta"] == -1
     assert entries[1]["details"] == {"plan_before": "free", "plan": "professional"}
     for entry in entries:
-        assert set(entry) == {"id", "at", "type", "details", "stripe_payment_intent_id", "stripe_refund_id"}
+        assert list(entry) == ["id", "at", "type", "details", *NAMES]
         assert not {"actor", "request_id", "event"} & set(entry["details"])
-        assert (entry["stripe_payment_intent_id"], entry["stripe_refund_id"]) == (None, None)
+        assert [entry[name] for name in NAMES] == [None] * 3
 
 
 def test_what_is_about_keys_is_for_the_audit(service: Running, org: str) -> None:
@@ -77,6 +78,15 @@ def test_a_payment_and_its_refund_have_the_names_that_stripe_knows_them_by(servi
     assert refunded["details"] == {}
 
 
+def test_an_invoice_says_what_it_comes_to_and_how_stripe_calls_it(service: Running, org: str) -> None:
+    service.track(org_id=org, feature="scans")
+    told = {"invoice_id": "in_1", "total_minor": "7000", "paid_minor": "2900"}
+    wrote(service, org, "invoice.paid", currency="usd", **{k: FieldCodec().encode(org, k, v) for k, v in told.items()})
+    entry = past(service, org, limit=1)["data"][0]
+    assert entry["details"] == {"currency": "usd", "total_minor": 7000, "paid_minor": 2900}
+    assert [entry[name] for name in NAMES] == [None, None, "in_1"]
+
+
 def test_credits_say_what_was_paid_for_them(service: Running, org: str) -> None:
     service.track(org_id=org, feature="scans")
     bought = {"payment_intent": "pi_9", "amount_minor": 4500, "currency": "usd"}
@@ -88,8 +98,8 @@ def test_credits_say_what_was_paid_for_them(service: Running, org: str) -> None:
     gone, given, paid = past(service, org, limit=3)["data"]
     assert paid["stripe_payment_intent_id"] == "pi_9"
     told = {"grant": "cg_paid", "credits": 500, "balance": 500, "kind": "paid"}
-    assert paid["details"] == told | {"amount_minor": 4500, "currency": "usd"}
-    assert (given["stripe_payment_intent_id"], "amount_minor" in given["details"]) == (None, False)
+    assert paid["details"] == told | {"paid_minor": 4500, "currency": "usd"}
+    assert (given["stripe_payment_intent_id"], "paid_minor" in given["details"]) == (None, False)
     assert gone["stripe_payment_intent_id"] is None
 
 

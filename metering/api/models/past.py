@@ -30,10 +30,12 @@ class PastEntry(Answer):
     type: str
     details: dict[str, Any] = Field(
         description="What depends on the type. Of `period_closed`: each feature's units, and how much of the overage"
-        " is at Stripe, as of now."
+        " is at Stripe, as of now. Amounts are minor units of `currency`: `total_minor` of an invoice or a payment,"
+        " `paid_minor` of it, `refunded_minor` what was given back of a payment so far."
     )
     stripe_payment_intent_id: str | None
     stripe_refund_id: str | None
+    stripe_invoice_id: str | None
 
 
 class PastPage(Answer):

@@ -24,7 +24,23 @@ _PAGE: Final = {
             },
             "stripe_payment_intent_id": None,
             "stripe_refund_id": None,
-        }
+            "stripe_invoice_id": None,
+        },
+        {
+            "id": "1704153600000-0",
+            "at": "2024-01-02T00:00:00Z",
+            "type": "invoice.paid",
+            "details": {
+                "subscription": "active",
+                "invoice": "paid",
+                "currency": "usd",
+                "total_minor": 2900,
+                "paid_minor": 2900,
+            },
+            "stripe_payment_intent_id": None,
+            "stripe_refund_id": None,
+            "stripe_invoice_id": "in_1",
+        },
     ],
     "next_cursor": None,
 }
