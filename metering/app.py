@@ -32,7 +32,7 @@ from metering.api.traced import Traced
 from metering.api.track import Track
 from metering.billing.prices import Prices
 from metering.billing.wiring import Billing, Ground, open_billing, variables_of
-from metering.books import Store, corrections_of, counters_of, credits_of, orgs_of, trail_of
+from metering.books import Store, corrections_of, counters_of, credits_of, orgs_of, removal_of, trail_of
 from metering.clock import Clock, SystemClock
 from metering.credentials import Credentials, Held, key_file, open_credentials
 from metering.errors import Overloaded
@@ -59,6 +59,7 @@ from metering.store.queue import Queue
 from metering.store.queue_owners import Owners
 from metering.store.queue_reader import QueueReader
 from metering.store.raw_log import TRIM_S, RawLog
+from metering.store.removal import REMOVE_S, Removal
 from metering.store.retention import Retention
 from metering.store.spent import SPENT_S, SpentIds
 from metering.store.tail import Tail
@@ -148,6 +149,7 @@ class _Opened:
     lookback: Lookback
     corrections: Corrections
     credits: Credits
+    removal: Removal
     trail: Trail
     past: Past
     raw_log: RawLog
@@ -217,24 +219,24 @@ class App:
     async def open(self, stack: AsyncExitStack) -> Door:
         """Open everything in order onto `stack`, which closes it in reverse. Raises GateRefusedError."""
         settings, ground = self._settings, await self._ground(stack)
-        client, patient, keys, time = ground.client, ground.patient, ground.keys, ground.time
-        dataset, report, fake = ground.dataset, ground.report, ground.fake
+        client, patient, keys, time, fake = ground.client, ground.patient, ground.keys, ground.time, ground.fake
         orgs, customers = orgs_of(ground, self._catalogue)
         kept_for = Retention(settings.history_days, settings.minute_history_hours, settings.event_retention_ms())
         counters = counters_of(ground, orgs, settings, self._catalogue, kept_for, self._traces)
         stack.push_async_callback(counters.close)
         queue_stats, tallies = QueueStats(), self._tallies
-        told = (counters.stats, self._build(report), queue_stats, tallies)
+        told = (counters.stats, self._build(ground.report), queue_stats, tallies)
         measures = stack.enter_context(self._measures(settings, client, keys, *told))
         holds = Holds(patient, keys, time, orgs, counters, fake=fake, counted=measures.counted)
         credit_book = credits_of(ground, orgs, self._catalogue)
         raw_log = RawLog(patient, keys, time, retention_ms=settings.event_retention_ms())
-        kept = KeptAnswers(patient, keys, dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
+        kept = KeptAnswers(patient, keys, ground.dataset.secret, keep_s=settings.idempotency_hours * 3600, fake=fake)
         trail, past = trail_of(ground)
         lookback = Lookback(patient, keys, time, days=settings.history_days, minute_hours=settings.minute_history_hours)
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted, tallies), queue_stats)
+        removal = removal_of(ground, orgs, customers, credentials.api_keys)
         billing = open_billing(stack, self._under(ground, queue), orgs, customers)
         loops = (
             *credentials.loops,
@@ -244,13 +246,14 @@ class App:
         )
         loops += (Loop("test clock", orgs.follow, FOLLOW_S),) if settings.test_clock else ()
         jobs = (Loop(job.name, job.turn, job.every_s, job.woken) for job in billing.jobs)
-        tidying = (*self._tidying(ground, orgs, holds, raw_log, credit_book), *jobs)
+        tidying = (*self._tidying(ground, orgs, holds, raw_log, credit_book, removal), *jobs)
         loops += tidying if self._tidies else ()
         await stack.enter_async_context(Workers(*loops, failures=tallies.job_failures))
         return self._wired(
             _Opened(
-                credentials, orgs, counters, kept, lookback, corrections_of(ground, orgs, kept_for), credit_book, trail,
-                past, raw_log, queue, holds, measures, self._vitals(ground, counters), billing, self._tail(ground),
+                credentials, orgs, counters, kept, lookback, corrections_of(ground, orgs, kept_for), credit_book,
+                removal, trail, past, raw_log, queue, holds, measures, self._vitals(ground, counters), billing,
+                self._tail(ground),
             )
         )  # fmt: skip
 
@@ -282,7 +285,7 @@ class App:
         return (Loop("metrics", measures.flush, FLUSH_S), Loop("lag", lag, LAG_S))
 
     def _tidying(
-        self, ground: Store, orgs: Orgs, holds: Holds, raw_log: RawLog, credit_book: Credits
+        self, ground: Store, orgs: Orgs, holds: Holds, raw_log: RawLog, credit_book: Credits, removal: Removal
     ) -> tuple[Loop, ...]:
         """What ends by itself and has to be taken away."""
         spent = SpentIds(ground.patient, ground.keys, ground.time)
@@ -292,6 +295,7 @@ class App:
             Loop("holds", holds.expire, EXPIRE_S),
             Loop("raw events", raw_log.trim, TRIM_S),
             Loop("credits", credit_book.lapse, LAPSE_S),
+            Loop("erasure", removal.turn, REMOVE_S, removal.woken),
             self._watching(ground),
         )
 
@@ -352,6 +356,7 @@ class App:
             lookback=opened.lookback,
             corrections=opened.corrections,
             credits=opened.credits,
+            erasures=opened.removal.erasures,
             trail=opened.trail,
             past=opened.past,
             raw_log=opened.raw_log if keep else None,

@@ -1,19 +1,23 @@
 """What remembers, over a store that is open: the books of one data set, each made in one place."""
 
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 from metering.settings import Settings
+from metering.store.api_keys import ApiKeys
 from metering.store.corrections import Corrections
 from metering.store.counters import Counters, LatePolicy
 from metering.store.credits import Credits
 from metering.store.customers import Customers
+from metering.store.erasure import Erasures
 from metering.store.fields import FieldCodec
 from metering.store.gate import GateReport
 from metering.store.keys import Keys
 from metering.store.marker import DataSet
 from metering.store.orgs import Orgs
 from metering.store.past import Past
+from metering.store.removal import Removal
 from metering.store.retention import Retention
 from metering.store.timing import StoreTime
 from metering.store.trail import Trail
@@ -82,6 +86,13 @@ def corrections_of(ground: Store, orgs: Orgs, retention: Retention) -> Correctio
     return Corrections(
         client, keys, orgs, ground.time, ground.codec, secret=secret, retention=retention, fake=ground.fake
     )
+
+
+def removal_of(ground: Store, orgs: Orgs, customers: Customers, api_keys: ApiKeys) -> Removal:
+    """The end of organisations, and what takes away the rest."""
+    client, keys = ground.patient, ground.keys
+    erasures = Erasures(client, keys, orgs, ground.time, ground.codec, fake=ground.fake)
+    return Removal(client, keys, erasures, api_keys, customers, orgs.server_now, token_hex(8))
 
 
 def trail_of(ground: Store) -> tuple[Trail, Past]:

@@ -68,8 +68,8 @@ WATCHED: Final = (
 
 JOBS: Final = (
     "withdrawn", "key uses", "jwks", "metrics", "queue", "catalogue", "test clock", "lag", "sweep", "spent", "holds",
-    "raw events", "credits", "conservation", "stripe events", "stripe catch-up", "stripe's return", "grace", "top-ups",
-    "customers", "reconciliation", "shadow", "overage", "unbilled", "final periods", "pruning",
+    "raw events", "credits", "erasure", "conservation", "stripe events", "stripe catch-up", "stripe's return", "grace",
+    "top-ups", "customers", "reconciliation", "shadow", "overage", "unbilled", "final periods", "pruning",
 )  # fmt: skip
 """The jobs beside the requests; those that are not named here are counted as `other`."""
 

@@ -46,6 +46,29 @@ def show(
     _say_list("Last billing events", view["last_billing_events"], _entry_row)
 
 
+@app.command("erase")
+def erase(
+    org: Annotated[str, typer.Argument(help="Its id.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why. It stands in the receipt for good: name no person in it.")],
+    write_off: Annotated[bool, typer.Option("--write-off", help="Give up overage that Stripe does not have.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the service to take away what is left.")] = 30.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase an organisation for good, and print the receipt. Its id is never used again."""
+    from metering.api.erasure import erasure_view
+    from metering.org_tasks import erase as erase_org
+    from metering.store_access import AccessError
+
+    if not yes:
+        typer.confirm(f"Erase {org} for good? Nothing brings it back", abort=True)
+    asked = erase_org(beside_service(), org, reason, write_off=write_off, wait_s=wait)
+    try:
+        say_json(erasure_view(asyncio.run(asked)))
+    except AccessError as error:
+        fail(str(error), error.cure)
+
+
 def view_of(dossier: "Dossier") -> dict[str, Any]:
     """A dossier as JSON: the organisation as GET /v1/orgs shows it, and the rest beside it."""
     from metering.api.audit import entry_view

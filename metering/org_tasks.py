@@ -1,11 +1,13 @@
-"""What `metering org show` finds: everything that answers a support call, on the store that the service uses.
+"""What `metering org` does, on the store that the service uses. Every failure is an AccessError.
 
-Every failure is an AccessError. Nothing is changed, but for a period that ended, which whoever reads it first closes.
+`show` finds everything that answers a support call, and changes nothing but for a period that ended, which whoever
+reads it first closes. `erase` asks for an erasure, which a running service finishes.
 """
 
 import asyncio
+import getpass
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +16,9 @@ from metering.org_marks import is_mark, mark_of
 from metering.settings import Settings, SettingsError
 from metering.store.connect import answered
 from metering.store.credits import Balance, Credits
+from metering.store.erasure import Erasure, Erasures
 from metering.store.fields import FieldCodec
+from metering.store.grants import By
 from metering.store.org import Org
 from metering.store.org_names import marked
 from metering.store.orgs import Orgs
@@ -24,10 +28,14 @@ from metering.store.trail import Entry, Trail
 from metering.store.window import State
 from metering.store.window_lists import Count, WindowLists
 from metering.store_access import Access, AccessError, opened
+from metering.ulid import Ulids
 from plans.catalogue import Catalogue, CatalogueError, parse
 
 EVENTS: Final = 5
 """Raw events, and entries of the trail, that fit on a screen with all the rest."""
+
+
+_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,21 @@ async def dossier_of(settings: Settings, named: str) -> Dossier:
         if org is None:
             raise AccessError(f"no organisation {named}", "Check the id, and that REDIS_URL names the right data set.")
         return await _found(books, org)
+
+
+async def erase(settings: Settings, org_id: str, reason: str, *, write_off: bool, wait_s: float) -> Erasure:
+    """Erase an organisation, and wait so long for a service to take away what it left."""
+    async with _books(settings) as books:
+        access = books.access
+        erasures = Erasures(access.client, access.keys, books.orgs, books.time, books.codec)
+        by, job = By(f"cli:{getpass.getuser()}", reason), f"era_{Ulids(SystemClock()).mint()}"
+        erasure = await erasures.ask(org_id, job, by, write_off=write_off)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while erasure.done_ms is None:
+                    await asyncio.sleep(_PAUSE_S)
+                    erasure = await erasures.find(org_id) or erasure
+        return erasure
 
 
 async def _found(books: _Books, org: Org) -> Dossier:

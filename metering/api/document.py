@@ -14,6 +14,7 @@ from metering.api.models.fields import HOLD_ID_PATTERN
 from metering.api.models.problems import ProblemView
 from metering.api.models.stripe import WINDOW_PATTERN
 from metering.api.route import CHANGES, NOT_MODIFIED, OPEN, Route
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     Forbidden,
     HeadersTooLarge,
@@ -26,6 +27,7 @@ from metering.errors import (
     LedgerFull,
     MalformedJson,
     MethodNotAllowed,
+    OrgNotFound,
     Overloaded,
     PreconditionFailed,
     Problem,
@@ -198,6 +200,8 @@ def problems_of(route: Route) -> tuple[type[Problem], ...]:
         needs = (*((PreconditionFailed,) if route.method in CHANGES else ()), Invalid, *needs)
     if route.keyed:
         needs = (*_WITH_KEY, *needs)
+    if OrgNotFound in route.problems:
+        needs = (OrgErased, *needs)
     return tuple(dict.fromkeys((*route.problems, *needs)))
 
 

@@ -140,7 +140,7 @@ async def _all(call: Call, at: str | None) -> AsyncIterator[str]:
     names = await call.services.lookback.orgs(at, ORGS_STEP)
     while names:
         for name in names:
-            if await call.services.orgs.get(name) is not None:
+            if await call.services.orgs.living(name) is not None:
                 yield name
         last = names[-1]
         names = [name for name in await call.services.lookback.orgs(last, ORGS_STEP + 1) if name != last]

@@ -18,6 +18,7 @@ from metering.store.api_key import ApiKey, NewKey
 from metering.store.correction import Corrected, Correction
 from metering.store.credit_lines import Line as CreditLine
 from metering.store.credits import Balance, Granted, TakenBack
+from metering.store.erasure import Erasure
 from metering.store.grants import By, GrantOrder, GrantState
 from metering.store.holds import Hold
 from metering.store.kept import KeptAnswer, Try
@@ -47,7 +48,11 @@ class OrgBook(Protocol):
         ...
 
     def get(self, org_id: str) -> Awaitable[Org | None]:
-        """The organisation as it is now, or None."""
+        """The organisation as it is now, or None. Raises OrgErased."""
+        ...
+
+    def living(self, org_id: str) -> Awaitable[Org | None]:
+        """The same, None where it was erased."""
         ...
 
     def update(
@@ -130,6 +135,18 @@ class CreditBook(Protocol):
 
     def sources(self, org_id: str, grant_ids: Collection[str]) -> Awaitable[Mapping[str, Mapping[str, Any]]]:
         """Where grants come from, by id."""
+        ...
+
+
+class ErasureBook(Protocol):
+    """The erasures (`metering.store.erasure.Erasures`)."""
+
+    def ask(self, org_id: str, job_id: str, by: By, *, write_off: bool) -> Awaitable[Erasure]:
+        """Erase, or say when it was. Raises OrgNotFound, ErasureBlocked."""
+        ...
+
+    def find(self, org_id: str) -> Awaitable[Erasure | None]:
+        """The erasure of an organisation; None where it was not erased."""
         ...
 
 
@@ -345,6 +362,7 @@ class Services:
     lookback: Lookback
     corrections: CorrectionBook
     credits: CreditBook
+    erasures: ErasureBook
     trail: AuditBook
     past: PastBook
     raw_log: EventLog | None

@@ -108,7 +108,7 @@ class Exporter:
 
     async def linked(self, org_id: str) -> None:
         """Somebody pays for an organisation now: what was put by goes out."""
-        org = await self._parts.orgs.get(org_id)
+        org = await self._parts.orgs.living(org_id)
         if org is not None and await self._parts.orgs.link(org):
             self.woken.set()
 
@@ -166,7 +166,7 @@ class Exporter:
     async def _is_paid(self, member: str, customer: str) -> bool:
         """Whether an invoice will show a counter's overage. Raises GatewayError where Stripe is asked in vain."""
         org_id, feature, *closed = member.split("|")
-        org = await self._parts.orgs.get(org_id)
+        org = await self._parts.orgs.living(org_id)
         paid = org is None or self._parts.coverage.paid(org, feature, int(closed[0]) if closed else None)
         if org is None or paid is not None:
             return bool(paid)
@@ -222,7 +222,7 @@ class Exporter:
 
     async def _go(self, window: Window) -> None:
         org_id, meter = window.cut.org_id, self._meters.get(window.cut.feature)
-        org = await self._parts.orgs.get(org_id)
+        org = await self._parts.orgs.living(org_id)
         now_ms = await self._parts.orgs.server_now()
         customer = window.customer if not window.fresh else (await self._outbox.customer(org_id))[0]
         if not customer or not meter or await self._outbox.frozen(org_id):

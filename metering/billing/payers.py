@@ -83,7 +83,7 @@ class Payers:
 
     async def free_for(self, org_id: str, customer: str) -> bool:
         """Whether no other customer pays for the organisation."""
-        org = await self._orgs.present(org_id)
+        org = await self._orgs.living(org_id)
         return org is None or org.profile.stripe_customer_id in {None, customer}
 
     async def forget(self, org_id: str, customer: str) -> None:
@@ -91,5 +91,5 @@ class Payers:
         await self._customers.remove(customer, org_id)
 
     async def _keeps(self, org_id: str, subscription: str) -> bool:
-        org = await self._orgs.present(org_id)
+        org = await self._orgs.living(org_id)
         return org is not None and org.profile.subscription is not None and org.profile.subscription.id == subscription

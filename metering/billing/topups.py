@@ -165,7 +165,7 @@ class AutoTopUp:
 
     async def _begin(self, org_id: str) -> None:
         """Write an attempt down, and carry it out."""
-        known, org = await self._book.find(org_id), await self._orgs.present(org_id)
+        known, org = await self._book.find(org_id), await self._orgs.living(org_id)
         if known is None or org is None or await self._frozen(org_id):
             return
         try:

@@ -91,7 +91,7 @@ class ApiKeys:
         now_ms = self._clock.now_ms()
         if key.expires_ms is not None and key.expires_ms <= now_ms:
             raise refused("the API key has expired")
-        if key.org_id is not None and not await answered(self._client.exists(self._keys.record(key.org_id))):
+        if key.org_id is not None and not await self._lives(key.org_id):
             raise refused(_UNKNOWN)  # the organisation was erased; the key must not make it anew
         if key.used_ms is None or now_ms - key.used_ms >= USED_AGAIN_MS:
             self._used[key.key_id] = now_ms
@@ -193,7 +193,7 @@ class ApiKeys:
 
         Raises OrgNotFound where the owner does not exist.
         """
-        if owner and not await answered(self._client.exists(self._keys.record(owner))):
+        if owner and not await self._lives(owner):
             raise OrgNotFound
         partitions = [self._keys.partition(owner)] if owner else list(range(self._keys.partitions))
         after, _, owner_after = (cursor or "").partition(".")
@@ -210,6 +210,16 @@ class ApiKeys:
         more = len(members) > limit
         owner_last, _, last = members[limit - 1].partition("|") if more else ("", "", "")
         return await self._listed(members[:limit]), f"{last}.{owner_last}" if more else None
+
+    async def ids_of(self, owner: str, limit: int) -> list[str]:
+        """Up to `limit` ids of an owner's keys, also of one that was erased."""
+        name = self._keys.shared("api_keys", self._keys.partition(owner))
+        found = await answered(self._client.zrangebylex(name, *bounds(owner), 0, limit))
+        return [one.decode().partition("|")[2] for one in found]
+
+    async def _lives(self, org_id: str) -> bool:
+        """Whether there is such an organisation: of an erased one nothing but its mark is left, which has no plan."""
+        return bool(await answered(self._client.hexists(self._keys.record(org_id), "plan")))
 
     async def _listed(self, members: Sequence[str]) -> list[ApiKey]:
         """The keys of a page, without those that were ended meanwhile."""

@@ -17,9 +17,11 @@ from typing import Any
 from metering.store.api_key import key_laws
 from metering.store.connect import texts
 from metering.store.credit_laws import credit_laws, next_expiry
+from metering.store.erasure_laws import erasure_laws
 from metering.store.frames import DAY_MS, HOUR_MS, day_text
 from metering.store.keys import SHAPES, Expiry, Keys, Kind, Shape, key_partition
 from metering.store.sums import ever_by_plan, figures, sums_of, taken_out
+from metering.store.violations import Report
 from metering.store.window import Window
 from metering.store.window_laws import counter_laws, list_laws, readable, unsealed_laws
 from plans.periods import Period
@@ -28,33 +30,6 @@ Hash = dict[str, str]
 
 Client = Any
 """A redis.asyncio.Redis that answers in bytes; its own types say bytes or text everywhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One broken law: where, which, and the figures."""
-
-    key: str
-    law: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.law}: {self.found}"
-
-
-@dataclass(slots=True)
-class Report:
-    """What a walk found. `units` is the sum of all units ever counted."""
-
-    keys: int = 0
-    orgs: int = 0
-    units: int = 0
-    violations: list[Violation] = field(default_factory=list)
-
-    def claim(self, holds: bool, key: str, law: str, found: object) -> None:
-        """Note a violation unless the law holds."""
-        if not holds:
-            self.violations.append(Violation(key, law, str(found)))
 
 
 @dataclass(slots=True)
@@ -69,6 +44,7 @@ class _Org:
     holds: dict[str, Hash] = field(default_factory=dict)
     grace_ends: int | None = None
     credits: dict[str, Hash] = field(default_factory=dict)  # pool, grants, burned
+    others: list[str] = field(default_factory=list)  # every key of it but the record
 
     def held(self) -> dict[str, int]:
         """Units of open holds by feature."""
@@ -88,6 +64,7 @@ async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Repor
     shared: dict[str, dict[str, Any]] = defaultdict(dict)
     async for raw in client.scan_iter(count=1000):
         await _gather(client, raw.decode(), keys, orgs, shared, report)
+    marks = {name: orgs.pop(name).others for name in list(orgs) if "erased" in orgs[name].record}
     for name, org in orgs.items():
         with _readable(keys.record(name), report):
             members = shared[f"p{keys.partition(name):02x}"]
@@ -98,6 +75,9 @@ async def walk(client: Client, keys: Keys, *, history_from_ms: int = 0) -> Repor
         inside = {n: o for n, o in orgs.items() if f"p{keys.partition(n):02x}" == tag}
         with _readable(f"{{{tag}}}", report):
             _check_partition(tag, members, inside, report)
+        gone = {name: left for name, left in marks.items() if f"p{keys.partition(name):02x}" == tag}
+        for law, found in erasure_laws(gone, members):
+            report.claim(False, f"{{{tag}}}:erased", law, found)
     report.orgs = len(orgs)
     return report
 
@@ -164,6 +144,7 @@ async def _gather(
     report.claim(home, key, "lies in the partition of its organisation", parts)
     if kind != shape.kind or not home:
         return
+    _note(key, shape, parts, orgs)
     if shape.name in _OF_AN_ORG:
         _keep(shape.name, parts, texts(await client.hgetall(key)), orgs[parts["org"]])
     elif shape.name == "holds":
@@ -179,6 +160,12 @@ async def _gather(
     elif shape.kind is Kind.ZSET and shape.expiry is Expiry.NEVER and shape.name not in _SCORED:
         pairs = await client.zrange(key, 0, -1, withscores=True)
         shared[f"p{parts['p']}"][shape.name] = {member.decode(): int(score) for member, score in pairs}
+
+
+def _note(key: str, shape: Shape, parts: Mapping[str, str], orgs: dict[str, _Org]) -> None:
+    """Note that an organisation has a key besides its record."""
+    if "org" in parts and shape.name != "record":
+        orgs[parts["org"]].others.append(key)
 
 
 _OF_AN_ORG = frozenset({"record", "archive", "history", "hold", "minutes", "pool", "grants", "burned"})
@@ -367,13 +354,15 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     """The partition's sums: units ever, organisations by plan, the index, and when claims run out."""
     key = f"{{{tag}}}"
     totals = {name: units for name, units in figures(members.get("totals", {}), "u").items() if units}
-    ever: Counter[str] = Counter()
+    ever = Counter(figures(members.get("totals", {}), "g"))  # of organisations that were erased
     for org in orgs.values():
         ever.update(ever_by_plan(org.record) if org.record else {})
     found = {name: units for name, units in ever.items() if units}
     report.claim(totals == found, f"{key}:totals", "totals = units of all organisations", (totals, found))
     taken = {name: units for name, units in figures(members.get("totals", {}), "c").items() if units}
-    missing = taken_out(org.record for org in orgs.values())
+    gone = Counter(figures(members.get("totals", {}), "o"))
+    gone.update(taken_out(org.record for org in orgs.values()))
+    missing = {feature: moved for feature, moved in gone.items() if moved}
     report.claim(taken == missing, f"{key}:totals", "units taken out = units that no plan has", (taken, missing))
     plans = {plan: int(count) for plan, count in members.get("plans", {}).items() if int(count)}
     by_plan = dict(Counter(org.record.get("plan", "") for org in orgs.values()))
@@ -381,13 +370,14 @@ def _check_partition(tag: str, members: Mapping[str, Any], orgs: Mapping[str, _O
     report.claim(set(members.get("orgs", {})) == set(orgs), f"{key}:orgs", "index = organisations", len(orgs))
     strangers = {name.split("|")[0] for kind in ("dirty", "unbilled") for name in members.get(kind, {})} - set(orgs)
     report.claim(not strangers, f"{key}:dirty", "dirty organisations exist", strangers)
-    for law, breach in list_laws(members, set(orgs)):
+    known = set(orgs) | set(members.get("erasing", {}))
+    for law, breach in list_laws(members, known):
         report.claim(False, f"{key}:outbox", law, breach)
     waiting = {name for name, org in orgs.items() if org.open}
     report.claim(waiting <= set(members.get("expiring", {})), f"{key}:expiring", "open holds have their turn", waiting)
     listed, owners = key_laws(members.get("api_key", {}))
     report.claim(set(members.get("api_keys", {})) == listed, f"{key}:api_keys", "list = API keys", listed)
-    report.claim(owners <= set(orgs), f"{key}:api_keys", "API keys belong to organisations", owners - set(orgs))
+    report.claim(owners <= known, f"{key}:api_keys", "API keys belong to organisations", owners - known)
     grace = {name: org.grace_ends for name, org in orgs.items() if org.grace_ends is not None}
     report.claim(members.get("grace", {}) == grace, f"{key}:grace", "grace = end of each grace", len(grace))
     due = {name: int(org.record["k"].split(":")[0]) for name, org in orgs.items() if org.record}

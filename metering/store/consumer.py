@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     ClockUnsafe,
     LedgerFull,
@@ -44,7 +45,7 @@ TRIES_MAX: Final = 5
 _PASSING: Final = (StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe, VersionConflict)
 """Problems that are no entry's fault: it waits until they have passed."""
 
-_FINAL: Final = (OrgNotFound, TimestampOutOfRange)
+_FINAL: Final = (OrgErased, OrgNotFound, TimestampOutOfRange)
 """Problems that are an answer: trying again would change nothing."""
 
 _COUNTED: Final = (Result.RECORDED, Result.CAPPED)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from metering.encryption_errors import EncryptionKeyUnknown
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     GrantConflict,
     GrantNotFound,
@@ -326,7 +327,7 @@ class Credits:
             args = [*self._calls.clock_args(), sealed_name(org_id, org.profile.data_key), org.period.start_ms]
             crossings = self._keys.shared("crossings", self._keys.partition(org_id))
             await self._calls.ran(self._lapse(keys=self._calls.names(org_id, crossings), args=args))
-        except (EncryptionKeyUnknown, OrgCorrupt, OrgNotFound, VersionConflict) as problem:
+        except (EncryptionKeyUnknown, OrgCorrupt, OrgErased, OrgNotFound, VersionConflict) as problem:
             log.warning("credits of an organisation not looked at", org=org_id, code=problem.code)
 
     async def _found(self, org_id: str, *, every: bool) -> tuple[int, Pool, dict[str, str]]:

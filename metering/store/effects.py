@@ -100,7 +100,7 @@ class Effects:
         VersionConflict when others keep changing it.
         """
         for _ in range(_TURNS):
-            org = await self._orgs.present(org_id)
+            org = await self._orgs.living(org_id)
             if org is None:
                 return None
             now_ms = await self._orgs.server_now()
@@ -111,7 +111,7 @@ class Effects:
                 await self._close(org, now_ms, decision.alignment)
                 continue
             if await self._write(org, event, decision) is not Applied.LOST:
-                return await self._orgs.present(org_id)
+                return await self._orgs.living(org_id)
         raise VersionConflict(f"organisation {org_id} changed too often at the same time")
 
     async def freeze(self, org_id: str, start_ms: int, at_ms: int) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CLOCKS_APART_MAX_MS: Final = 60_000
 """As the scripts: with clocks further apart nothing is counted, so nothing should start."""
 
-_USER_RULES: Final = "'~{*' +@all -@admin -@dangerous '+config|get' +info"
+_USER_RULES: Final = "'~{*' +@all -@admin -@dangerous '+config|get' +info +bgrewriteaof '+slowlog|reset'"
 """What the service's user may do, as a shell takes it: a client's commands on this service's keys, and two
 questions that the gate asks."""
 

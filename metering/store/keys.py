@@ -145,6 +145,9 @@ SHAPES: Final = (
     Shape("stripe", "{p<p>}:stripe", Kind.HASH, Expiry.NEVER, "how far Stripe's events were read, and its pace"),
     Shape("shadow", "{p<p>}:shadow", Kind.HASH, Expiry.NEVER, "how far a second account was told, and who pays there"),
     Shape("shadowing", "{p<p>}:shadowing", Kind.STRING, Expiry.TTL, "the worker that tells it"),
+    Shape("erased", "{p<p>}:erased", Kind.ZSET, Expiry.NEVER, "erased organisations, by when it was"),
+    Shape("erasing", "{p<p>}:erasing", Kind.ZSET, Expiry.NEVER, "those of them that left something to take away"),
+    Shape("eraser", "{p<p>}:eraser", Kind.STRING, Expiry.TTL, "the worker that takes it away"),
     Shape("clock", "{p<p>}:clock", Kind.STRING, Expiry.NEVER, "test clock offset in ms"),
 )
 

@@ -23,7 +23,13 @@ _AGREED: Final = ("price_minor", "rate_until_ms", "price_until_ms")
 GRANTING: Final = frozenset({"active", "trialing", "past_due"})
 """Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status; the others grant nothing."""
 
-ENCODED: Final = ("key", "stripe_customer", "subscription", "debts")
+CUSTOMER: Final = "stripe_customer"
+"""Field of a profile, and of the mark of an erased organisation."""
+
+ERASED: Final = b"erased"
+"""Field of a record that is the mark of an erased organisation."""
+
+ENCODED: Final = ("key", CUSTOMER, "subscription", "debts")
 """Fields of a profile that pass the codec."""
 
 _OVER: Final = "canceled"
@@ -284,7 +290,7 @@ def profile_fields(org_id: str, profile: Profile, codec: FieldCodec) -> dict[str
         "agreed": _agreed_text(profile),
     }
     if profile.stripe_customer_id is not None:
-        fields["stripe_customer"] = codec.encode(org_id, "stripe_customer", profile.stripe_customer_id)
+        fields[CUSTOMER] = codec.encode(org_id, CUSTOMER, profile.stripe_customer_id)
     if profile.subscription is not None:
         fields["subscription"] = codec.encode(org_id, "subscription", _subscription_text(profile.subscription))
     if profile.debts:
@@ -324,7 +330,7 @@ def _debts(text: str) -> dict[str, Debt]:
 
 
 def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profile:
-    customer, subscription = stored.get("stripe_customer"), stored.get("subscription")
+    customer, subscription = stored.get(CUSTOMER), stored.get("subscription")
     told = None if subscription is None else codec.decode(org_id, "subscription", subscription)
     debts = stored.get("debts")
     return Profile(
@@ -335,7 +341,7 @@ def _profile(org_id: str, stored: Mapping[str, str], codec: FieldCodec) -> Profi
         created_ms=int(stored["created"]),
         updated_ms=int(stored["updated"]),
         overrides=_overrides(stored["overrides"]),
-        stripe_customer_id=None if customer is None else codec.decode(org_id, "stripe_customer", customer),
+        stripe_customer_id=None if customer is None else codec.decode(org_id, CUSTOMER, customer),
         payment_overdue=stored["overdue"] == "1",
         rate=KEEP if stored.get("rate", _PLANS) == _PLANS else _rate(stored["rate"] or None),
         subscription=None if told is None else _subscription(told),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     ClockUnsafe,
     LedgerFull,
@@ -27,7 +28,7 @@ from metering.store.connect import texts
 from metering.store.customers import Customers
 from metering.store.fields import FieldCodec
 from metering.store.keys import APPLIED, DATASET, Keys
-from metering.store.org import Org, parse
+from metering.store.org import ERASED, Org, parse
 from metering.store.org_scripts import OrgScripts, asked
 from metering.store.rolling import Roll, brought_to, newcomer, roll_of
 from metering.store.timing import StoreTime
@@ -80,8 +81,18 @@ class Orgs:
         self._scripts = OrgScripts(client, keys, time, codec, fake=fake)
 
     async def get(self, org_id: str) -> Org | None:
-        """The organisation in the period that runs now, or None. Closes periods that ended on the way."""
+        """The organisation in the period that runs now, or None. Closes periods that ended on the way.
+
+        Raises OrgErased.
+        """
         return await self.present(org_id)
+
+    async def living(self, org_id: str) -> Org | None:
+        """As `get`, for jobs, which have nothing to do where there is none or it was erased."""
+        try:
+            return await self.present(org_id)
+        except OrgErased:
+            return None
 
     async def present(self, org_id: str, *, full: str | None = None) -> Org | None:
         """As `get`; `full` is the claim under which a dedupe shard was found full, so its tiers must grow."""
@@ -188,7 +199,7 @@ class Orgs:
     async def _listed(self, org_id: str) -> Org | None:
         """An organisation for a list; one with corrupt data is left out rather than hiding all others."""
         try:
-            return await self.present(org_id)
+            return await self.living(org_id)
         except OrgCorrupt:
             log.warning("organisation left out of a list", org=org_id, code=OrgCorrupt.code)
             return None
@@ -230,6 +241,8 @@ class Orgs:
         now_ms = await self._learn(time)
         if not record:
             return None, now_ms
+        if ERASED in record:
+            raise OrgErased(f"organisation {org_id} was erased", org_id=org_id)
         try:
             return parse(org_id, texts(record), texts(profile), self._codec), now_ms
         except (ValueError, KeyError) as error:

@@ -59,7 +59,7 @@ class Owners:
         known = self._remembered(org_id)
         if known is not None:
             return known
-        org = await self._orgs.present(org_id)
+        org = await self._orgs.living(org_id)
         return None if org is None else self._remember(org_id, org.profile.data_key)
 
     def forget(self, org_id: str) -> None:

@@ -18,12 +18,12 @@ from metering.store.fields import FieldCodec, key_id_of
 from metering.store.grants import DETAILS
 from metering.store.keys import DATASET, Keys
 from metering.store.marker import SECRET
-from metering.store.org import ENCODED
+from metering.store.org import CUSTOMER, ENCODED
 from metering.store.scripts import script
 from metering.store.shadow_book import CUSTOMER as SHADOW_CUSTOMER
 from metering.store.topups import SEALED as TOPUP
 from metering.store.totals import Client, replies_of
-from metering.store.window import CUSTOMER
+from metering.store.window import CUSTOMER as PAYER
 
 _PAGE: Final = 200
 """Organisations or windows of one round trip: some tens of KB."""
@@ -98,6 +98,9 @@ class Resealer:
             for names in await self._pages(partition, "orgs"):
                 for values in await self._of_orgs(names):
                     yield values
+            for names in await self._pages(partition, "erased"):
+                for values in await self._of_marks(names):
+                    yield values
             for names in await self._pages(partition, *_WINDOWS):
                 for values in await self._of_windows(partition, names):
                     yield values
@@ -129,11 +132,19 @@ class Resealer:
         key = self._keys.topup(name)
         yield [_Value(key, field, name, field, topup[field]) for field in TOPUP if field in topup]
 
+    async def _of_marks(self, names: list[str]) -> list[list[_Value]]:
+        """What the marks of erased organisations hold."""
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(self._keys.record(name), CUSTOMER)
+        rows = [(name, text) for name, text in zip(names, await replies_of(pipe, spare=True), strict=True) if text]
+        return [[_Value(self._keys.record(name), CUSTOMER, name, CUSTOMER, text_of(text))] for name, text in rows]
+
     async def _of_windows(self, partition: int, names: list[str]) -> list[list[_Value]]:
         keys = [self._keys.window_at(partition, name) for name in names]
         pipe = self._client.pipeline(transaction=False)
         for key in keys:
-            pipe.hmget(key, "org", CUSTOMER)
+            pipe.hmget(key, "org", PAYER)
         rows = zip(keys, await replies_of(pipe, spare=True), strict=True)
         found = [(key, *map(text_of, row)) for key, row in rows if row is not None]
-        return [[_Value(key, CUSTOMER, org_id, CUSTOMER, customer)] for key, org_id, customer in found if customer]
+        return [[_Value(key, PAYER, org_id, PAYER, customer)] for key, org_id, customer in found if customer]

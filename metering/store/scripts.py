@@ -9,7 +9,7 @@ from typing import Final
 
 NAMES: Final = (
     "track", "admit", "roll", "change_plan", "adjust", "release", "expire", "enqueue", "begin", "finish",
-    "create_key", "delete_key", "touch_keys", "deny", "apply_event", "ticket", "freeze",
+    "create_key", "delete_key", "touch_keys", "deny", "apply_event", "ticket", "freeze", "erase",
     "receive", "dismiss", "set_aside",
     "seal", "park", "link", "attempt", "defer", "settle", "replay", "discard", "finalize", "prune",
     "pass_lane", "journal", "pace", "reseal",

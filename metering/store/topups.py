@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from metering.errors import OrgCorrupt
+from metering.errors import OrgCorrupt, OrgNotFound
 from metering.store.connect import answered, text_of, texts
 from metering.store.credit_words import author_words
 from metering.store.fields import FieldCodec
@@ -124,10 +124,12 @@ class TopUps:
             raise OrgCorrupt from error
 
     async def set(self, org_id: str, rule: Rule, customer: str, by: By) -> None:
-        """Set the rule and who pays; whatever had stopped it is over."""
+        """Set the rule and who pays; whatever had stopped it is over. Raises OrgNotFound."""
         sealed = self._codec.encode(org_id, _CUSTOMER, customer)
         rows = [int(rule.enabled), rule.package, rule.per_day, rule.per_month, rule.cooldown_ms, sealed]
-        await self._ran(self._set, org_id, [*rows, "topup_set", *author_words(by)])
+        reply = await self._ran(self._set, org_id, [*rows, "topup_set", *author_words(by)])
+        if reply[0] == _NO:
+            raise OrgNotFound
 
     async def ready(self, org_id: str, credits_: int, amount_minor: int) -> str:
         """Why no attempt for so much would begin now; '' where one would."""

@@ -12,9 +12,10 @@ import structlog
 
 from metering.errors import OrgCorrupt
 from metering.store.connect import StoreError, answered, problem_of, texts
-from metering.store.conservation import Violation, check_org
+from metering.store.conservation import check_org
 from metering.store.keys import Keys
 from metering.store.totals import Client, replies_of
+from metering.store.violations import Violation
 
 SAMPLE: Final = 20
 """Organisations of one turn. Each costs the store about 0.3 ms: a month of days of each feature, read as of one

@@ -12,9 +12,10 @@ from typing import Any, Final
 import pytest
 
 from metering.store.connect import connect
-from metering.store.conservation import Report, walk
+from metering.store.conservation import walk
 from metering.store.keys import Keys
 from metering.store.orgs import OrgChange
+from metering.store.violations import Report
 from metering.usage import UsageEvent
 from plans.catalogue import Override
 from tests.lua.ledger import Ledger

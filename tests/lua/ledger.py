@@ -5,7 +5,7 @@ from typing import Any, Final, Self
 
 from metering.clock import SystemClock
 from metering.store.connect import connect
-from metering.store.conservation import Report, walk
+from metering.store.conservation import walk
 from metering.store.corrections import Corrections
 from metering.store.counters import Counters
 from metering.store.fields import FieldCodec
@@ -14,6 +14,7 @@ from metering.store.keys import Keys
 from metering.store.orgs import Orgs
 from metering.store.retention import Retention
 from metering.store.timing import StoreTime, move_test_clock
+from metering.store.violations import Report
 from plans.catalogue import Catalogue, parse
 
 LONGEST_TEST_MS: Final = 900_000

@@ -440,6 +440,10 @@ class Run:
             dimensions=self.random.choice((None, {"actor": self.random.choice("vwxyz")})),
         )  # fmt: skip
 
+    def met_enough(self) -> bool:
+        """Whether credits were burned, and most kinds of answer were given."""
+        return len(self.results) >= 9 and any(org.pool.burned for org in self.model.orgs.values())
+
     def quantity(self, org_id: str, feature: str) -> int:
         """Around what is left of the limit."""
         org = self.model.orgs.get(org_id)
@@ -466,12 +470,13 @@ async def test_admit_and_the_model_agree_on_every_answer(store: StoreServer, tur
     ) as ledger:
         run = Run(ledger, seed)
         try:
-            for _ in range(STEPS):
+            for number in range(10 * STEPS):
+                if number >= STEPS and run.met_enough():
+                    break
                 await run.step()
             report = await ledger.walk()
             assert not report.violations, "\n".join(map(str, report.violations))
         except Exception as error:
             error.add_note(f"repeat with MODEL_SEED={seed}")
             raise
-        assert any(org.pool.burned for org in run.model.orgs.values()), "no credits were burned"
-        assert len(run.results) >= 9, f"too few kinds of answer were met: {run.results}"
+        assert run.met_enough(), f"no credits were burned, or too few kinds of answer were met: {run.results}"

@@ -65,6 +65,9 @@ LITERALS = {
     "api_keys": (KEYS.shared("api_keys", 63), "{p3f}:api_keys"),
     "epoch": (KEYS.shared("epoch", 0), "{p00}:epoch"),
     "denied": (KEYS.shared("denied", 0), "{p00}:denied"),
+    "erased": (KEYS.shared("erased", 62), "{p3e}:erased"),
+    "erasing": (KEYS.shared("erasing", 62), "{p3e}:erasing"),
+    "eraser": (KEYS.shared("eraser", 0), "{p00}:eraser"),
     "clock": (KEYS.shared("clock", 63), "{p3f}:clock"),
 }
 

@@ -11,6 +11,7 @@ from metering.store.resealing import Resealer
 from metering.store.scripts import script
 from metering.store.shadow_book import ShadowBook
 from metering.store.window import parsed
+from tests.lua.erasing import erased
 from tests.lua.ledger import Ledger
 from tests.lua.outboxes import begun, customer_of, sealed
 from tests.lua.scenes import calm, event
@@ -19,8 +20,10 @@ from tests.support.servers import StoreServer
 OLD, NEW = ("k1", b"1" * 32), ("k2", b"2" * 32)
 PLAIN, FIRST, BOTH, SECOND = FieldCodec(), FieldCodec([OLD]), FieldCodec([NEW, OLD]), FieldCodec([NEW])
 
-VALUES: Final = 6
-"""Secret, customer of the second account; data key and customer of acme, a grant, the customer of a window."""
+VALUES: Final = 7
+"""Secret, customer of the second account; data key and customer of acme, a grant, the customer of a window, and that of
+an organisation that was erased.
+"""
 
 
 async def _data_set(ledger: Ledger) -> str:
@@ -30,6 +33,8 @@ async def _data_set(ledger: Ledger) -> str:
     await ShadowBook(client, keys, PLAIN, "w").keep_customer("d" * 32, "cus_there")
     await ledger.callers[0].counters.track(event("acme", 13))
     await customer_of(ledger)
+    await customer_of(ledger, "gone", "cus_gone")
+    await erased(ledger, "gone")
     grant = {"cg_1": PLAIN.encode("acme", "grant", '{"source": {}}'), "cg_1|c": "1"}
     await client.hset(keys.grants("acme"), mapping=grant)
     return (await begun(ledger, await sealed(ledger))).id
@@ -47,10 +52,11 @@ async def _read(ledger: Ledger, window: str, codec: FieldCodec) -> list[str]:
         codec.decode("acme", "key", profile["key"])[:0],
         codec.decode("acme", "grant", (await client.hget(keys.grants("acme"), "cg_1")).decode()),
         parsed(window, row, codec).customer,
+        codec.decode("gone", "stripe_customer", (await client.hget(keys.record("gone"), "stripe_customer")).decode()),
     ]
 
 
-WANTED: Final = ["ab" * 32, "cus_there", "cus_1", "", '{"source": {}}', "cus_1"]
+WANTED: Final = ["ab" * 32, "cus_there", "cus_1", "", '{"source": {}}', "cus_1", "cus_gone"]
 
 
 def _resealer(ledger: Ledger, codec: FieldCodec) -> Resealer:

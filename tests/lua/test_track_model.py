@@ -59,6 +59,11 @@ class Run:
         kind = self.random.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
         await kind()
 
+    def met_enough(self) -> bool:
+        """Whether much was counted, credits were burned, and most kinds of answer were given."""
+        much = self.results[Result.RECORDED] > STEPS / 10
+        return much and len(self.results) >= 6 and any(org.pool.burned for org in self.model.orgs.values())
+
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def burst(self) -> None:
@@ -380,7 +385,9 @@ async def agree(store: StoreServer, seed: int, **options: Any) -> None:
     async with Ledger(store.url, **options) as ledger:
         run = Run(ledger, seed)
         try:
-            for _ in range(STEPS):
+            for number in range(10 * STEPS):
+                if number >= STEPS and run.met_enough():
+                    break
                 await run.step()
             await compare(run)
         except Problem as problem:
@@ -388,7 +395,4 @@ async def agree(store: StoreServer, seed: int, **options: Any) -> None:
         except Exception as error:
             error.add_note(f"repeat with MODEL_SEED={seed}")
             raise
-        assert run.results[Result.RECORDED] > STEPS / 10, f"too little was counted: {run.results}"
-        burned = sum((org.pool.burned for org in run.model.orgs.values()), Counter[tuple[str, str]]())
-        assert burned, "no credits paid for usage"
-        assert len(run.results) >= 6, f"too few kinds of answer were met: {run.results}"
+        assert run.met_enough(), f"no credits were burned, or too few kinds of answer were met: {run.results}"

@@ -75,6 +75,7 @@ OPERATIONS: Final = {f"{route.method} {path}" for route in FUZZED for path in (r
 WALKED: Final = drawn(sorted(OPERATIONS), BORDERS)
 """Those whose borders this run walks along."""
 
+ENDS: Final = (("/v1/orgs/{org_id}/erasure", "GET"), ("/v1/orgs/{org_id}", "DELETE"))
 HOLDS: Final = (("reservation_id", "/v1/reservations", "id"), ("lease_id", "/v1/leases", "lease_id"))
 """Ids in paths that have to be made first: the path's parameter, where one is made, how its answer calls it."""
 
@@ -232,6 +233,17 @@ def name_what_is_there(names: dict[str, Any], fuzzed: Running) -> None:
             names[parameter] = made.json().get(told, "refused")
 
 
+def name_who_may_end(case: schemathesis.Case[Any], fuzzed: Running) -> None:
+    """Put an organisation of its own into the path of an erasure, as the others need the known one alive."""
+    ends = (case.operation.path, case.operation.method.upper()) in ENDS
+    if ends and case.path_parameters.get("org_id") == KNOWN:
+        case.path_parameters["org_id"] = name = f"ends-{next(turns['ends'])}"
+        fuzzed.track(org_id=name, feature="scans")
+        if case.operation.method.upper() == "GET":
+            asked = fuzzed.call("DELETE", f"/v1/orgs/{name}", token(None, ADMIN), params={"reason": "fuzzed"})
+            assert asked.status_code == 202, asked.text
+
+
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 def test_nothing_the_generator_thinks_of_surprises(
     operation: str, described: Any, fuzzed: Running, sells: Till, line: Session, tally: Tally
@@ -261,6 +273,7 @@ def surprises_nobody(case: schemathesis.Case[Any], fuzzed: Running, sells: Till,
             subscribed(fuzzed, KNOWN, status="canceled" if buys else "active")
         if case.operation.path in {"/billing/confirm-payment", "/billing/refund"} and every_other(case.operation.label):
             case.body = bought(fuzzed, sells, case.body)
+    name_who_may_end(case, fuzzed)
     if (
         case.formatted_path != case.operation.path
         and f"{case.operation.method.upper()} {case.formatted_path}" in OPERATIONS

@@ -114,3 +114,21 @@ def test_who_is_not_there_is_told_with_a_cure() -> None:
     result = show("org-nobody")
     assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "error: no organisation org-nobody")
     assert len(result.stderr.splitlines()) == 2
+
+
+def erase(*words: str) -> Result:
+    return CliRunner().invoke(app, ["org", "erase", "--wait", "0", *words])  # no job runs here that would finish it
+
+
+def test_it_erases_and_prints_the_receipt(service: Running) -> None:
+    track(service, "org-gone", "e-1", 1)
+    asked = erase("org-gone", "--reason", "request 7")
+    assert (asked.exit_code, service.call("GET", "/usage/org-gone", ROOT).status_code) == (1, 200)
+    result = erase("org-gone", "--reason", "request 7", "--yes")
+    assert result.exit_code == 0, result.stderr
+    receipt = json.loads(result.output)
+    assert receipt == service.call("GET", "/v1/orgs/org-gone/erasure", ROOT).json()
+    assert receipt["erased_by"].startswith("cli:")
+    assert "erased" in show("org-gone").stderr
+    missing = erase("org-none", "--reason", "request 8", "--yes")
+    assert (missing.exit_code, "No such organisation" in missing.stderr) == (1, True), missing.stderr

@@ -32,7 +32,7 @@ HELD, LEASED = "held", "leased"
 """A reservation and a lease that every organisation of these tests has."""
 
 HAS_ONE: Final = 409
-"""The answer to who wants to subscribe: every organisation of these tests has a subscription."""
+"""The answer to who wants to subscribe, or to be erased: every organisation of these tests has a subscription."""
 
 Sent = tuple[str, dict[str, Any] | None]
 
@@ -146,6 +146,8 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}")),
     ("PUT", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", plan="professional"), creates=True),
     ("PATCH", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", price_minor=5)),
+    ("DELETE", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}?reason=test"), status=HAS_ONE),
+    ("GET", "/v1/orgs/{org_id}/erasure"): Row(_at("/v1/orgs/{org_id}/erasure"), status=404, names_org=False),
     ("GET", "/v1/orgs"): Row(_plain("/v1/orgs?limit=1"), names_org=False),
     ("POST", "/v1/keys"): Row(_at("/v1/keys", name="collector", scopes=["usage:write"]), status=201),
     ("GET", "/v1/keys"): Row(_at("/v1/keys?org_id={org_id}")),

@@ -36,6 +36,11 @@ def whole(value: object) -> object:
     return value
 
 
+def _flag(text: object) -> object:
+    """A query is text."""
+    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
+
+
 def _not_reserved(org_id: str) -> str:
     if org_id in RESERVED:
         raise PydanticCustomError("reserved", "'{word}' is a reserved word, not an organisation id", {"word": org_id})
@@ -115,6 +120,7 @@ OrgId: TypeAlias = Annotated[
 ]
 FeatureName: TypeAlias = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 PlanName: TypeAlias = Annotated[str, Field(pattern=FEATURE_PATTERN)]
+Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag)]
 Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX, pattern=TEXT_PATTERN)]
 Quantity: TypeAlias = Annotated[int, Field(ge=1, le=QUANTITY_MAX), BeforeValidator(whole)]
 Limit: TypeAlias = Annotated[int, Field(ge=0, le=LIMIT_MAX), BeforeValidator(whole)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, RootModel, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from metering.api.models.fields import EXACT_FLOAT_MAX, Answer, Moment, OrgId, Request, Text, unset, whole
+from metering.api.models.fields import EXACT_FLOAT_MAX, Answer, Flag, Moment, OrgId, Request, Text, unset, whole
 from metering.api.models.problems import FaultView
 from metering.api.models.usage import TrackRequest
 
@@ -99,11 +99,6 @@ class EventLines(RootModel[Events]):
     """Events as POST /usage/track takes them, one JSON text a line; blank lines are passed over."""
 
 
-def _flag(text: object) -> object:
-    """A query is text."""
-    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
-
-
 class EventsQuery(Request):
     """How to take a batch in and how to answer it."""
 
@@ -113,7 +108,7 @@ class EventsQuery(Request):
     ack: Literal["sync", "async"] = Field(
         "sync", description="async: answer 202 once the events are on disk, and count them afterwards."
     )
-    atomic: Annotated[bool, BeforeValidator(_flag)] = Field(
+    atomic: Flag = Field(
         default=False,
         description="Count all events or none: of one organisation, and at most 250 counted features in all.",
     )

@@ -2,13 +2,15 @@
 
 from typing import Final
 
-from metering.api import billing, plans
+from metering.api import billing, erasure, plans
+from metering.api.models.erasure import EraseQuery, ErasureView
 from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, CatalogueView, OrgPage, OrgSettings, PlanOffer, PlansQuery
 from metering.api.models.usage import OrgView
 from metering.api.route import SIGNED_IN, Route
 from metering.api.tables.shared import ORG, READS
 from metering.auth import ADMIN, BILLING_WRITE, USAGE_READ
+from metering.erasure_errors import ErasureBlocked, ErasureNotFound
 from metering.errors import Invalid, OrgNotFound, PlanUnknown
 
 _SETTINGS: Final = {"plan": "professional", "limits": {"scans": 1000}, "stripe_customer_id": "cus_123"}
@@ -32,6 +34,20 @@ _PLAN: Final = {
 _AGREEMENT: Final = {
     "overrides": {"scans": {"limit": 5000, "overage_price_minor": 15, "expires_at": "2200-01-01T00:00:00Z"}},
     "price_minor": 79_900,
+}
+
+_ERASURE: Final = {
+    "org_id": "org-123",
+    "job_id": "era_01HZX3J5T6N7P8Q9R0S1T2V3W4",
+    "status": "erased",
+    "erased_at": "2024-01-15T10:30:00Z",
+    "erased_by": "dpo@example.com",
+    "reason": "request 4711",
+    "finished_at": "2024-01-15T10:30:02Z",
+    "overage_given_up": 0,
+    "store_file": "rewritten",
+    "stripe_customer_id": "cus_123",
+    "left_to_do": ["Redact cus_123 at Stripe when the law lets its invoices go."],
 }
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -62,6 +78,18 @@ ROUTES: Final[tuple[Route, ...]] = (
         billing.patch_org, {200: OrgView},
         request=OrgSettings, problems=(PlanUnknown, OrgNotFound, *READS), example=_AGREEMENT, shows=ORG, etag=True,
         about="As PUT, of an organisation that is there. Limits, prices and their end may be its own.",
+    ),
+    Route(
+        "DELETE", "/v1/orgs/{org_id}", "Erase an organisation", ADMIN, "organisations", erasure.erase_org,
+        {202: ErasureView},
+        query=EraseQuery, problems=(Invalid, OrgNotFound, ErasureBlocked, *READS), shows=_ERASURE,
+        about="For good: its id is never used again. Counting ends and its data key goes at once, everything else of it"
+        " follows within a minute or so. Its units stay in the totals, of nobody. Repeating it answers the same.",
+    ),
+    Route(
+        "GET", "/v1/orgs/{org_id}/erasure", "The receipt of an erasure", ADMIN, "organisations", erasure.get_erasure,
+        {200: ErasureView},
+        problems=(Invalid, ErasureNotFound, *READS), shows=_ERASURE,
     ),
     Route(
         "GET", "/v1/plans", "The catalogue of plans and features", SIGNED_IN, "billing", plans.list_plans,

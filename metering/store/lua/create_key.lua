@@ -14,7 +14,7 @@ local created = time[1] * 1000 + floor(time[2] / 1000)
 local kept = call('HMGET', key, 'digest', 'created')
 if kept[1] == ARGV[1] then return {1, tonumber(kept[2])} end
 if kept[1] then return {3, 0} end
-if record and call('EXISTS', record) == 0 then return {0, 0} end
+if record and call('HEXISTS', record, 'plan') == 0 then return {0, 0} end
 if call('ZLEXCOUNT', list, ARGV[3], ARGV[4]) >= tonumber(ARGV[5]) then return {2, 0} end
 local n = tonumber(ARGV[6])
 -- Credentials live by the clock of the machines; only the trail is told in the time of a test clock.

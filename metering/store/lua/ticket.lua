@@ -6,5 +6,5 @@
 -- RETURNS the number, 1 or more; 0 no such organisation, nothing written
 local call = redis.call
 
-if call('EXISTS', KEYS[1]) == 0 then return 0 end
+if call('HEXISTS', KEYS[1], 'plan') == 0 then return 0 end
 return call('HINCRBY', KEYS[2], 'tickets', 1)
