@@ -636,7 +636,6 @@ def values_of(name: str, label: str, query: str, *, many: bool) -> dict[str, Any
         "label": label,
         "type": "query",
         "datasource": SOURCE,
-        "definition": query,
         "query": {"query": query, "refId": name},
         "refresh": 2,
         "sort": 1,
