@@ -35,7 +35,7 @@ _OVER: Final = frozenset({"canceled", "incomplete_expired"})
 """Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status: states in which nothing is billed."""
 
 _WAY_OUT: Final = {
-    "subscription": "End it with POST /v1/subscription/cancel and `now`: its last invoice bills what was used.",
+    "subscription": "POST /v1/billing/subscription/cancel with `at_period_end: false` bills what was used and ends it.",
     "overage": "Wait for Stripe to have it, look at GET /v1/stripe/outbox, or give it up with `write_off=true`.",
     "top-up": "Wait a minute: a payment for credits is under way.",
 }
