@@ -3,16 +3,19 @@
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count as count_up
 from typing import Any, Final
 
 import httpx2
 import pytest
 from typer.testing import CliRunner
 
+from metering.api.live_events import QUIET_S, _parts
 from metering.auth import ADMIN
 from metering.cli import app
-from metering.store.tail import TAILS_MAX
+from metering.store.keys import Keys
+from metering.store.tail import POLL_S, TAILS_MAX, Seen
 from tests.service.running import Running, problem, token
 from tests.support.service import ServiceProcess
 from tests.support.wait import wait_until
@@ -69,6 +72,12 @@ class Watching:
         return not self._thread.is_alive()
 
 
+def neighbour(org: str) -> str:
+    """Another organisation whose events lie in the same log."""
+    partition = Keys(64).partition
+    return next(name for n in count_up() if partition(name := f"{org}-{n}") == partition(org))
+
+
 def count(service: Running, org: str, event_id: str, **more: Any) -> None:
     response = service.track(**{"org_id": org, "feature": "scans", "event_id": event_id} | more)
     assert response.status_code == 200, response.text
@@ -78,7 +87,7 @@ def test_events_are_shown_as_they_are_counted_and_others_are_not(service: Runnin
     count(service, org, "e-0", feature="wallet_checks")
     watching = Watching(service.client.base_url, ROOT, org_id=org, feature="scans", for_s=30)
     count(service, org, "e-1", quantity=3)
-    count(service, f"{org}-other", "e-x")
+    count(service, neighbour(org), "e-x")
     count(service, org, "e-y", feature="wallet_checks")
     count(service, org, "e-2")
     wait_until(lambda: len(watching.events()) == 2, timeout_s=10, what="two events")
@@ -110,6 +119,19 @@ def test_an_event_source_gets_server_sent_events(service: Running, org: str) -> 
     name, data = event.splitlines()
     shown = json.loads(data.removeprefix("data: "))
     assert (start, name, shown["event_id"], rest) == (":", f"id: {shown['id']}", "e-1", "")
+
+
+@pytest.mark.parametrize(("server_sent", "nothing"), [(False, b"\n"), (True, b":\n\n")])
+async def test_where_nothing_is_counted_something_is_said_now_and_then(server_sent: bool, nothing: bytes) -> None:
+    async def quiet(looks: int) -> AsyncIterator[list[Seen]]:
+        for _ in range(looks):
+            yield []
+
+    a_while = int(QUIET_S / POLL_S)
+    said = [part async for part in _parts(quiet(2 * a_while + 1), server_sent=server_sent)]
+    assert said[0] == nothing
+    assert [n for n, part in enumerate(said[1:], 1) if part] == [a_while, 2 * a_while]
+    assert set(said) == {nothing, b""}
 
 
 def test_head_has_no_stream(service: Running) -> None:
@@ -152,7 +174,10 @@ def test_the_command_line_shows_the_same(service: Running, org: str, monkeypatch
     assert line.split("  ")[1:] == [org, "scans", "+12", "= 12", "e-1", "overage 2", "actor ann"]
     everybody = [json.loads(one)["org_id"] for one in run("--feature", "scans", "--json").output.splitlines()]
     assert {org, f"{org}-b"} <= set(everybody)
-    assert run("--feature", "wallet_checks", "--org", org).output == ""
+    count(service, org, "e-3", feature="wallet_checks", quantity=120, mode="cap")
+    [line] = run("--feature", "wallet_checks", "--org", org).output.splitlines()
+    assert line.split("  ")[3:] == ["+100 of 120", "= 100", "e-3"]
+    assert run("--feature", "api_requests", "--org", org).output == ""
     assert "no organisation org-nobody" in run("--org", "org-nobody").stderr
     assert run("--since", "soon").exit_code == 2
 

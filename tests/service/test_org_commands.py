@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 from metering.auth import ADMIN
 from metering.cli import app
 from metering.org_marks import mark_of
+from metering.store.fields import FieldCodec
 from metering.store.keys import DATASET, Keys
+from metering.store.org import CUSTOMER
 from tests.service.dying import died
 from tests.service.running import Running, token
 
@@ -64,10 +66,26 @@ def test_it_says_what_the_api_says(service: Running) -> None:
 def test_it_says_what_lies_beside_it(service: Running) -> None:
     view = told("org-busy")
     assert [one["event_id"] for one in view["last_events"]] == ["e-7", "e-6", "e-5", "e-4", "e-3"]
-    assert view["last_billing_events"][0]["type"] == "credits_granted"
+    types = [one["type"] for one in view["last_billing_events"]]
+    assert (types[0], types[-1], len(types)) == ("credits_granted", "org_created", 4)
+    assert (view["subscription"], view["grace_ends_at"]) == (None, None)
     assert view["outbox"]["dead"] == {"windows": 1, "units": 6}
     assert view["credits"]["balance"] == 40
     assert view["sums_broken_since"] is None
+
+
+def test_what_stripe_said_and_how_long_patience_lasts_are_told(service: Running) -> None:
+    key, at_ms = Keys(64).profile("org-quiet"), 1_795_635_315_000
+    subscription = ["sub_1", "past_due", "professional", at_ms, at_ms, at_ms, at_ms + 1, True]
+    told_of = {"subscription": json.dumps(subscription), CUSTOMER: "cus_1"}
+    sealed = {name: FieldCodec().encode("org-quiet", name, text) for name, text in told_of.items()}
+    service.store.hset(key, mapping={**sealed, "grace": at_ms})
+    view, output = told("org-quiet"), show("org-quiet").output
+    service.store.hdel(key, "grace", *sealed)
+    assert view["subscription"] == {"id": "sub_1", "status": "past_due", "cancel_at_period_end": True}
+    assert view["grace_ends_at"] == "2026-11-25T19:35:15Z"
+    assert "cus_1, sub_1 past_due, ends with its period" in output
+    assert "2026-11-25T19:35:15Z" in output
 
 
 def test_all_of_it_fits_on_a_screen(service: Running) -> None:

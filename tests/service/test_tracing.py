@@ -54,7 +54,7 @@ class Traced:
 def all_of_it() -> Iterator[Traced]:
     exporter = InMemorySpanExporter()
     traces = OtelTraces("test", one_in=1, exporter=exporter)
-    with Running(traces=traces) as service:
+    with Running(traces=traces, event_retention="1d") as service:
         yield Traced(service, traces, exporter)
 
 
@@ -150,6 +150,19 @@ def test_refusals_say_why_and_faults_are_errors(traced: Traced) -> None:
     assert (failed.status.status_code, dict(failed.attributes or {})["error.type"]) == (StatusCode.ERROR, "overloaded")
 
 
+def test_a_call_that_the_store_refuses_is_an_error(traced: Traced, org: str) -> None:
+    traced.service.store.config_set("maxmemory", 1)
+    try:
+        assert traced.track(org_id=org).status_code == 503
+    finally:
+        traced.service.store.config_set("maxmemory", 0)
+    status = {span.name: span.status.status_code for span in traced.spans()}
+    assert status == {"store call": StatusCode.ERROR, "POST /usage/track": StatusCode.ERROR}
+    assert traced.track(org_id=org).status_code == 200
+    status = {span.name: span.status.status_code for span in traced.spans()}
+    assert status == {"store call": StatusCode.UNSET, "POST /usage/track": StatusCode.UNSET}
+
+
 def test_no_span_holds_an_id_of_anybody(traced: Traced, org: str) -> None:
     traced.track(org_id=org, event_id="evt-canary", actor="ann")
     traced.service.call("GET", f"/usage/{org}", token(org, ADMIN))
@@ -174,6 +187,14 @@ def test_a_traced_request_is_an_exemplar(traced: Traced, org: str) -> None:
     answer = traced.track(org_id=org)
     trace_id = answer.headers["traceparent"].split("-")[1]
     assert traced.service.recorder.exemplars == [("POST", "/usage/track", 200, trace_id)]
+
+
+def test_what_streams_is_no_exemplar_as_it_lasts_until_somebody_ends_it(traced: Traced) -> None:
+    answer = traced.service.call("GET", "/v1/admin/events", token(None, ADMIN), params={"for_s": 0})
+    assert answer.status_code == 200
+    [span] = traced.spans()
+    assert span.name == "GET /v1/admin/events"
+    assert traced.service.recorder.exemplars == []
 
 
 def test_the_last_of_each_bucket_is_kept_and_unknown_routes_are_one_series() -> None:
