@@ -132,7 +132,7 @@ async def list_transactions(call: Call) -> Reply:
     org_id, book = visible(call.caller, query.org_id), call.services.credits
     lines, following = await book.transactions(org_id, query.limit, query.cursor)
     sources = await book.sources(org_id, {line.grant_id for line in lines if line.grant_id})
-    views = [_line_view(line, sources.get(line.grant_id or "", {}).get("payment_intent")) for line in lines]
+    views = [line_view(line, sources.get(line.grant_id or "", {}).get("payment_intent")) for line in lines]
     if query.format == "csv":
         return _csv(org_id, views, following)
     return json_reply({"org_id": org_id, "data": views, "next_cursor": following})
@@ -188,7 +188,8 @@ def grant_view(org_id: str, grant: GrantState) -> dict[str, Any]:
     }
 
 
-def _line_view(line: Line, payment: str | None) -> dict[str, Any]:
+def line_view(line: Line, payment: str | None) -> dict[str, Any]:
+    """A line of the ledger as the wire shows it; `payment` is the Stripe payment that its grant was bought with."""
     named = {"stripe_refund_id": None, "stripe_dispute_id": None}
     ref = line.ref or ""
     return {

@@ -161,7 +161,7 @@ def _reply(found: Found, org_id: str | None, link: str | None) -> Reply:
             "from": rfc3339(found.span.start_ms),
             "to": rfc3339(found.span.end_ms),
             "aligned": found.page.aligned,
-            "data": [_row(row, _group(found.asked, org, row)) for org, row in found.rows],
+            "data": [row_view(row, _group(found.asked, org, row)) for org, row in found.rows],
             "next_cursor": following,
         }
     )
@@ -171,7 +171,8 @@ def _ends(row: Row) -> tuple[str, str]:
     return rfc3339(row.span.start_ms), rfc3339(row.span.end_ms)
 
 
-def _row(row: Row, group: dict[str, str | None]) -> dict[str, Any]:
+def row_view(row: Row, group: dict[str, str | None]) -> dict[str, Any]:
+    """A row as the wire shows it, with what tells it from others of its feature and window."""
     start, end = _ends(row)
     return {
         "start": start,

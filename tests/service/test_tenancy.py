@@ -147,6 +147,7 @@ ROWS: Final[dict[tuple[str, str], Row]] = {
     ("PUT", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", plan="professional"), creates=True),
     ("PATCH", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}", price_minor=5)),
     ("DELETE", "/v1/orgs/{org_id}"): Row(_at("/v1/orgs/{org_id}?reason=test"), status=HAS_ONE),
+    ("GET", "/v1/orgs/{org_id}/export"): Row(_at("/v1/orgs/{org_id}/export")),
     ("GET", "/v1/orgs/{org_id}/erasure"): Row(_at("/v1/orgs/{org_id}/erasure"), status=404, names_org=False),
     ("GET", "/v1/orgs"): Row(_plain("/v1/orgs?limit=1"), names_org=False),
     ("POST", "/v1/keys"): Row(_at("/v1/keys", name="collector", scopes=["usage:write"]), status=201),

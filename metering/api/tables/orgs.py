@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from metering.api import billing, erasure, plans
+from metering.api import billing, erasure, export, plans
+from metering.api.live_events import LINES
 from metering.api.models.erasure import EraseQuery, ErasureView
 from metering.api.models.fields import PageQuery
 from metering.api.models.orgs import BillingUpdate, CatalogueView, OrgPage, OrgSettings, PlanOffer, PlansQuery
@@ -85,6 +86,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         query=EraseQuery, problems=(Invalid, OrgNotFound, ErasureBlocked, *READS), shows=_ERASURE,
         about="For good: its id is never used again. Counting ends and its data key goes at once, everything else of it"
         " follows within a minute or so. Its units stay in the totals, of nobody. Repeating it answers the same.",
+    ),
+    Route(
+        "GET", "/v1/orgs/{org_id}/export", "All that is kept of an organisation", ADMIN, "organisations",
+        export.export_org, {200: LINES},
+        problems=(Invalid, OrgNotFound, *READS),
+        about="A record a line, `record` says of which kind; the last one, `end`, how many there were before it.",
     ),
     Route(
         "GET", "/v1/orgs/{org_id}/erasure", "The receipt of an erasure", ADMIN, "organisations", erasure.get_erasure,
