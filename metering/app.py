@@ -236,7 +236,7 @@ class App:
         held = Held(client, patient, keys, self._clock, fake)
         credentials = await open_credentials(stack, settings, held, self._key_file)
         queue, consumer = self._queue(ground, orgs, Counted(counters, measures.counted, tallies), queue_stats)
-        removal = removal_of(ground, orgs, customers, credentials.api_keys)
+        removal = removal_of(ground, orgs, credentials.api_keys)
         billing = open_billing(stack, self._under(ground, queue), orgs, customers)
         loops = (
             *credentials.loops,

@@ -88,11 +88,11 @@ def corrections_of(ground: Store, orgs: Orgs, retention: Retention) -> Correctio
     )
 
 
-def removal_of(ground: Store, orgs: Orgs, customers: Customers, api_keys: ApiKeys) -> Removal:
+def removal_of(ground: Store, orgs: Orgs, api_keys: ApiKeys) -> Removal:
     """The end of organisations, and what takes away the rest."""
     client, keys = ground.patient, ground.keys
     erasures = Erasures(client, keys, orgs, ground.time, ground.codec, fake=ground.fake)
-    return Removal(client, keys, erasures, api_keys, customers, orgs.server_now, token_hex(8))
+    return Removal(client, keys, erasures, api_keys, orgs.server_now, token_hex(8))
 
 
 def trail_of(ground: Store) -> tuple[Trail, Past]:

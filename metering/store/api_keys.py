@@ -16,10 +16,12 @@ import structlog
 
 from metering.auth import Caller, Verified, refused
 from metering.clock import Clock
-from metering.errors import InternalError, OrgCorrupt, OrgNotFound, TooManyKeys
+from metering.erasure_errors import OrgErased
+from metering.errors import InternalError, OrgCorrupt, OrgNotFound, Problem, TooManyKeys
 from metering.store.api_key import PREFIXES, ApiKey, NewKey, digest_of, fields_of, id_of, member, new_text, parsed
 from metering.store.connect import answered, texts
 from metering.store.keys import Keys, key_partition
+from metering.store.org import ERASED
 from metering.store.scripts import script
 from metering.store.totals import replies_of
 
@@ -113,13 +115,14 @@ class ApiKeys:
     async def create(self, wanted: NewKey, *, actor: str) -> tuple[ApiKey, str]:
         """Make a key; it and its text, which nobody can read again.
 
-        Raises OrgNotFound where its organisation does not exist; TooManyKeys where the owner has as many as it may.
+        Raises OrgNotFound, OrgErased where its organisation does not exist; TooManyKeys where the owner has as many as
+        it may.
         """
         code, created = await self._made(wanted, actor)
         if code == _TAKEN or (code == _FULL and await self._drop_expired(wanted.owner)):
             code, created = await self._made(wanted, actor)
         if code == _NO_ORG:
-            raise OrgNotFound
+            raise await self._missing(wanted.owner)
         if code == _FULL:
             raise TooManyKeys(f"{self._most} API keys are there already")
         if created is None:
@@ -191,10 +194,10 @@ class ApiKeys:
     async def page(self, owner: str | None, cursor: str | None, limit: int) -> tuple[list[ApiKey], str | None]:
         """Up to `limit` keys of an owner (None: of all) after `cursor` (from the page before), and the next cursor.
 
-        Raises OrgNotFound where the owner does not exist.
+        Raises OrgNotFound, OrgErased where the owner does not exist.
         """
         if owner and not await self._lives(owner):
-            raise OrgNotFound
+            raise await self._missing(owner)
         partitions = [self._keys.partition(owner)] if owner else list(range(self._keys.partitions))
         after, _, owner_after = (cursor or "").partition(".")
         members: list[str] = []
@@ -217,9 +220,19 @@ class ApiKeys:
         found = await answered(self._client.zrangebylex(name, *bounds(owner), 0, limit))
         return [one.decode().partition("|")[2] for one in found]
 
+    async def unlist(self, owner: str, key_ids: Sequence[str]) -> None:
+        """Take keys that were ended off the list, also one that was listed and not there."""
+        name = self._keys.shared("api_keys", self._keys.partition(owner))
+        await answered(self._client.zrem(name, *(member(owner, key_id) for key_id in key_ids)))
+
     async def _lives(self, org_id: str) -> bool:
         """Whether there is such an organisation: of an erased one nothing but its mark is left, which has no plan."""
         return bool(await answered(self._client.hexists(self._keys.record(org_id), "plan")))
+
+    async def _missing(self, org_id: str) -> Problem:
+        """Why there is no such organisation."""
+        erased = await answered(self._client.hexists(self._keys.record(org_id), ERASED))
+        return OrgErased() if erased else OrgNotFound()
 
     async def _listed(self, members: Sequence[str]) -> list[ApiKey]:
         """The keys of a page, without those that were ended meanwhile."""

@@ -13,6 +13,7 @@ from metering.encryption_errors import EncryptionKeyUnknown
 from metering.store.connect import answered, text_of
 from metering.store.fields import FieldCodec
 from metering.store.keys import Keys
+from metering.store.org import ERASED
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -44,8 +45,10 @@ class Customers:
         return keyed.hexdigest()
 
     async def add(self, customer: str, org_id: str) -> None:
-        """Note that an organisation is about to be paid for by a customer."""
+        """Note that an organisation is about to be paid for by a customer; not of one that was erased meanwhile."""
         await answered(self._client.sadd(self._key(customer), org_id))
+        if await answered(self._client.hexists(self._keys.record(org_id), ERASED)):
+            await self.remove(customer, org_id)
 
     async def remove(self, customer: str, org_id: str) -> None:
         """Forget it, once the profile names the customer no more."""

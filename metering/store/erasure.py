@@ -26,7 +26,7 @@ from metering.store.totals import Client
 
 _TURNS: Final = 8
 
-_LISTS: Final = ("orgs", "due", "frozen", "grace", "lapsing", "topups", "recharging", "expiring", "top")
+LISTS: Final = ("orgs", "due", "frozen", "grace", "lapsing", "topups", "recharging", "expiring", "top")
 """Lists of a partition whose members are organisations."""
 
 _APART, _CORRUPT, _CHANGED, _NOT_BILLED, _CHARGING = -1, -2, 0, 3, 4
@@ -106,7 +106,7 @@ class Erasures:
             raise _blocked("subscription", f"subscription {told.id} is {told.status}")
         archives = (await keys_of(self._client, self._keys, org.org_id)).get("archive", [])
         reply = await answered(self._erase(keys=self._names(org.org_id, archives), args=[
-            self._time.caller_ms(), self._time.offset_text(), org.claim.text(), int(write_off), len(_LISTS),
+            self._time.caller_ms(), self._time.offset_text(), org.claim.text(), int(write_off), len(LISTS),
             *self._mark(org, job_id, by),
         ]))  # fmt: skip
         _heed(reply)
@@ -119,7 +119,7 @@ class Erasures:
 
     def _names(self, org_id: str, archives: list[str]) -> list[str]:
         keys, partition = self._keys, self._keys.partition(org_id)
-        shared = ("totals", "erased", "erasing", "plans", "dirty", "unbilled", "charging", *_LISTS)
+        shared = ("totals", "erased", "erasing", "plans", "dirty", "unbilled", "charging", *LISTS)
         clock = [] if self._time.test_offset_ms is None else [keys.shared("clock", partition)]
         own = [keys.record(org_id), keys.profile(org_id)]
         return [*own, *(keys.shared(name, partition) for name in shared), *archives, *clock]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     ClockUnsafe,
     HoldConflict,
@@ -27,6 +28,7 @@ from metering.store.connect import answered, texts
 from metering.store.counters import Counters
 from metering.store.frames import bulk, integer
 from metering.store.keys import Keys
+from metering.store.org import ERASED
 from metering.store.orgs import Orgs
 from metering.store.scripts import script
 from metering.store.timing import StoreTime
@@ -47,6 +49,8 @@ _CHARGED: Final = "c"
 
 _CORRUPT: Final = -2
 """What a script answers when a figure cannot be."""
+
+_ERASED: Final = -3
 
 _PAGE: Final = 500
 _TURNS: Final = 2
@@ -110,10 +114,17 @@ class Holds:
         self._expire = client.register_script(script("expire", fake=fake).text)
 
     async def find(self, org_id: str, hold_id: str) -> Hold | None:
-        """The hold as it is now; ended or settled ones are told of for a day more. None: there is none."""
-        stored, now_ms = await asyncio.gather(
-            answered(self._client.hgetall(self._keys.hold(org_id, hold_id))), self._orgs.server_now()
+        """The hold as it is now; ended or settled ones are told of for a day more. None: there is none.
+
+        Raises OrgErased, as a hold may be there a little longer than its organisation.
+        """
+        stored, erased, now_ms = await asyncio.gather(
+            answered(self._client.hgetall(self._keys.hold(org_id, hold_id))),
+            answered(self._client.hexists(self._keys.record(org_id), ERASED)),
+            self._orgs.server_now(),
         )
+        if erased:
+            raise OrgErased
         return _hold(hold_id, texts(stored), now_ms) if stored else None
 
     async def place(
@@ -244,7 +255,7 @@ class Holds:
     # ── the store ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _change(self, org_id: str, hold_id: str, ttl_ms: int | str) -> tuple[int, int]:
-        """Run release.lua. Raises ClockUnsafe, OrgCorrupt."""
+        """Run release.lua. Raises ClockUnsafe, OrgCorrupt, OrgErased."""
         partition = self._keys.partition(org_id)
         keys = [
             self._keys.record(org_id), self._keys.holds(org_id), self._keys.hold(org_id, hold_id),
@@ -256,6 +267,8 @@ class Holds:
                 return done, figure
             if done == _CORRUPT:
                 raise OrgCorrupt
+            if done == _ERASED:
+                raise OrgErased
             await self._orgs.server_now()  # the test clock may have moved
         raise ClockUnsafe(headers={"Retry-After": "5"})
 

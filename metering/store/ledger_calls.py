@@ -3,12 +3,13 @@
 from collections.abc import Awaitable
 from typing import Any, Final
 
+from metering.erasure_errors import OrgErased
 from metering.errors import ClockUnsafe, OrgCorrupt
 from metering.store.connect import answered
 from metering.store.keys import Keys
 from metering.store.timing import StoreTime
 
-_APART, _CORRUPT = -1, -2
+_APART, _CORRUPT, _ERASED = -1, -2, -3
 
 _SHARED: Final = ("lapsing", "topups")
 
@@ -20,12 +21,14 @@ class LedgerCalls:
         self._keys, self._time = keys, time
 
     async def ran(self, call: Awaitable[Any]) -> list[Any]:
-        """A script's reply. Raises ClockUnsafe, OrgCorrupt."""
+        """A script's reply. Raises ClockUnsafe, OrgCorrupt, OrgErased."""
         reply: list[Any] = await answered(call)
         if reply[0] == _APART:
             raise ClockUnsafe(headers={"Retry-After": "5"})
         if reply[0] == _CORRUPT:
             raise OrgCorrupt
+        if reply[0] == _ERASED:
+            raise OrgErased
         return reply
 
     def names(self, org_id: str, *more: str) -> list[str]:

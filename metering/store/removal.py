@@ -1,4 +1,4 @@
-"""Takes away what an erased organisation left behind: its keys, its API keys, its windows, and then the store's file.
+"""Takes away what an erased organisation left behind: its keys, what names it elsewhere, and then the store's file.
 
 Every step may be repeated, so a worker that dies in between costs time alone. Deleted values stay in the append-only
 file, and in the store's log of slow commands, until they are rewritten: https://valkey.io/commands/bgrewriteaof.
@@ -10,18 +10,16 @@ from enum import StrEnum
 from typing import Any, Final
 
 import structlog
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
-from metering.errors import OrgCorrupt
+from metering.errors import ClockUnsafe, LedgerFull, Overloaded, Problem, StorageUnavailable
 from metering.store.api_keys import ApiKeys
 from metering.store.connect import StoreError, answered, problem_of, text_of
-from metering.store.customers import Customers
 from metering.store.erasure import Erasure, Erasures
 from metering.store.keys import Keys
+from metering.store.mentions import Mentions
 from metering.store.org_keys import keys_of
 from metering.store.totals import Client
-from metering.store.window import State
-from metering.store.window_lists import LISTS, WindowLists
 
 REMOVE_S: Final = 10.0
 """Between two looks for what is left of erased organisations."""
@@ -32,6 +30,12 @@ _LEASE_S: Final = 60
 _PAUSE_S: Final = 0.1
 _CHUNK: Final = 256
 _PAGE: Final = 200
+
+_LOOKS_MAX: Final = 5
+"""The second finds nothing unless somebody was writing."""
+
+_AWAY: Final = (StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe)
+"""Problems of the store, which every organisation would meet."""
 
 
 class Files(StrEnum):
@@ -57,13 +61,12 @@ class Removal:
         keys: Keys,
         erasures: Erasures,
         api_keys: ApiKeys,
-        customers: Customers,
         now_ms: Callable[[], Awaitable[int]],
         worker: str,
     ) -> None:
         self._client: Any = client
-        self._keys, self.erasures, self._api_keys, self._customers = keys, erasures, api_keys, customers
-        self._windows = WindowLists(client, keys)
+        self._keys, self.erasures, self._api_keys = keys, erasures, api_keys
+        self._mentions = Mentions(client, keys)
         self._lease, self._worker, self._now_ms = keys.shared("eraser", 0), worker, now_ms
 
     @property
@@ -101,48 +104,43 @@ class Removal:
     # ── what belongs to it ───────────────────────────────────────────────────────────────────────────────
 
     async def _remove(self, org_id: str) -> bool:
-        """Remove what one organisation left; False where it cannot be, and is tried again."""
+        """Remove what one organisation left; False where it cannot be, and is tried again. No other waits for it."""
         try:
             erasure = await self.erasures.find(org_id)
-            if erasure is not None:
-                await self._all_of(erasure)
-        except OrgCorrupt as problem:
+            if erasure is None or await self._all_of(erasure):
+                return True
+            log.warning("organisation not erased wholly", org=org_id, code="others-write")
+        except _AWAY:
+            raise
+        except Problem as problem:
             log.warning("organisation not erased wholly", org=org_id, code=problem.code)
-            return False
-        return True
+        return False
 
-    async def _all_of(self, erasure: Erasure) -> None:
-        org_id = erasure.org_id
-        if erasure.customer is not None:
-            await self._customers.remove(erasure.customer, org_id)
-        await self._end_keys(erasure)
-        await self._drop_windows(org_id)
+    async def _all_of(self, erasure: Erasure) -> bool:
+        """Take away until a look finds nothing: whoever read it before it ended may have written behind a look."""
+        for _ in range(_LOOKS_MAX):
+            await self._end_keys(erasure)
+            found = await self._mentions.remove(erasure.org_id, self._renew)
+            if not found + await self._own(erasure.org_id):
+                return True
+        return False
+
+    async def _own(self, org_id: str) -> int:
+        """Remove its own keys; how many there were."""
         found = await keys_of(self._client, self._keys, org_id)
         names = [key for shape, some in found.items() for key in some if shape != "record"]
         for at in range(0, len(names), _CHUNK):
             await answered(self._client.unlink(*names[at : at + _CHUNK]))
             await self._renew()
+        return len(names)
 
     async def _end_keys(self, erasure: Erasure) -> None:
         """End its API keys, on every worker at once. The trail that tells of it goes after them."""
         while key_ids := await self._api_keys.ids_of(erasure.org_id, _PAGE):
             for key_id in key_ids:
                 await self._api_keys.delete(key_id, actor=erasure.by.actor)
+            await self._api_keys.unlist(erasure.org_id, key_ids)
             await self._renew()
-
-    async def _drop_windows(self, org_id: str) -> None:
-        """Take its windows away, each with its places in the lists."""
-        partition, place, more = self._keys.partition(org_id), None, True
-        while more:
-            page, place = await self._windows.page(set(State), org_id, _PAGE, place)
-            for name in (listed.window.id for listed in page):
-                pipe = self._client.pipeline(transaction=True)
-                pipe.unlink(self._keys.window_at(partition, name))
-                for kind in LISTS:
-                    pipe.zrem(self._keys.shared(kind, partition), name)
-                await answered(pipe.execute())
-            await self._renew()
-            more = place is not None
 
     # ── the store's file ─────────────────────────────────────────────────────────────────────────────────
 
@@ -152,33 +150,37 @@ class Removal:
         A rewrite that was under way may have read what was there before, so another one follows it.
         """
         try:
-            await self._client.slowlog_reset()
+            forgot = await self._let(self._client.slowlog_reset)
             if not (await self._persistence())["aof_enabled"]:
-                return Files.NONE
-            while not await self._begun():
-                await self._pause()
-            while (told := await self._persistence())["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"]:
-                await self._pause()
-        except ResponseError as refusal:
-            log.warning("the store refuses to rewrite its file", told=str(refusal))
-            return Files.REFUSED
+                return Files.NONE if forgot else Files.REFUSED
+            return await self._rewritten(forgot=forgot)
+        except ResponseError as error:
+            log.exception("the store could not rewrite its file", told=str(error))
+            return None
         except StoreError as error:
             raise problem_of(error) from error
-        if told["aof_last_bgrewrite_status"] == "ok":
-            return Files.REWRITTEN
-        log.error("the store could not rewrite its file")
-        return None
 
-    async def _begun(self) -> bool:
-        """Begin a rewrite; False while another one is under way."""
-        if (await self._persistence())["aof_rewrite_in_progress"]:
-            return False
+    async def _rewritten(self, *, forgot: bool) -> Files | None:
+        while (await self._persistence())["aof_rewrite_in_progress"]:
+            await self._pause()
+        if not await self._let(self._client.bgrewriteaof):
+            return Files.REFUSED
+        while _busy(told := await self._persistence()):
+            await self._pause()
+        if told["aof_last_bgrewrite_status"] != "ok":
+            log.error("the store could not rewrite its file", told="see its log")
+            return None
+        return Files.REWRITTEN if forgot else Files.REFUSED
+
+    async def _let(self, command: Callable[[], Awaitable[Any]]) -> bool:
+        """Run a command; False where the store does not let us, now and for ever."""
         try:
-            await self._client.bgrewriteaof()
+            await command()
         except ResponseError as refusal:
-            if "in progress" in str(refusal):
-                return False
-            raise
+            if not isinstance(refusal, NoPermissionError) and "unknown command" not in str(refusal).lower():
+                raise
+            log.warning("the store refuses to forget", told=str(refusal))
+            return False
         return True
 
     async def _persistence(self) -> dict[str, Any]:
@@ -191,3 +193,9 @@ class Removal:
 
     async def _renew(self) -> None:
         await answered(self._client.expire(self._lease, _LEASE_S))
+
+
+def _busy(told: dict[str, Any]) -> bool:
+    """Whether a rewrite is under way or to come; one that cannot begin stays to come, and says that it failed."""
+    scheduled = told["aof_rewrite_scheduled"] and told["aof_last_bgrewrite_status"] == "ok"
+    return bool(told["aof_rewrite_in_progress"] or scheduled)

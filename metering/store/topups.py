@@ -124,7 +124,7 @@ class TopUps:
             raise OrgCorrupt from error
 
     async def set(self, org_id: str, rule: Rule, customer: str, by: By) -> None:
-        """Set the rule and who pays; whatever had stopped it is over. Raises OrgNotFound."""
+        """Set the rule and who pays; whatever had stopped it is over. Raises OrgNotFound, OrgErased."""
         sealed = self._codec.encode(org_id, _CUSTOMER, customer)
         rows = [int(rule.enabled), rule.package, rule.per_day, rule.per_month, rule.cooldown_ms, sealed]
         reply = await self._ran(self._set, org_id, [*rows, "topup_set", *author_words(by)])
@@ -209,7 +209,7 @@ class TopUps:
     # ── calling ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _ran(self, call: Any, org_id: str, what: Sequence[Any]) -> list[Any]:
-        """A script's reply. Raises ClockUnsafe, OrgCorrupt."""
+        """A script's reply. Raises ClockUnsafe, OrgCorrupt, OrgErased."""
         lists = (self._keys.shared(kind, self._keys.partition(org_id)) for kind in ("recharging", "charging"))
         names = self._calls.names(org_id, self._keys.topup(org_id), *lists)
         return await self._calls.ran(call(keys=names, args=[*self._calls.clock_args(), *what]))

@@ -1,5 +1,6 @@
 """Organisations that lived, and their end, as script tests make them."""
 
+import re
 from typing import Any, Final
 
 from metering.auth import USAGE_WRITE
@@ -36,10 +37,9 @@ def erasures_of(ledger: Ledger, caller: int = 0, client: Any = None) -> Erasures
 def removal_of(ledger: Ledger, client: Any = None) -> Removal:
     """The job of a worker, whose clients are the only ones it has."""
     asked = client or ledger.client
-    customers = Customers(asked, ledger.keys, FieldCodec(), SECRET)
     keys = Worker(ledger, client=asked).keys
     server_now = ledger.callers[0].orgs.server_now
-    return Removal(asked, ledger.keys, erasures_of(ledger, client=asked), keys, customers, server_now, "w1")
+    return Removal(asked, ledger.keys, erasures_of(ledger, client=asked), keys, server_now, "w1")
 
 
 async def erased(ledger: Ledger, org_id: str = "acme", *, write_off: bool = False) -> Erasure:
@@ -78,18 +78,36 @@ async def delivered(ledger: Ledger, member: str) -> None:
 
 
 async def left_of(ledger: Ledger, org_id: str = "acme") -> set[str]:
-    """Every key and every member of a list that names an organisation."""
+    """Every key that is an organisation's, and every one that names it in what it holds."""
     found = set()
     async for raw in ledger.client.scan_iter(count=1000):
         key = raw.decode()
         kind = (await ledger.client.type(raw)).decode()
         if org_id in key.split(":"):
             found.add(key)
-        if kind in {"zset", "set"}:
-            read = ledger.client.zrange(raw, 0, -1) if kind == "zset" else ledger.client.smembers(raw)
-            names = {member.decode().partition("|")[0] for member in await read}
-            found |= {f"{key}#{name}" for name in names if name == org_id}
+        found |= {f"{key}#{org_id}" for text in await _texts(ledger, raw, kind) if _names(org_id, text)}
     return found
+
+
+async def _texts(ledger: Ledger, key: bytes, kind: str) -> list[str]:
+    """Every member, field and value of a key."""
+    client = ledger.client
+    match kind:
+        case "zset":
+            found = await client.zrange(key, 0, -1)
+        case "set":
+            found = await client.smembers(key)
+        case "string":
+            found = [await client.get(key) or b""]
+        case "hash":
+            found = [text for pair in (await client.hgetall(key)).items() for text in pair]
+        case _:
+            found = [text for _, row in await client.xrange(key) for pair in row.items() for text in pair]
+    return [text.decode(errors="replace") for text in found]
+
+
+def _names(org_id: str, text: str) -> bool:
+    return re.search(rf"(?<![\w.-]){re.escape(org_id)}(?![\w.-])", text) is not None
 
 
 async def sums(ledger: Ledger) -> Totals:

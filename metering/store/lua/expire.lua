@@ -8,6 +8,13 @@
 
 local MEMBERS_MAX = 1000 -- no organisation has more open holds
 local record, holds, expiring = KEYS[1], KEYS[2], KEYS[3]
+local org = string.sub(record, string.find(record, ':o:', 1, true) + 3)
+
+-- Of an erased organisation nothing is kept, and no list may name it anew.
+if call('HEXISTS', record, 'erased') == 1 then
+  call('ZREM', expiring, org)
+  return {1, 0}
+end
 
 local ended = call('ZRANGEBYSCORE', holds, '-inf', now, 'LIMIT', 0, MEMBERS_MAX)
 local units, members, forgiven = {}, {}, {}
@@ -28,7 +35,6 @@ call('ZCARD', expiring)
 
 if #members > 0 then call('ZREM', holds, unpack(members)) end
 for feature, quantity in pairs(units) do call('HINCRBY', record, 'h:' .. feature, -quantity) end
-local org = string.sub(record, string.find(record, ':o:', 1, true) + 3)
 local first = call('ZRANGE', holds, 0, 0, 'WITHSCORES')
 if first[1] then call('ZADD', expiring, first[2], org) else call('ZREM', expiring, org) end
 return {1, #members}

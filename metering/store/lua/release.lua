@@ -4,13 +4,14 @@
 -- KEYS   record, open holds, hold, expiring, then clock when ARGV[2] is given
 -- ARGV   caller's clock ms, test clock offset ms or '', the hold's name, ms it shall live from now ('' let go)
 -- RETURNS {1, ends ms} done; {0, why} no such open hold: 1 unknown, 2 ended, 3 settled; {-1, now} a clock that does not
---        fit, {-2, now} a figure that cannot be: nothing written
+--        fit, {-2, now} a figure that cannot be, {-3, now} the organisation was erased: nothing written
 --@ clock
 
 local HOLD_KEEP_S = 86400
 local record, holds, hold, expiring = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local h = call('HMGET', hold, 'feature', 'quantity', 'kind', 'status', 'expires')
+if call('HEXISTS', record, 'erased') == 1 then return {-3, now} end
 if not h[4] then return {0, 1} end
 if h[4] ~= 'held' then return {0, 3} end
 local units, ends_now = tonumber(h[2]), tonumber(h[5])

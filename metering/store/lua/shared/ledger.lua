@@ -1,6 +1,6 @@
 -- What the scripts of the credit ledger begin with. KEYS: record, trail, totals, pool, burned, ledger, grants, lapsing,
--- topups. The script ends here with {-2, now} where a pool is none, or a figure of it no number, and by the store's own
--- error where a key has another type: while nothing is written.
+-- topups. The script ends here with {-3, now} where the organisation was erased, with {-2, now} where a pool is none, or a
+-- figure of it no number, and by the store's own error where a key has another type: while nothing is written.
 local record, trail, totals = KEYS[1], KEYS[2], KEYS[3]
 local keys = {
   pool = KEYS[4], burned = KEYS[5], ledger = KEYS[6], grants = KEYS[7], lapsing = KEYS[8], topups = KEYS[9],
@@ -10,6 +10,7 @@ local org = string.sub(record, string.find(record, ':o:', 1, true) + 3)
 call('HLEN', record)
 call('XLEN', trail)
 call('HLEN', totals)
+if call('HEXISTS', record, 'erased') == 1 then return {-3, now} end
 local pool = pool_of(keys.pool)
 if not pool or pool_wrong(pool, keys, '') then return {-2, now} end
 
