@@ -1,6 +1,6 @@
 """Automatic top-ups: /v1/credits/auto-topup."""
 
-from typing import Any
+from typing import Any, Final
 
 from metering.api.bodies import fault, invalid
 from metering.api.models.credits import BalanceQuery
@@ -14,17 +14,32 @@ from metering.store.grants import By
 from metering.store.org import Org
 from metering.store.topups import Rule, TopUp
 
+_NEEDED: Final = ("threshold", "package", "max_amount_per_month")
+
 
 async def set_top_up(call: Call) -> Reply:
     """Set when credits are bought by themselves. Raises OrgNotFound, Invalid, PackageUnknown, NoPayer."""
     body, stripe = call.sent(TopUpRequest), call.services.at_stripe()
     org = await found(call, body.org_id)
-    if body.enabled and body.max_amount_per_month < (price_minor := stripe.credits.package(body.package).price_minor):
+    rule, by = _rule_of(body), By(call.caller.subject, "automatic top-ups set", request_id.get())
+    if rule is None or body.threshold is None:
+        await stripe.top_up.turn_off(org, by)
+    elif rule.enabled and rule.per_month < (price_minor := stripe.credits.package(rule.package).price_minor):
         raise invalid([fault("/max_amount_per_month", "out-of-range", f"one package costs {price_minor}")])
-    rule = Rule(body.enabled, body.package, body.max_per_day, body.max_amount_per_month, body.cooldown_s * MS_PER_S)
-    by = By(call.caller.subject, "automatic top-ups set", request_id.get())
-    await stripe.top_up.set(org, rule, body.threshold, by)
+    else:
+        await stripe.top_up.set(org, rule, body.threshold, by)
     return json_reply(await _view(call, org))
+
+
+def _rule_of(body: TopUpRequest) -> Rule | None:
+    """The rule that is asked for; None where top-ups are only to be off. Raises Invalid where something is missing."""
+    package, per_month = body.package, body.max_amount_per_month
+    if package is not None and per_month is not None and body.threshold is not None:
+        return Rule(body.enabled, package, body.max_per_day, per_month, body.cooldown_s * MS_PER_S)
+    missing = [name for name in _NEEDED if getattr(body, name) is None]
+    if body.enabled or len(missing) < len(_NEEDED):
+        raise invalid([fault(f"/{name}", "missing", "the field is missing") for name in missing])
+    return None
 
 
 async def get_top_up(call: Call) -> Reply:

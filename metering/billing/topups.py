@@ -122,6 +122,12 @@ class AutoTopUp:
         await self._ledger.mark_low(org.org_id, threshold, by)
         await self._book.set(org.org_id, rule, customer, by)
 
+    async def turn_off(self, org: Org, by: By) -> None:
+        """Buy nothing any more, and keep the rest of what was set. Nothing where nothing was."""
+        known = await self._book.find(org.org_id)
+        if known is not None:
+            await self._book.set(org.org_id, replace(known.rule, enabled=False), known.customer, by)
+
     async def find(self, org_id: str) -> TopUp | None:
         """The rule, and what was done so far."""
         return await self._book.find(org_id)

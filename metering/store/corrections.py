@@ -152,7 +152,7 @@ class Corrections:
         names = [record, keys.archive(name, period.start_ms) if target.closed else record, keys.trail(name)]
         names += [keys.shared(kind, partition) for kind in ("dirty", "totals", "crossings")]
         names += [] if self._time.test_offset_ms is None else [keys.shared("clock", partition)]
-        names += pool_names(keys, name) if org.pool else []
+        names += [*pool_names(keys, name), keys.holds(name)] if org.pool else []
         for ids in (own,) if event is None else (own, event):
             names += shard_names(keys, org, shard_of(ids[0]))
         for change in target.changes:

@@ -1,5 +1,6 @@
 """The credit ledger against plain sums, over drawn sequences: payments whose readings come late, twice, in any order,
-usage that burns, expiry, workers that die at every call, and several that do the same at once.
+usage that burns, corrections that put it in and give back, expiry, workers that die at any call, and several that do
+the same, or different things, at once. Grants are for all features, or for one.
 
 granted - refunded - burned - expired = what is left >= 0, and included + credit + overage = used, after every step.
 """
@@ -8,14 +9,15 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from metering.errors import BelowZero, FeatureUnknown
+from metering.store.correction import By, Change, adjustment
 from metering.store.credits import Credits
 from metering.store.fields import FieldCodec
 from metering.store.grants import GrantOrder
-from plans.credits import Kind
+from plans.credits import POOL, Kind
 from tests.faults.steps import Crash, SteppedRedis, Steps
 from tests.lua.crediting import ANN, credits_of, joined
 from tests.lua.effecting import effects_of
@@ -29,7 +31,12 @@ STEPS: Final = 100
 DAYS_MAX: Final = 7
 """That a run may take: the period, whose counters are added up, does not end."""
 
-MET: Final = {"sold", "burned", "refund", "refund failed", "disputed", "old reading", "expired", "revoked", "died"}
+MET: Final = {
+    "sold", "burned", "refund", "refund failed", "disputed", "old reading", "expired", "revoked", "died", "together",
+    "own grant", "put in", "given back",
+}  # fmt: skip
+TURNS_MAX: Final = 60
+"""Far more than it takes to meet all of them, most of which each sequence does."""
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Run:
     newest: dict[str, Reading] = field(default_factory=dict)
     late: list[tuple[str, Reading]] = field(default_factory=list)
     revoked: set[str] = field(default_factory=set)
-    burned: int = 0
+    minted: int = 0
     met: Counter[str] = field(default_factory=Counter)
 
     def book(self) -> Credits:
@@ -67,12 +74,13 @@ class Run:
     async def surely(self, change: Callable[[Credits], Awaitable[Any]]) -> None:
         """A change by a worker that may die at a call of it, repeated by two others at once."""
         if self.draw.random() < 0.5:
-            steps = Steps({1: self.draw.choice(["before", "after"])})
+            steps = Steps({self.draw.choice([1, 1, 2]): self.draw.choice(["before", "after"])})
             one = self.ledger.callers[0]
             client = SteppedRedis.over(self.ledger.client, steps)
-            with suppress(Crash):
+            try:
                 await change(Credits(client, self.ledger.keys, one.orgs, one.time, FieldCodec()))
-            self.met["died"] += 1
+            except Crash:
+                self.met["died"] += 1
         await asyncio.gather(change(credits_of(self.ledger, 0)), change(credits_of(self.ledger, 1)))
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────
@@ -84,12 +92,14 @@ class Run:
         begins = now_ms if ends is None else self.draw.choice([now_ms, now_ms + HOUR_MS // 2])
         order = GrantOrder(
             f"cg_{len(self.payments)}", self.draw.choice([1, 7, 40, 100]), self.draw.choice(list(Kind)),
-            priority=self.draw.choice([10, 50, 50]), effective_ms=begins, expires_ms=ends,
+            scope=self.draw.choice([POOL, POOL, "scans", "checks"]), priority=self.draw.choice([10, 50, 50]),
+            effective_ms=begins, expires_ms=ends,
             rollover=0 if ends is None else self.draw.choice([0, 5, 1000]),
         )  # fmt: skip
         await self.surely(lambda book: book.grant(self.org, order, ANN))
         self.payments[order.grant_id] = Payment(order)
         self.met["sold"] += 1
+        self.met["own grant"] += order.scope != POOL
 
     async def sell_again(self) -> None:
         """Somebody confirms a payment that was told long ago."""
@@ -102,8 +112,30 @@ class Run:
         quantity, feature = self.draw.choice([1, 3, 8]), self.draw.choice(["scans", "checks"])
         counters = self.ledger.callers[self.draw.randrange(2)].counters
         outcome = await counters.track(event(self.org, quantity, None, feature))
-        self.burned += outcome.credits_used
         self.met["burned"] += outcome.credits_used > 0
+
+    async def correct(self) -> None:
+        """An administrator puts units in or takes some out, and asks again, perhaps both at once."""
+        self.minted += 1
+        feature, units = self.draw.choice(["scans", "checks"]), self.draw.choice([-9, -3, -1, 1, 5])
+        change = Change(feature, units, place="/delta")
+        made = adjustment(
+            self.org, change, f"a{self.minted}", By("ann", "why", ""), minted=False, period_ms=None, at_ms=None
+        )
+        callers = self.ledger.callers
+        try:
+            first, second = await asyncio.gather(*(one.corrections.make(made) for one in callers[:2]))
+        except (BelowZero, FeatureUnknown):
+            return
+        assert first.duplicate is not second.duplicate
+        [row] = (second if first.duplicate else first).rows
+        self.met["put in"] += row.after.credit > row.before.credit
+        self.met["given back"] += row.after.credit < row.before.credit
+
+    async def together(self) -> None:
+        """A confirmation, usage and two readings, told by whoever has them, all at once."""
+        await asyncio.gather(self.sell_again(), self.use(), self.hear(), self.hear(), self.revoke())
+        self.met["together"] += 1
 
     async def change_at_stripe(self) -> None:
         """A refund, one that fails, or a dispute; whoever hears of it reads, and what was read is told some time."""
@@ -164,10 +196,14 @@ class Run:
         now_ms, book = await self.ledger.now_ms(), self.book()
         states = await book.grants(self.org)
         told = await book.balance(self.org)
-        assert {one.grant_id for one in states} == set(self.payments)
-        assert sum(one.burned for one in states) == self.burned
-        ready = owed = 0
-        for one in states:
+        back = [one for one in states if one.grant_id.startswith("cg_back_")]
+        assert {one.grant_id for one in states} == {one.grant_id for one in back} | set(self.payments)
+        owed = 0
+        ready = sum(one.left for one in back)
+        for one in back:
+            assert (one.taken, one.expired, one.owed) == (0, 0, 0)
+            assert 0 <= one.left <= one.amount, one
+        for one in (state for state in states if state not in back):
             order = self.payments[one.grant_id].order
             _, asked, held, negative = self.newest.get(one.grant_id, (0, 0, False, False))
             figures = (one.amount, one.burned, one.taken, one.expired, one.left)
@@ -188,18 +224,21 @@ class Run:
             owed += one.owed
         assert told.balance == ready - owed
         assert told.balance >= 0 or owed
-        await self.covered()
+        await self.covered(sum(one.burned for one in states), sum(one.amount for one in back))
 
-    async def covered(self) -> None:
-        """included + credit + overage = used, and every credit that was burned paid for a unit."""
+    async def covered(self, burned: int, back: int) -> None:
+        """included + credit + overage = used, and every credit that was burned pays for a unit, or came back."""
         org = await self.ledger.callers[0].orgs.get(self.org)
         assert org is not None
         paid = 0
-        for usage in org.features.values():
+        for name, usage in org.features.items():
             limit = usage.used if usage.rule.limit is None else usage.rule.limit
-            assert min(usage.used, limit) + usage.credit + usage.overage == usage.used, usage
-            paid += usage.credit * (usage.rule.credits or 0)
-        assert paid == self.burned
+            assert 0 <= usage.used - usage.credit - usage.overage <= limit, usage
+            text = await self.ledger.client.hget(self.ledger.keys.record(self.org), f"f:{name}")
+            own, pooled = map(int, text.split(b":")) if text else (0, 0)
+            assert own + pooled // (usage.rule.credits or 1) == usage.credit, usage
+            paid += own + pooled
+        assert burned == paid + back
 
 
 async def sequence(ledger: Ledger, seed: int, org: str) -> Run:
@@ -209,7 +248,7 @@ async def sequence(ledger: Ledger, seed: int, org: str) -> Run:
     ends = await ledger.now_ms() + DAYS_MAX * DAY_MS
     steps = [
         run.sell, run.sell, run.use, run.use, run.use, run.change_at_stripe, run.change_at_stripe, run.hear, run.hear,
-        run.hear, run.revoke, run.wait, run.sell_again,
+        run.hear, run.revoke, run.wait, run.sell_again, run.correct, run.correct, run.together,
     ]  # fmt: skip
     for _ in range(STEPS):
         step = run.draw.choice(steps)
@@ -226,7 +265,7 @@ async def sequence(ledger: Ledger, seed: int, org: str) -> Run:
 async def test_every_credit_of_every_grant_has_one_place_whatever_happens(store: StoreServer) -> None:
     met: Counter[str] = Counter()
     async with calm(store.url, at="01-05T12:30:05") as ledger:
-        for turn in range(4 * RUNS):
+        for turn in range(TURNS_MAX):
             if turn >= RUNS and set(met) >= MET:
                 break
             try:

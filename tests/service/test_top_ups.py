@@ -72,12 +72,26 @@ def test_whoever_has_none_sees_so(sold: Shop) -> None:
     problem(refused, 409, "no-payer")
 
 
+def test_one_word_turns_it_off_and_keeps_the_rest(sold: Shop) -> None:
+    buy(sold, "lea", "4242424242424242")
+    off = sold.call("lea", "PUT", PATH, json={"enabled": False})
+    assert (off["status"], off["package"]) == ("off", None)
+    sold.call("lea", "PUT", PATH, json=SET | {"max_per_day": 2})
+    off = sold.call("lea", "PUT", PATH, json={"enabled": False})
+    assert (off["status"], off["package"], off["max_per_day"], off["threshold"]) == ("off", 100, 2, 50)
+    refused = sold.service.call("PUT", PATH, token("lea"), json={"enabled": False, "package": 100})
+    missing = [error["pointer"] for error in problem(refused, 422, "validation")["errors"]]
+    assert missing == ["/threshold", "/max_amount_per_month"]
+    refused = sold.service.call("PUT", PATH, token("lea"), json={})
+    assert len(problem(refused, 422, "validation")["errors"]) == 3
+
+
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [
         ({"package": 7}, "package-unknown"), ({"max_amount_per_month": 999}, "validation"),
         ({"threshold": 0}, "validation"), ({"max_per_day": 25}, "validation"), ({"cooldown_s": 59}, "validation"),
-        ({"amount": 1}, "validation"),
+        ({"amount": 1}, "validation"), ({"threshold": None}, "validation"), ({"package": None}, "validation"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_set_is_told(sold: Shop, wrong: dict[str, Any], code: str) -> None:

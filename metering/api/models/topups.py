@@ -21,11 +21,13 @@ class TopUpRequest(Request):
     """When to buy which package without being asked, and the most that is bought."""
 
     org_id: OrgId | None = unset(None, "The token's organisation when left out.")
-    enabled: bool = Field(True, description="False keeps the rest and buys nothing.")
-    threshold: Credits = Field(description="Below this balance it buys. It is the mark below which credits are low.")
-    package: Credits = Field(description="The credits of a package. What it costs is in the catalogue.")
+    enabled: bool = Field(
+        True, description="False buys nothing. Alone, without the next three, it keeps what was set before."
+    )
+    threshold: Credits | None = unset(None, "Below this balance it buys. It is the mark below which credits are low.")
+    package: Credits | None = unset(None, "The credits of a package. What it costs is in the catalogue.")
     max_per_day: _PerDay = Field(3, description="Attempts in any 24 hours, declined ones too.")
-    max_amount_per_month: _PerMonth = Field(description="Minor units of the currency in any 31 days.")
+    max_amount_per_month: _PerMonth | None = unset(None, "Minor units of the currency in any 31 days.")
     cooldown_s: _Cooldown = Field(60, description="Seconds between two attempts.")
 
 

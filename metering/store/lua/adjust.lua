@@ -3,7 +3,7 @@
 -- resets. Each correction once, all of its features or none.
 --
 -- KEYS   record, the period's record (the same again, or its archive), trail, dirty, totals, crossings, then clock when
---        ARGV[2] is given, and where it has credits: pool, burned, ledger, grants, lapsing, topups; then the shard of each tier of this month (the last one is written) and of the month
+--        ARGV[2] is given, and where it has credits: pool, burned, ledger, grants, lapsing, topups, open holds; then the shard of each tier of this month (the last one is written) and of the month
 --        before, for the correction's digest; when an event is voided, the same for the event's; then per feature its
 --        history day for each day of the period, and its minutes for each hour that has them
 -- ARGV   caller's clock ms, test clock offset ms or '', claim, sealed name, seconds to keep history and minutes,
@@ -30,6 +30,7 @@ local AHEAD_MAX_MS = 300000
 local SHARD_MAX = 400
 local CROSSINGS_MAX = 100000
 local PRIORITY = 50
+local BACK = '^cg_back_'
 local MINUTE_MS, HOUR_MS, DAY_MS = 60000, 3600000, 86400000
 
 local time = call('TIME')
@@ -56,9 +57,9 @@ if ARGV[19] ~= '' then
   credits = credits_made()
   keys = {
     pool = KEYS[shard0], burned = KEYS[shard0 + 1], ledger = KEYS[shard0 + 2], grants = KEYS[shard0 + 3],
-    lapsing = KEYS[shard0 + 4], topups = KEYS[shard0 + 5], crossings = crossings,
+    lapsing = KEYS[shard0 + 4], topups = KEYS[shard0 + 5], crossings = crossings, holds = KEYS[shard0 + 6],
   }
-  shard0 = shard0 + 6
+  shard0 = shard0 + 7
   pool = credits.pool_of(keys.pool)
   if not pool then return {10} end
 end
@@ -133,6 +134,45 @@ local function give_back_of(c)
   c.own, c.pooled = c.own - c.back_own, c.pooled - c.back_pooled
 end
 
+-- Units of open holds by feature, less those of holds that ended by now, whether they were swept or not. Nil: corrupt.
+local function held_by(fields)
+  local ended, held = read('ZRANGEBYSCORE', keys.holds, '-inf', now), {}
+  if ended.err then return nil end
+  for field, units in pairs(fields) do
+    if sub(field, 1, 2) == 'h:' then
+      held[sub(field, 3)] = number_of(units)
+      if not held[sub(field, 3)] then return nil end
+    end
+  end
+  for i = 1, #ended do
+    local _, feature, units, kind = match(ended[i], '^([^|]+)|([^|]+)|(%d+)|(%a)$')
+    if not units or not held[feature] then return nil end
+    if kind ~= 'c' then held[feature] = held[feature] - tonumber(units) end
+  end
+  return held
+end
+
+-- What open holds keep where the plan stops at the limit, as admit.lua has it: credits of the pool for those of other
+-- features, and units of this one's, all of which are above the limit once it is passed. Nil: corrupt.
+local function kept_from(c)
+  local flat, old = read('HGETALL', record), {}
+  for i = 1, #flat, 2 do old[flat[i]] = flat[i + 1] end
+  local sum, own, by_feature = 0, 0, held_by(old)
+  if not by_feature then return nil end
+  for feature, held in pairs(by_feature) do
+    local limit, weight = tonumber(old['l:' .. feature] or -1), tonumber(old['v:' .. feature] or '')
+    local stops = limit >= 0 and sub(old['m:' .. feature] or 'o', -1) ~= 'o'
+    if stops and feature == c.feature and not closed then
+      own = held
+    elseif stops and weight then
+      local used = tonumber(old['u:' .. feature] or 0)
+      local above = max(0, used + held - max(limit, used))
+      sum = sum + max(0, above - credits.cover_of(pool, feature, nil, 0)) * weight
+    end
+  end
+  return sum, own
+end
+
 -- What a correction does to a counter: the twin of plans/corrections.py. `delta` units, `more` overage accrued, `less`
 -- of it given back; `paid` for by credits, `unpaid` again. Returns the code of what stands in its way.
 local function decide(c, change)
@@ -148,8 +188,10 @@ local function decide(c, change)
   if c.delta > 0 then
     if c.limit >= 0 then c.more = max(0, after - max(c.limit, c.used)) end
     if c.more > 0 and pool then
-      local own, pooled = credits.cover_of(pool, c.feature, c.weight, 0)
-      c.paid = min(c.more, own + pooled)
+      local reserved, kept = kept_from(c)
+      if not reserved then return 10 end
+      local own, pooled = credits.cover_of(pool, c.feature, c.weight, reserved)
+      c.paid = max(0, min(c.more, own + pooled - kept))
       c.more = c.more - c.paid
       if c.paid > 0 then
         local sum, by_own = credits.burn(pool, c.feature, c.weight, c.paid, pooled, credits.put)
@@ -257,9 +299,20 @@ local function fits(c, feature0, at)
   return take_minutes(c, feature0 + days, ARGV[7] == '' and end_ms or at)
 end
 
+-- The text with which a grant of an earlier correction began, which more may be added to; whether one is none.
+local function begun_wrong()
+  for _, g in ipairs(pool.list) do
+    if match(g.id, BACK) and g.left > 0 then
+      g.begun = read('HGET', keys.grants, g.id .. '|g')
+      if type(g.begun) ~= 'string' or not match(g.begun, '^%d+:') then return true end
+    end
+  end
+  return false
+end
+
 -- Whether one of the keys to write has another type, or a sum to add to is no number.
 local function sums_wrong(counters)
-  if pool and credits.wrong(pool, keys, day_paid) then return true end
+  if pool and (credits.wrong(pool, keys, day_paid) or begun_wrong()) then return true end
   local lengths = {read('XLEN', trail), read('ZCARD', dirty), read('XLEN', crossings), read('HLEN', totals)}
   for i = 1, #lengths do
     if type(lengths[i]) == 'table' then return true end
@@ -386,8 +439,26 @@ local function write_overage(c)
   end
 end
 
--- Credits that were given back, as a grant of their own: for all features with a weight, or for one alone.
+-- The grant of an earlier correction that is for the same and has credits left. Nil: none.
+local function begun_of(scope)
+  for _, g in ipairs(pool.list) do
+    if g.begun and g.scope == scope and g.expires == 0 then return g end
+  end
+  return nil
+end
+
+-- Credits that were given back: for all features with a weight, or for one alone. They join those of an earlier
+-- correction while it has some left, so that corrections never make more grants than there are features, and one.
 local function give_back(scope, id, amount)
+  local known = begun_of(scope)
+  if known then
+    known.left = known.left + amount
+    local before, rest = match(known.begun, '^(%d+)(:.+)$')
+    known.begun = format('%.0f', tonumber(before) + amount) .. rest
+    call('HSET', keys.grants, known.id .. '|g', known.begun)
+    credits.line(keys, 'returned', known.id, amount, credits.balance(pool))
+    return
+  end
   pool.seq = pool.seq + 1
   local g = {
     id = id, left = amount, before = 0, priority = PRIORITY, effective = now, expires = 0, seq = pool.seq, scope = scope,
@@ -400,14 +471,14 @@ local function give_back(scope, id, amount)
 end
 
 local function write_credits(counters)
-  local pooled = 0
+  local pooled, own = 0, 0
   for i = 1, #counters do
     local c = counters[i]
-    pooled = pooled + c.back_pooled
+    pooled, own = pooled + c.back_pooled, own + c.back_own
     if c.back_own > 0 then give_back(c.feature, back_id .. '_' .. c.feature, c.back_own) end
   end
   if pooled > 0 then give_back('', back_id, pooled) end
-  if pooled > 0 or next(pool.burned) or pool.list[#pool.list] and not pool.list[#pool.list].text then
+  if pooled > 0 or own > 0 or next(pool.burned) then
     credits.write(pool, keys, sub(record, string.find(record, ':o:', 1, true) + 3), day_paid, ARGV[4], start_ms)
   end
 end
