@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from metering import log
@@ -20,6 +21,8 @@ from metering.auth import ADMIN
 from metering.clock import HandClock
 from metering.exemplars import Exemplars
 from metering.otel import OtelTraces
+from metering.store.batcher import CALL_EVENTS_MAX
+from metering.traces import Link
 from tests.service.running import Running, token
 from tests.support.service import ROOT, clean_environment
 
@@ -102,6 +105,29 @@ def test_a_call_links_to_every_request_whose_events_it_carries_once(traced: Trac
     assert {one for links in linked for one in links} == requests
     assert all(len(links) == len(set(links)) for links in linked)
     assert sum(dict(span.attributes or {})["db.operation.batch.size"] for span in calls) == 340  # type: ignore[misc]
+
+
+def test_a_call_that_is_full_has_all_its_links(traced: Traced) -> None:
+    links: list[Link] = []
+    for _ in range(CALL_EVENTS_MAX):
+        with traced.traces.request(None, None):
+            link = traced.traces.current()
+            assert link is not None
+            links.append(link)
+    traced.spans()
+    traced.traces.call(CALL_EVENTS_MAX, 1, links)(True)
+    [call] = traced.spans()
+    assert len(call.links) == CALL_EVENTS_MAX
+
+
+@pytest.mark.parametrize(("one_in", "kept"), [(1, 2**64 - 1), (100, 2**64 // 100 - 2), (1_000_000, 2**44)])
+def test_of_requests_without_a_trace_one_in_so_many_is_traced(one_in: int, kept: int) -> None:
+    traces = OtelTraces("test", one_in=one_in, exporter=InMemorySpanExporter())
+    decide = traces._provider.sampler.should_sample  # noqa: SLF001 - the ids of real requests are drawn
+    decided = [decide(None, trace_id, "x").decision for trace_id in (0, kept, 2**64 - 1)]
+    dropped = Decision.RECORD_AND_SAMPLE if one_in == 1 else Decision.DROP
+    assert decided == [Decision.RECORD_AND_SAMPLE, Decision.RECORD_AND_SAMPLE, dropped]
+    traces.close()
 
 
 def test_a_trace_that_comes_in_goes_on_and_is_named_on_the_way_out(traced: Traced, org: str) -> None:
