@@ -16,7 +16,7 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 UNIT := tests/plans tests/webhooks tests/house
 # Most tests wait for a server of their own, so there are more of them than cores. The tests of a file share one.
-SPREAD := -n 3 --dist loadfile --max-worker-restart 0
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # Some images forbid bytecode, and every process of the tests would compile every file again.
 export PYTHONDONTWRITEBYTECODE :=
 

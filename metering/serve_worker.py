@@ -49,6 +49,7 @@ def main(arguments: list[str], app: str = APP, *, dated: bool = True) -> None:
     """Serve until SIGTERM. Exits with 3 when the app refuses to start. `dated` False: the app tells its own `Date`."""
     parent, listen_fd, pulse_fd = (int(argument) for argument in arguments)
     die_with_parent(parent)
+    gc.disable()  # until it is settled: what a start makes, stays
     _raise_file_limit()
     for fd in (listen_fd, pulse_fd):
         os.set_inheritable(fd, False)
@@ -114,6 +115,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _raise_file_limit() -> None:

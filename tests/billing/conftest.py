@@ -1,5 +1,5 @@
 """Billing tests run on real servers only."""
 
-from tests.support.fixtures import store, store_session
+from tests.support.fixtures import store, unsynced_session
 
-__all__ = ["store", "store_session"]
+__all__ = ["store", "unsynced_session"]

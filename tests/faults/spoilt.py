@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-SHARE: Final = 12
+SHARE: Final = 24
 """Of so many planted bugs a run of the suite plants one."""
 
 _PACKAGES: Final = ("metering", "plans", "webhooks", "tests")

@@ -15,9 +15,10 @@ import pytest
 from tests.faults.test_kill import Kill, kill_everything, kill_store, law, named, rounds, store_url
 from tests.support.servers import speak
 from tests.support.service import ServiceProcess, call
+from tests.support.soak import often
 from tests.support.wait import wait_until
 
-BATCHES: Final = 120
+BATCHES: Final = often(120, 2)
 EACH: Final = 50
 ORGS: Final = 7
 CLIENTS: Final = 4
@@ -61,7 +62,7 @@ class Sender:
 
 @pytest.mark.parametrize("kills", rounds(kill_workers, kill_store, kill_everything), ids=named)
 def test_what_was_accepted_counts_once_whatever_is_killed(kills: Sequence[Kill]) -> None:
-    """6,000 events in batches, three kills among them: the counters equal the accepted ids."""
+    """Thousands of events in batches, three kills among them: the counters equal the accepted ids."""
     with ServiceProcess("--workers", "2", settings={"QUEUE_MAX": "100000"}) as service:
         assert "always" in speak(store_url(service.data_dir).removeprefix("unix://"), "CONFIG", "GET", "appendfsync")
         sender = Sender(service)

@@ -7,7 +7,7 @@ from tests.support.fixtures import (
     each_store,
     each_store_session,
     store,
-    store_session,
+    unsynced_session,
 )
 
-__all__ = ["client", "cluster", "cluster_session", "each_store", "each_store_session", "store", "store_session"]
+__all__ = ["client", "cluster", "cluster_session", "each_store", "each_store_session", "store", "unsynced_session"]

@@ -7,6 +7,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from metering.settings import Settings
 from tests.house.repo import ROOT, files
 from tests.support.servers import free_port
 from tests.support.service import call
+from tests.support.soak import SOAK
 from tests.support.wait import wait_until
 
 README: Final = (ROOT / "README.md").read_text()
@@ -30,6 +33,17 @@ START_S: Final = 300.0
 def blocks(language: str) -> list[str]:
     """The fenced blocks of the README in one language, the port replaced by a free one."""
     return [found.replace("8005", PORT) for found in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)]
+
+
+def lend(place: Path) -> None:
+    """A virtual environment that finds our packages, so that pip sees what is there and installs the project alone.
+
+    To install them all anew costs a minute, and a build machine has just done it for this suite, by the same rules of
+    the Makefile and from a lock that holds all of this one. A soak lends nothing.
+    """
+    venv.create(place, with_pip=False, symlinks=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
 
 class Newcomer:
@@ -47,6 +61,8 @@ class Newcomer:
             name: value for name, value in os.environ.items() if name in ("PATH", "LANG") or name.startswith("PIP_")
         }
         self.environment = {**kept, "HOME": str(home), "PIP_NO_CACHE_DIR": "1"}
+        if not SOAK:
+            lend(self.place / ".venv")
         self.exports: list[str] = []
         self.log = place / "log"
         self._service: subprocess.Popen[bytes] | None = None

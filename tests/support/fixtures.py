@@ -19,6 +19,15 @@ def store_session() -> Iterator[StoreServer]:
         yield server
 
 
+@pytest.fixture(scope="session", name="store_session")
+def unsynced_session() -> Iterator[StoreServer]:
+    """The same, which leaves it to the system when a write reaches the disk: a server that is killed loses nothing
+    either, and no test here waits for a disk.
+    """
+    with StoreServer(appendfsync="no") as server:
+        yield server
+
+
 @pytest.fixture
 def store(store_session: StoreServer) -> StoreServer:
     """The session's server, empty, with no script loaded."""
