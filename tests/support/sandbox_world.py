@@ -24,6 +24,9 @@ from tests.support.stripe_witness import Witness
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
 
+KEEP_ALIVE_S: Final = 600
+"""Longer than a test takes: on a busy machine a connection that ends by itself meets a call that was about to start."""
+
 
 def utc(*moment: int) -> int:
     """Year, month, day and so on as seconds since the epoch."""
@@ -153,8 +156,9 @@ async def a_world(
         listener.listen(64)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(
-            witness, interface="asgi3", lifespan="off", log_level="error", date_header=False, server_header=False
-        )
+            witness, interface="asgi3", lifespan="off", log_level="error", date_header=False, server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )  # fmt: skip
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listener]))
         http: Any = stripe.AIOHTTPClient()

@@ -18,6 +18,7 @@ from metering.clock import SystemClock
 from metering.settings import Settings
 from metering.stripe_setup import planned
 from tests.service.running import Running, token
+from tests.support.sandbox_world import KEEP_ALIVE_S
 from tests.support.wait import wait_until
 
 KEY: Final = "sk_test_tests"
@@ -94,7 +95,11 @@ def _sandbox() -> Iterator[str]:
 
 async def _serve(listener: socket.socket, ends: threading.Event) -> None:
     sandbox = Sandbox(Db(), lambda: int(time.time()))
-    server = uvicorn.Server(uvicorn.Config(sandbox.app, interface="asgi3", lifespan="off", log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            sandbox.app, interface="asgi3", lifespan="off", log_level="error", timeout_keep_alive=KEEP_ALIVE_S
+        )
+    )
     serving = asyncio.create_task(server.serve([listener]))
     await asyncio.to_thread(ends.wait)
     await sandbox.close()
