@@ -4,12 +4,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import structlog
+
 from metering.billing.credits import CreditShop
 from metering.billing.gateway import StripeObject
 from metering.billing.refunds import Settled
 from metering.billing.sales import SUCCEEDED
 from metering.billing.subscriptions import id_of
+from metering.erasure_errors import OrgErased
+from metering.errors import OrgNotFound
 from webhooks.stripe_events import StripeEvent
+
+log = structlog.get_logger(__name__)
 
 
 class Source(Protocol):
@@ -44,6 +50,11 @@ class Noted:
 _INTENT: Final = "payment_intent."
 _REFUND: Final = "refund."
 
+_PAYS: Final = frozenset(
+    {"payment_intent.succeeded", "checkout.session.completed", "checkout.session.async_payment_succeeded"}
+)
+"""Types of events that tell of money that came."""
+
 
 class CreditEvents:
     """Reacts to what happens to payments. Every reaction may be repeated, and come in any order."""
@@ -60,10 +71,17 @@ class CreditEvents:
     async def react(self, event: StripeEvent) -> Noted | None:
         """Bring the ledger to where the event's payment is; None where it sells no credits of ours.
 
-        Raises GatewayErrors, NotThere for an object that is gone.
+        Raises GatewayErrors, NotThere for an object that is gone; OrgErased, OrgNotFound for a payment that is to go
+        back. What is given back or disputed of a payment from before an organisation was erased is nobody's.
         """
         intent_id = await self._intent_of(event)
-        settled = await self._shop.look(intent_id) if intent_id else None
+        try:
+            settled = await self._shop.look(intent_id) if intent_id else None
+        except (OrgErased, OrgNotFound):
+            if event.type not in _PAYS:
+                return None
+            log.exception("payment of an organisation that is not there", payment_intent=intent_id)
+            raise
         if settled is None:
             return None
         sealed: dict[str, str | int] = {"payment_intent": settled.intent["id"]}

@@ -127,8 +127,16 @@ class Ledger(Protocol):
         ...
 
     async def balance(self, org_id: str) -> int:
-        """What may be used now, less what is owed."""
+        """What may be used now, less what is owed. Raises OrgErased."""
         ...
+
+
+class NoOrg(NotOurs):
+    """It sold credits to an organisation that is not there, or not any more."""
+
+    def __init__(self, sale: Sale) -> None:
+        super().__init__()
+        self.sale = sale
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +235,28 @@ class CreditShop:
         return settled
 
     async def look(self, intent_id: str) -> Settled | None:
-        """What an event of a payment makes of it; None where it sells no credits of ours. Raises GatewayErrors."""
+        """What an event of a payment makes of it; None where it sells no credits of ours.
+
+        Raises GatewayErrors; OrgErased, OrgNotFound where somebody paid for an organisation that is not there, and did
+        not get all of it back.
+        """
         intent = await self._till.payment_intent(intent_id)
         try:
             return await self._settled(intent)
+        except NoOrg as error:
+            await self._look_for_money(intent, error.sale)
+            return None
         except NotOurs as error:
             _tell(error, intent_id)
             return None
+
+    async def _look_for_money(self, intent: StripeObject, sale: Sale) -> None:
+        """Tell of money that is to go back: there is nobody to credit. Raises OrgErased, OrgNotFound."""
+        if intent["status"] != SUCCEEDED:
+            return
+        refunds, disputes = await self._till.refunds(intent["id"]), await self._till.disputes(intent["id"])
+        if reversal_of(refunds, disputes).amount_minor < sale.paid_minor:
+            await self._ledger.balance(sale.org_id)
 
     async def refund(self, order: RefundOrder) -> Refunded:
         """Give money back, and take the credits that it bought.
@@ -288,8 +311,7 @@ class CreditShop:
         sale = self._seals.sale_of(intent)
         ticket = await self._ledger.ticket(sale.org_id)
         if not ticket:
-            log.error("payment of an organisation that is not there", payment_intent=intent["id"])
-            raise NotOurs
+            raise NoOrg(sale)
         if intent["status"] != SUCCEEDED:
             return Settled(intent, sale, balance=await self._ledger.balance(sale.org_id))
         refunds, disputes = await self._till.refunds(intent["id"]), await self._till.disputes(intent["id"])

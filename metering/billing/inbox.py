@@ -16,6 +16,7 @@ import structlog
 from metering.billing.errors import Barred, GatewayError, TooMany, Unknown
 from metering.billing.intake import named
 from metering.encryption_errors import EncryptionKeyUnknown
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     ClockUnsafe,
     LedgerFull,
@@ -57,6 +58,9 @@ _AWAY: Final = (StorageUnavailable, Overloaded, LedgerFull, ClockUnsafe)
 """Problems of the store that are no event's fault, and that every other event would meet too."""
 
 _PASSING: Final = (*_AWAY, EncryptionKeyUnknown, VersionConflict, TooMany, Unknown, Barred)
+
+_HOPELESS: Final = (OrgErased,)
+"""Problems that no further try mends: somebody has to do something at Stripe first."""
 
 _ODD: Final = (Unreadable, ValueError, TypeError)
 """What an entry that nobody here wrote, or that was damaged, raises."""
@@ -165,7 +169,7 @@ class InboxWorker:
             await self._inbox.hand_back(letter, tries=max(0, tries - 1))
             self._pass(error, turn)
             log.warning("stripe event waits", **named(event), why=why)
-        elif tries >= TRIES_MAX:
+        elif tries >= TRIES_MAX or isinstance(error, _HOPELESS):
             await self._give_up(letter, why)
         else:
             log.warning("stripe event failed", **named(event), why=why, tries=tries)

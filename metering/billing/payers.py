@@ -2,14 +2,20 @@
 
 from typing import Protocol
 
+import structlog
+
 from metering.billing.errors import NotThere
 from metering.billing.gateway import StripeObject
 from metering.billing.prices import Prices
 from metering.billing.subscriptions import Reading, id_of, is_ours, org_named
+from metering.erasure_errors import OrgErased
 from metering.names import is_org_id
 from metering.store.customers import Customers
 from metering.store.effects import Effects
+from metering.store.erasure import OVER
 from metering.store.orgs import Orgs
+
+log = structlog.get_logger(__name__)
 
 
 class Source(Protocol):
@@ -80,6 +86,25 @@ class Payers:
         except NotThere:
             found = []
         return Reading(ticket, customer, found, alone=not set(known) - {org_id}, links=links)
+
+    async def look_for_erased(self, org_id: str, customer: str) -> None:
+        """Raises OrgErased where an organisation was erased and a subscription of the customer that names it goes on:
+        somebody pays for nothing, until it is ended at Stripe.
+        """
+        if (erased := await self._erased(org_id)) is None:
+            return
+        sold = [one for one in await self._source.subscriptions(customer) if org_named(one) == org_id]
+        running = [one["id"] for one in sold if one["status"] not in OVER]
+        if running:
+            log.error("erased organisation is paid for", org=org_id, subscriptions=running)
+            raise erased
+
+    async def _erased(self, org_id: str) -> OrgErased | None:
+        try:
+            await self._orgs.get(org_id)
+        except OrgErased as erased:
+            return erased
+        return None
 
     async def free_for(self, org_id: str, customer: str) -> bool:
         """Whether no other customer pays for the organisation."""

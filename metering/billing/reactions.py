@@ -221,6 +221,8 @@ class Reactions:
         if await self._effects.done(org_id, event.dedupe_id):
             return True
         reading = await self._payers.read(org_id, customer, links=links)
+        if reading is None:
+            await self._payers.look_for_erased(org_id, customer)
         if reading is None or (bought and not any(is_ours(one, self._prices) for one in reading.subscriptions)):
             return self._ignored(event)
         for one in reading.subscriptions:

@@ -31,7 +31,7 @@ LISTS: Final = ("orgs", "due", "frozen", "grace", "lapsing", "topups", "rechargi
 
 _APART, _CORRUPT, _CHANGED, _NOT_BILLED, _CHARGING = -1, -2, 0, 3, 4
 
-_OVER: Final = frozenset({"canceled", "incomplete_expired"})
+OVER: Final = frozenset({"canceled", "incomplete_expired"})
 """Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status: states in which nothing is billed."""
 
 _WAY_OUT: Final = {
@@ -102,7 +102,7 @@ class Erasures:
     async def _try(self, org: Org, job_id: str, by: By, *, write_off: bool) -> None:
         """One call of the script, which does nothing where the organisation changed since it was read."""
         told = org.profile.subscription
-        if told is not None and told.status not in _OVER:
+        if told is not None and told.status not in OVER:
             raise _blocked("subscription", f"subscription {told.id} is {told.status}")
         archives = (await keys_of(self._client, self._keys, org.org_id)).get("archive", [])
         reply = await answered(self._erase(keys=self._names(org.org_id, archives), args=[

@@ -156,7 +156,7 @@ class Orgs:
         Raises VersionConflict when others keep changing it.
         """
         for _ in range(_TURNS):
-            before = await self.present(org_id)
+            before = await self.living(org_id)
             after = None if before is None else brought_to(self._catalogue, before)
             if before is None or after is None or after == before:
                 return False

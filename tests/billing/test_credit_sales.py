@@ -13,6 +13,7 @@ from metering.billing.gateway import StripeObject
 from metering.billing.refunds import RefundOrder
 from metering.billing.sales import CREDITS_TAG, SEAL_TAG, Sale, Seals, credits_back
 from metering.billing.sales import refunds_of as counted
+from metering.erasure_errors import OrgErased
 from metering.errors import PaymentFailed, Problem, StripeUnavailable
 from metering.payment_errors import NotRefundable, PackageUnknown, PaymentMismatch, PaymentNotFound
 from metering.store.grants import Refunds
@@ -136,10 +137,22 @@ async def test_row_22_a_payment_of_another_organisation_is_not_there(desk: Desk)
     assert await desk.book.balance("other") == 0
 
 
-async def test_a_payment_of_an_organisation_that_is_gone_is_nobodys(desk: Desk) -> None:
-    begun = await desk.sold()
+async def test_money_for_an_organisation_that_is_gone_is_told_until_it_went_back(desk: Desk) -> None:
+    """What is given back of a payment, or was never paid, is nobody's; what came in and stays must not pass unseen."""
+    begun, unpaid = await desk.sold(), await desk.begin(name="other order")
     desk.book.orgs.clear()
-    assert await desk.events().react(event("payment_intent.succeeded", begun.intent_id)) is None
+    paid, opened = (event(f"payment_intent.{what}", begun.intent_id) for what in ("succeeded", "created"))
+    assert await desk.events().react(opened) is None
+    assert await desk.events().react(event("payment_intent.payment_failed", unpaid.intent_id)) is None
+    for amount in (1000, 3500):
+        with pytest.raises(OrgErased):
+            await desk.events().react(paid)
+        refund = await desk.gateway.create_refund(
+            {"payment_intent": begun.intent_id, "amount": amount}, key=f"by hand {amount}"
+        )
+        assert await desk.events().react(event("refund.created", refund["id"])) is None
+    assert await desk.events().react(paid) is None
+    assert desk.book.rows == {}
 
 
 async def test_a_price_that_changed_since_changes_no_sale(desk: Desk) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from metering.erasure_errors import OrgErased
 from metering.store.fields import FieldCodec
 from metering.store.orgs import OrgChange
 from metering.store.shared import read_shared
@@ -13,6 +14,7 @@ from plans.limits import OnLimit, Rule
 from plans.periods import Period
 from tests.billing.account import Account, base_price, checkout, event, invoice, item, overage_price, subscription
 from tests.billing.rig import GRACE_DAYS, Rig, rigged
+from tests.lua.erasing import erased
 from tests.lua.scenes import DAY_MS, HOUR_MS, lawful, move_to, next_year
 from tests.support.servers import StoreServer
 from tests.support.stripe_objects import rows, whole
@@ -118,6 +120,32 @@ async def test_objects_of_others_are_ignored(store: StoreServer, case: str) -> N
         await rig.reactions.react(event("customer.subscription.created", "sub_1"))
         for name in ("in_1", "in_2", "in_gone"):
             await rig.reactions.react(event("invoice.payment_failed", name))
+        assert await rig.ledger.dump() == before
+
+
+async def test_a_subscription_that_begins_after_its_organisation_was_erased_is_told_until_it_ends(
+    store: StoreServer,
+) -> None:
+    """A checkout that was open may be paid late: nothing is made anew, and nobody pays for nothing unseen."""
+    async with rigged(store.url) as rig:
+        await rig.track(3)
+        period = await january(rig)
+        await erased(rig.ledger)
+        before = await rig.ledger.dump()
+        rig.account.put(subscription(period))
+        rig.account.put(invoice("in_1", period, status="paid"))
+        rig.account.put(checkout())
+        told = [
+            event("customer.subscription.created", "sub_1"),
+            event("invoice.paid", "in_1"),
+            event("checkout.session.completed", "cs_1"),
+        ]
+        for one in told:
+            with pytest.raises(OrgErased):
+                await rig.reactions.react(one)
+        rig.account.change("sub_1", status="canceled")
+        for one in (*told, event("customer.subscription.deleted", "sub_1")):
+            assert await rig.reactions.react(one) is False
         assert await rig.ledger.dump() == before
 
 

@@ -16,13 +16,14 @@ from metering.store.fields import FieldCodec
 from metering.store.holds import Holds
 from metering.store.org import Org
 from metering.store.orgs import OrgChange
+from metering.store.outbox import Begun
 from metering.store.removal import Files
 from metering.store.topups import Stop
 from plans.periods import month_span_utc
 from tests.lua.crediting import ANN, order
 from tests.lua.erasing import erased, erasures_of, left_of, lived, removal_of
 from tests.lua.ledger import SECRET, Ledger
-from tests.lua.outboxes import CUSTOMER, begun, customer_of, lanes_of, outbox_of, sealed
+from tests.lua.outboxes import CUSTOMER, begun, customer_of, lanes_of, outbox_of, sealed, start_of
 from tests.lua.scenes import calm, event, lawful
 from tests.lua.topping import attempt, low, topups_of
 from tests.lua.vault import Worker
@@ -136,6 +137,18 @@ async def test_a_window_that_moves_while_it_is_looked_for_goes_too(store: StoreS
         await removal_of(ledger).turn()
         assert await left_of(ledger) == mark_of(ledger)
         assert await outbox_of(ledger).window_of("acme", name) is None
+
+
+async def test_overage_that_was_given_up_is_sent_by_nobody(store: StoreServer) -> None:
+    """Also where an attempt was begun before: a worker may have read the window a moment ago."""
+    async with calm(store.url) as ledger:
+        await customer_of(ledger)
+        await ledger.callers[0].counters.track(event("acme", 14))
+        window = await begun(ledger, await sealed(ledger))
+        outbox = outbox_of(ledger)
+        assert await outbox.defer(window, 1, 0, "busy", nothing=False)
+        await erased(ledger, write_off=True)
+        assert (await outbox.attempt(window, start_of(window)))[0] is Begun.GONE
 
 
 async def test_one_that_cannot_be_removed_keeps_no_other(store: StoreServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 from metering.billing.errors import Barred, GatewayError, NotThere, Refused, TooMany, Unknown
 from metering.billing.inbox import BARRED_S, FAILURES_MAX, TRIES_MAX, InboxWorker, React
 from metering.clock import HandClock
+from metering.erasure_errors import OrgErased
 from metering.errors import (
     InternalError,
     LedgerFull,
@@ -108,6 +109,16 @@ async def test_row_16_many_workers_share_the_events(client: Any) -> None:
     await asyncio.gather(*(worker(client, seen.react, idle_ms=60_000).turn() for _ in range(4)))
     assert seen.asked == {f"evt_{n}": 1 for n in range(60)}
     assert await entries(client) == []
+
+
+async def test_money_for_an_erased_organisation_stands_aside_at_once(client: Any) -> None:
+    """No further try mends it: somebody has to give it back. The others go on."""
+    seen = Reactions(lambda event, _: OrgErased() if event.event_id == "evt_1" else None)
+    await receive(client, stripe_event(1), stripe_event(2))
+    await worker(client, seen.react).turn()
+    await worker(client, seen.react).turn()
+    assert (seen.asked["evt_1"], seen.order, await ids(client)) == (1, ["evt_2"], [])
+    assert await ids(client, "dead_inbox") == ["evt_1"]
 
 
 async def test_an_event_that_another_worker_has_is_let_be(client: Any) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from metering.billing.credits import Author, Bought, Standing
+from metering.erasure_errors import OrgErased
 from metering.errors import TooManyGrants
 from metering.store.grants import Gone
 
@@ -72,6 +73,8 @@ class CreditBook:
             raise TooManyGrants
 
     async def balance(self, org_id: str) -> int:
-        """What may be used, less what is owed."""
+        """What may be used, less what is owed. Raises OrgErased for whoever is not there."""
+        if org_id not in self.orgs:
+            raise OrgErased
         mine = [row for (name, _), row in self.rows.items() if name == org_id]
         return sum(row.left for row in mine if not row.frozen) - sum(row.debt for row in mine)

@@ -5,7 +5,7 @@
 -- ARGV   caller's clock ms, test clock offset ms or '', identifier, lease ms, ms after the first attempt within which
 --        Stripe still knows the identifier; then what holds if this is a first attempt: customer, sink, time at
 --        Stripe ms, amount ('' none), instant of the period's invoice as the caller saw it ('' none)
--- RETURNS {1, attempts, now} begun; {0, 0, now} it is gone or settled; {2, due, now} its turn is later; {3, 0, now} the
+-- RETURNS {1, attempts, now} begun; {0, 0, now} it is gone, settled or given up; {2, due, now} its turn is later; {3, 0, now} the
 --        period was invoiced, or somebody began with another customer: look again; {4, 0, now} it may have arrived, and
 --        Stripe would not know; {-1, now} a clock that does not fit: nothing written by any but the first
 --@ clock
@@ -13,6 +13,8 @@
 local window, outbox, record, archive = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, lease_ms, known_ms = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
+-- What was given up with its organisation is never billed, whoever was on the way to it.
+if call('HEXISTS', record, 'erased') == 1 then return {0, 0, now} end
 local row = call('HMGET', window, 'state', 'start', 'first', 'customer', 'sink', 'attempts')
 if row[1] ~= 'sealed' and row[1] ~= 'inflight' then return {0, 0, now} end
 local due = call('ZSCORE', outbox, id)
