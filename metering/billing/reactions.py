@@ -26,6 +26,7 @@ from metering.billing.subscriptions import (
     id_of,
     is_ours,
     org_named,
+    paid_for,
     plan_after,
     settled,
     synced,
@@ -230,9 +231,13 @@ class Reactions:
         if invoice is not None:
             await self._periods(org_id, reading, invoice)
         org = await self._effects.apply(org_id, event.dedupe_id, self._taken(event, reading, invoice, counted))
-        if org is not None and org.profile.stripe_customer_id == customer:
+        if org is None:
+            return False
+        if org.profile.stripe_customer_id == customer:
             await self._hooks.linked(org_id)
-        return org is not None
+        if len(paid := paid_for(org, reading, self._prices)) > 1:
+            log.error("an organisation pays for several plans at once", **_named(event), org=org_id, subscriptions=paid)
+        return True
 
     async def _periods(self, org_id: str, reading: Reading, invoice: Billed) -> None:
         """Push or freeze what an invoice bills, once our period has closed where Stripe's has."""
@@ -285,6 +290,8 @@ class Reactions:
             entry = [event.type, "actor", ACTOR]
             if profile.subscription is not None:
                 entry += ["subscription", profile.subscription.status]
+            if (paid := len(paid_for(org, reading, self._prices))) > 1:
+                entry += ["subscriptions_paid", str(paid)]
             if invoice is not None:
                 entry += ["invoice", invoice.status, *_bill(org, invoice)]
             if profile.grace_end_ms is not None:

@@ -117,6 +117,17 @@ def sells(subscription: StripeObject, org: Org, reading: Reading, prices: Prices
     return priced and subscription["status"] in GRANTING and _is_own(subscription, org, reading)
 
 
+def paid_for(org: Org, reading: Reading, prices: Prices) -> list[str]:
+    """The subscriptions in force that sell the organisation a plan, by id: more than one is paid more than once."""
+    return [
+        str(one["id"])
+        for one in reading.subscriptions
+        if one["status"] in GRANTING
+        and _is_own(one, org, reading)
+        and any(prices.plan_of(item["price"]) for item in _items(one))
+    ]
+
+
 def settled(profile: Profile, now_ms: int, policy: Policy) -> Profile:
     """The profile with its standing as it is now."""
     stands = standing(profile.debts, now_ms, policy.grace_days)

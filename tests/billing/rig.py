@@ -150,6 +150,11 @@ class Rig:
         entries = await self.ledger.client.xrange(self.ledger.keys.trail(org_id))
         return Counter(entry[b"type"].decode() for _, entry in entries)
 
+    async def latest(self, org_id: str = "acme") -> dict[str, str]:
+        """The newest entry of the trail."""
+        [(_, entry)] = await self.ledger.client.xrevrange(self.ledger.keys.trail(org_id), count=1)
+        return {name.decode(): value.decode() for name, value in entry.items()}
+
     async def state(self) -> dict[str, dict[str, str]]:
         """Every hash of every organisation, and the plans, without what is VOLATILE."""
         found = {}

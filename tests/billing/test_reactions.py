@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from structlog.testing import capture_logs
 
 from metering.erasure_errors import OrgErased
 from metering.store.fields import FieldCodec
@@ -288,6 +289,26 @@ async def test_row_9_a_second_subscription_after_a_cancel_has_its_own_anchor(sto
         assert org.profile.subscription is not None
         assert org.profile.subscription.id == "sub_2"
         await lawful(rig.ledger)
+
+
+@pytest.mark.parametrize("beside", ["another", "one that ended", "that of another organisation", "another product"])
+async def test_who_pays_for_two_plans_at_once_is_told_and_nobody_else(store: StoreServer, beside: str) -> None:
+    """Two pages of a checkout that were both paid: Stripe renews both for ever."""
+    async with rigged(store.url) as rig:
+        period = await subscribed(rig)
+        cases: dict[str, dict[str, Any]] = {
+            "another": {},
+            "one that ended": {"status": "canceled"},
+            "that of another organisation": {"org": "beta"},
+            "another product": {"items": rows(item(FOREIGN, period))},
+        }
+        rig.account.put(subscription(period, name="sub_2", **cases[beside]))
+        with capture_logs() as logs:
+            await rig.reactions.react(event("customer.subscription.updated", "sub_1"))
+        alarms = [log["subscriptions"] for log in logs if log["log_level"] == "error"]
+        entry = await rig.latest()
+        double = beside == "another"
+        assert (entry.get("subscriptions_paid"), alarms) == (("2", [["sub_2", "sub_1"]]) if double else (None, []))
 
 
 # ── rows 11 and 12: changes and ends ─────────────────────────────────────────────────────────────────────

@@ -22,6 +22,9 @@ curl -X POST "http://localhost:8000/billing/create-payment-intent" \
   -d '{"credit_amount": 500}'
 """
 
+CREATE_100: Final = CREATE.replace("500", "100")
+"""The same as the page's test of a purchase has it."""
+
 CONFIRM: Final = r"""
 curl -X POST "http://localhost:8000/billing/confirm-payment" \
   -H "Authorization: Bearer YOUR_API_KEY" \
@@ -75,6 +78,7 @@ def test_500_credits_are_45_dollars_a_decline_gives_none_and_a_refund_takes_them
     assert begun["client_secret"].startswith(f"{intent}_secret_")
     assert (begun["credits"], begun["amount"], begun["currency"]) == (500, 4500, "usd")
 
+    assert typed(sold, CREATE_100, key)["amount"] == 1000
     pay(sold, intent, DECLINED)
     assert typed(sold, CONFIRM, key, intent)["code"] == "payment-failed"
     assert pay(sold, intent, PAYS) == 200
