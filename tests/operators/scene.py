@@ -114,6 +114,41 @@ class Scene:
         keys = list(self.raw.scan_iter(match=f"{{p*}}:{name}", count=1000))
         return sum(self.raw.xlen(key) if self.raw.type(key) == "stream" else self.raw.zcard(key) for key in keys)
 
+    def features(self) -> Counter[str]:
+        """Units ever by feature."""
+        found: Counter[str] = Counter()
+        for name, count in self.totals("u").items():
+            found[name.partition(":")[2]] += count
+        return found
+
+    def by_plan(self) -> Counter[str]:
+        """Units ever by plan."""
+        found: Counter[str] = Counter()
+        for name, count in self.totals("u").items():
+            found[name.partition(":")[0]] += count
+        return found
+
+    def own_by_plan(self, org_id: str) -> dict[Labels, float]:
+        """Units ever of one organisation, of its record: what a change of plan moved stays with the plan before."""
+        (key,) = self.raw.scan_iter(match=f"{{p*}}:o:{org_id}", count=1000)
+        record = self.raw.hgetall(key)
+        places: Counter[tuple[str, str]] = Counter()
+        for name, value in record.items():
+            kind, _, rest = name.partition(":")
+            if kind in {"u", "b"}:
+                places[rest, record["plan"]] += int(value)
+            elif kind == "p":
+                plan, _, feature = rest.partition(":")
+                places[feature, plan] += int(value)
+        return {(("feature", feature), ("plan", plan)): float(count) for (feature, plan), count in places.items()}
+
+    def own(self, org_id: str) -> Counter[str]:
+        """The same by feature."""
+        found: Counter[str] = Counter()
+        for labels, count in self.own_by_plan(org_id).items():
+            found[dict(labels)["feature"]] += int(count)
+        return found
+
     def units(self) -> dict[str, int]:
         """Units ever by organisation, of its record: counted now and before, and taken out (what no plan has)."""
         records = {key.split(":")[2]: self.raw.hgetall(key) for key in self.raw.scan_iter(match="{p*}:o:*", count=1000)}

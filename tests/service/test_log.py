@@ -199,6 +199,10 @@ def test_marks_of_two_data_sets_have_nothing_in_common() -> None:
     assert not is_mark("o_123")
 
 
+def test_a_mark_is_the_same_in_every_release() -> None:
+    assert mark_of("acme", b"s" * 32) == "o_89e201beebe5204c"
+
+
 def test_every_secret_setting_is_known_to_the_log() -> None:
     given = {
         "jwt_secret": "jwt-canary",
