@@ -1,16 +1,20 @@
 """The command line: each command does what it says, each error is one sentence and its cure."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from metering.cli import app
 from metering.clock import HandClock, SystemClock
 from metering.errors import Unauthenticated
 from metering.jwts import JwtVerifier
@@ -38,6 +42,33 @@ class Run:
         assert "Traceback" not in self.errors, self.errors
 
 
+class Called:
+    """One command called in this process, which has imported what it needs: a process of its own takes a second."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        output, errors = StringIO(), StringIO()
+        environment = clean_environment(**{"DATA_DIR": str(folder / "var"), **settings})
+        with chdir(folder), lived_in(environment), redirect_stdout(output), redirect_stderr(errors):
+            try:
+                app(arguments, prog_name="metering")
+            except SystemExit as end:
+                self.code = end.code
+        self.output, self.errors = output.getvalue(), errors.getvalue()
+
+
+@contextmanager
+def lived_in(environment: dict[str, str]) -> Iterator[None]:
+    """This process with another environment."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 async def test_a_token_is_taken_by_the_service_with_the_same_secret(tmp_path: Path) -> None:
     run = Run(tmp_path, "token", "--org", "org-7", "--scope", "check", "--scope", "audit", JWT_SECRET=SECRET)
     verified = await JwtVerifier(SECRET, SystemClock()).verify(run.output.strip())
@@ -46,7 +77,7 @@ async def test_a_token_is_taken_by_the_service_with_the_same_secret(tmp_path: Pa
 
 
 def test_a_new_encryption_key_is_one_that_the_settings_take(tmp_path: Path) -> None:
-    made = [Run(tmp_path, "encryption", "new-key", "2026-11").output.strip() for _ in range(2)]
+    made = [Called(tmp_path, "encryption", "new-key", "2026-11").output.strip() for _ in range(2)]
     (first, second) = [Settings(encryption_keys=SecretStr(one)).encryption_ring() for one in made]
     assert first[0][0] == second[0][0] == "2026-11"
     assert first != second
@@ -59,7 +90,7 @@ def test_the_token_command_prints_nothing_but_the_token(tmp_path: Path) -> None:
 
 
 async def test_without_a_secret_the_kept_one_of_the_same_folder_signs(tmp_path: Path) -> None:
-    token = Run(tmp_path, "token", "--org", "org-7", "--scope", "admin").output.strip()
+    token = Called(tmp_path, "token", "--org", "org-7", "--scope", "admin").output.strip()
     kept = (tmp_path / "var" / "jwt-secret").read_text().strip()
     assert await JwtVerifier(kept, SystemClock()).verify(token)
 
@@ -76,7 +107,7 @@ async def test_without_a_secret_the_kept_one_of_the_same_folder_signs(tmp_path: 
 def test_a_token_that_cannot_be_made_is_refused_with_the_cure(
     tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
-    run = Run(tmp_path, "token", *arguments)
+    run = Called(tmp_path, "token", *arguments)
     assert (run.code, run.output) == (1, "")
     assert all(part in run.errors for part in parts)
 
@@ -107,7 +138,7 @@ async def test_a_token_names_audience_and_issuer_and_ends_on_time() -> None:
 
 def test_good_settings_are_shown_with_source_and_without_secrets(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("LOG_LEVEL=debug\n")
-    run = Run(tmp_path, "config", "check", JWT_SECRET="canary-" + SECRET, PORT="9000")
+    run = Called(tmp_path, "config", "check", JWT_SECRET="canary-" + SECRET, PORT="9000")
     rows = {line.split()[0]: line.split()[1:3] for line in run.output.splitlines()}
     assert run.code == 0
     assert rows["PORT"] == ["9000", "env"]
@@ -124,17 +155,17 @@ def test_bad_settings_are_all_told_and_exit_with_one(tmp_path: Path) -> None:
 
 
 def test_settings_and_their_faults_are_also_told_as_json(tmp_path: Path) -> None:
-    settings = json.loads(Run(tmp_path, "config", "check", "--json").output)["settings"]
+    settings = json.loads(Called(tmp_path, "config", "check", "--json").output)["settings"]
     port = next(row for row in settings if row["name"] == "PORT")
     assert (port["value"], port["source"]) == ("8005", "default")
-    bad = Run(tmp_path, "config", "check", "--json", PORT="http")
+    bad = Called(tmp_path, "config", "check", "--json", PORT="http")
     assert bad.code == 1
     assert [fault["name"] for fault in json.loads(bad.output)["faults"]] == ["PORT"]
 
 
 @pytest.mark.parametrize("command", [("serve",), ("token", "--org", "o", "--scope", "admin"), ("doctor",)])
 def test_no_command_runs_on_bad_settings(tmp_path: Path, command: tuple[str, ...]) -> None:
-    run = Run(tmp_path, *command, PARTITIONS="63")
+    run = Called(tmp_path, *command, PARTITIONS="63")
     assert run.code == 1
     assert "PARTITIONS" in run.errors
 
@@ -142,16 +173,16 @@ def test_no_command_runs_on_bad_settings(tmp_path: Path, command: tuple[str, ...
 def test_a_good_catalogue_is_called_good(tmp_path: Path) -> None:
     text, _ = Settings().plans_text()
     (tmp_path / "mine.toml").write_text(text)
-    run = Run(tmp_path, "plans", "check", "mine.toml")
+    run = Called(tmp_path, "plans", "check", "mine.toml")
     assert run.code == 0
     assert "mine.toml is good" in run.output
 
 
 def test_a_shipped_catalogue_is_printed_to_be_copied(tmp_path: Path) -> None:
-    assert Run(tmp_path, "plans", "show", "s2").output.rstrip() == Settings().plans_text()[0].rstrip()
-    assert "threatalytics" in Run(tmp_path, "plans", "show").output
-    assert "s4 is good" in Run(tmp_path, "plans", "check", "s4").output
-    refused = Run(tmp_path, "plans", "show", "nothing")
+    assert Called(tmp_path, "plans", "show", "s2").output.rstrip() == Settings().plans_text()[0].rstrip()
+    assert "threatalytics" in Called(tmp_path, "plans", "show").output
+    assert "s4 is good" in Called(tmp_path, "plans", "check", "s4").output
+    refused = Called(tmp_path, "plans", "show", "nothing")
     assert (refused.code, "no shipped catalogue is called nothing" in refused.errors) == (1, True)
 
 
@@ -161,7 +192,7 @@ def test_plans_check_shows_what_credits_cost(tmp_path: Path) -> None:
     for size, price in ((100, 1000), (500, 4500)):
         sold += f"\n[[credit_packages]]\ncredits = {size}\nprice_minor = {price}\n"
     (tmp_path / "mine.toml").write_text(sold, encoding="utf-8")
-    lines = Run(tmp_path, "plans", "check", "mine.toml").output.splitlines()
+    lines = Called(tmp_path, "plans", "check", "mine.toml").output.splitlines()
     assert [line.split() for line in lines if line.startswith(("100 ", "500 "))] == [
         ["100", "10.00", "USD", "0.100", "0", "%"],
         ["500", "45.00", "USD", "0.090", "10", "%"],
@@ -176,13 +207,13 @@ def test_every_fault_of_a_bad_catalogue_is_told(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_that_is_not_there_is_told(tmp_path: Path) -> None:
-    run = Run(tmp_path, "plans", "check", "none.toml")
+    run = Called(tmp_path, "plans", "check", "none.toml")
     assert run.code == 1
     assert "none.toml cannot be read" in run.errors
 
 
 def test_the_doctor_says_what_a_start_would_do_where_none_runs(tmp_path: Path) -> None:
-    run = Run(tmp_path, "doctor")
+    run = Called(tmp_path, "doctor")
     assert run.code == 0
     assert "ok    store: none runs; `metering serve` would start valkey" in run.output
 
@@ -191,7 +222,7 @@ def test_the_doctor_prints_each_failing_line_with_its_cure_and_exits_with_one(
     tmp_path: Path, store: StoreServer
 ) -> None:
     store.say("CONFIG", "SET", "appendfsync", "everysec")
-    run = Run(tmp_path, "doctor", REDIS_URL=store.url, JWT_SECRET="short")
+    run = Called(tmp_path, "doctor", REDIS_URL=store.url, JWT_SECRET="short")
     store.say("CONFIG", "SET", "appendfsync", "always")
     failed = re.findall(r"^FAIL  ([^:]+): .*\n      (.+)$", run.output, re.MULTILINE)
     assert run.code == 1
@@ -200,9 +231,9 @@ def test_the_doctor_prints_each_failing_line_with_its_cure_and_exits_with_one(
 
 
 def test_the_doctor_reads_the_catalogue_as_well(tmp_path: Path) -> None:
-    missing = Run(tmp_path, "doctor", PLANS_FILE="none.toml")
+    missing = Called(tmp_path, "doctor", PLANS_FILE="none.toml")
     (tmp_path / "bad.toml").write_text("version = 0\n")
-    bad = Run(tmp_path, "doctor", PLANS_FILE="bad.toml")
+    bad = Called(tmp_path, "doctor", PLANS_FILE="bad.toml")
     assert (missing.code, bad.code) == (1, 1)
     assert "FAIL  PLANS_FILE: " in missing.output
     assert "FAIL  catalogue file: bad.toml: version: " in bad.output
@@ -211,11 +242,11 @@ def test_the_doctor_reads_the_catalogue_as_well(tmp_path: Path) -> None:
 def test_the_doctor_reads_the_public_keys_and_asks_for_those_behind_a_url(tmp_path: Path) -> None:
     (tmp_path / "keys.pem").write_text(EC.pem() + RSA.pem() + EC.pem())
     with JwksServer(document(ED.jwk())) as server:
-        good = Run(tmp_path, "doctor", JWT_PUBLIC_KEY_FILE="keys.pem", JWT_JWKS_URL=server.url)
+        good = Called(tmp_path, "doctor", JWT_PUBLIC_KEY_FILE="keys.pem", JWT_JWKS_URL=server.url)
         server.publish()
-        none = Run(tmp_path, "doctor", JWT_JWKS_URL=server.url)
+        none = Called(tmp_path, "doctor", JWT_JWKS_URL=server.url)
     (tmp_path / "keys.pem").write_text("nothing")
-    bad = Run(tmp_path, "doctor", JWT_PUBLIC_KEY_FILE="keys.pem", JWT_JWKS_URL=server.url)
+    bad = Called(tmp_path, "doctor", JWT_PUBLIC_KEY_FILE="keys.pem", JWT_JWKS_URL=server.url)
     assert "ok    JWT_PUBLIC_KEY_FILE: 2 for ES256, 1 for RS256\n" in good.output
     assert "ok    JWT_JWKS_URL: 1 for EdDSA\n" in good.output
     assert "warn  JWT_JWKS_URL: no key that is taken here\n" in none.output
@@ -233,7 +264,7 @@ def test_a_service_with_a_file_that_holds_no_public_keys_does_not_start_and_says
 
 
 def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None:
-    run = Run(tmp_path, "doctor", "--json", REDIS_URL=store.url, DEBUG="true")
+    run = Called(tmp_path, "doctor", "--json", REDIS_URL=store.url, DEBUG="true")
     checks = {check["name"]: check["ok"] for check in json.loads(run.output)["checks"]}
     assert run.code == 0
     assert checks["appendfsync"]
@@ -242,7 +273,7 @@ def test_the_doctor_also_speaks_json(tmp_path: Path, store: StoreServer) -> None
 
 
 def test_the_doctor_writes_nothing_into_the_store(tmp_path: Path, store: StoreServer) -> None:
-    assert Run(tmp_path, "doctor", REDIS_URL=store.url, DEBUG="true").code == 0
+    assert Called(tmp_path, "doctor", REDIS_URL=store.url, DEBUG="true").code == 0
     assert store.say("INFO", "keyspace").strip().endswith("# Keyspace")
 
 
@@ -251,7 +282,7 @@ def test_the_doctor_makes_neither_folder_nor_secret_and_says_who_will(
     tmp_path: Path, store: StoreServer, external: bool
 ) -> None:
     settings = {"REDIS_URL": store.url, "DEBUG": "true"} if external else {}
-    run = Run(tmp_path, "doctor", **settings)
+    run = Called(tmp_path, "doctor", **settings)
     assert run.code == 0
     assert (
         f"ok    JWT_SECRET: not set; `metering serve` makes one and keeps it in {tmp_path}/var/jwt-secret" in run.output
@@ -262,7 +293,7 @@ def test_the_doctor_makes_neither_folder_nor_secret_and_says_who_will(
 def test_the_doctor_looks_at_the_kept_secret(tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "jwt-secret").write_text("short")
-    run = Run(tmp_path, "doctor")
+    run = Called(tmp_path, "doctor")
     assert run.code == 1
     assert "fewer than 32 bytes" in run.errors
 
@@ -328,8 +359,8 @@ def _pasted(line: str) -> dict[str, object]:
 
 
 def test_a_token_of_the_same_folder_is_taken_and_another_is_not(tmp_path: Path, service: ServiceProcess) -> None:
-    own = Run(tmp_path, "token", "--org", "org-123", "--scope", "usage:read", DATA_DIR=str(service.data_dir))
-    other = Run(tmp_path, "token", "--org", "org-123", "--scope", "usage:read")
+    own = Called(tmp_path, "token", "--org", "org-123", "--scope", "usage:read", DATA_DIR=str(service.data_dir))
+    other = Called(tmp_path, "token", "--org", "org-123", "--scope", "usage:read")
     assert service.call("/usage/org-999", token=own.output.strip())[0] == 404
     assert service.call("/usage/org-999", token=other.output.strip())[0] == 401
 
