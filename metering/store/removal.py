@@ -107,9 +107,10 @@ class Removal:
         """Remove what one organisation left; False where it cannot be, and is tried again. No other waits for it."""
         try:
             erasure = await self.erasures.find(org_id)
-            if erasure is None or await self._all_of(erasure):
+            if erasure is not None and await self._all_of(erasure):
                 return True
-            log.warning("organisation not erased wholly", org=org_id, code="others-write")
+            code = "not-erased" if erasure is None else "others-write"
+            log.warning("organisation not erased wholly", org=org_id, code=code)
         except _AWAY:
             raise
         except Problem as problem:

@@ -9,6 +9,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from metering.auth import USAGE_WRITE
 from metering.erasure_errors import OrgErased
+from metering.errors import OrgCorrupt
 from metering.store.api_key import NewKey
 from metering.store.credits import Credits
 from metering.store.customers import Customers
@@ -17,12 +18,14 @@ from metering.store.holds import Holds
 from metering.store.org import Org
 from metering.store.orgs import OrgChange
 from metering.store.outbox import Begun
+from metering.store.queue_dead import retry_dead
 from metering.store.removal import Files
 from metering.store.topups import Stop
 from plans.periods import month_span_utc
 from tests.lua.crediting import ANN, order
 from tests.lua.erasing import erased, erasures_of, left_of, lived, removal_of
 from tests.lua.ledger import SECRET, Ledger
+from tests.lua.lines import dead, line_of, queued, used
 from tests.lua.outboxes import CUSTOMER, begun, customer_of, lanes_of, outbox_of, sealed, start_of
 from tests.lua.scenes import calm, event, lawful
 from tests.lua.topping import attempt, low, topups_of
@@ -139,6 +142,25 @@ async def test_a_window_that_moves_while_it_is_looked_for_goes_too(store: StoreS
         assert await outbox_of(ledger).window_of("acme", name) is None
 
 
+@pytest.mark.parametrize("knows", [True, False])
+async def test_events_that_wait_for_it_are_gone_and_hold_up_no_other(store: StoreServer, knows: bool) -> None:
+    """Taken out by a worker that knows its key yet, and by one that cannot open them; so are dead ones put back."""
+    async with calm(store.url) as ledger:
+        first, second = (line_of(ledger, caller) for caller in ledger.callers)
+        await first.accept(event("acme", 3, "e1"), event("beta", 2, "e2"), event("acme", 4))
+        queue, dead_letters = (ledger.keys.shared(name, ledger.keys.partition("acme")) for name in ("queue", "dead"))
+        for _, fields in await ledger.client.xrange(queue):
+            await ledger.client.xadd(dead_letters, {**fields, b"why": b"org-corrupt"})
+        await erased(ledger)
+        await (first if knows else second).consumer.turn()
+        assert (await used(ledger, "beta"), await queued(ledger)) == (2, 0)
+        assert await retry_dead(ledger.client, ledger.keys) > 0
+        await (first if knows else second).consumer.turn()
+        assert (await queued(ledger), await dead(ledger)) == (0, [])
+        await removal_of(ledger).turn()
+        assert await left_of(ledger) == mark_of(ledger)
+
+
 async def test_overage_that_was_given_up_is_sent_by_nobody(store: StoreServer) -> None:
     """Also where an attempt was begun before: a worker may have read the window a moment ago."""
     async with calm(store.url) as ledger:
@@ -149,6 +171,32 @@ async def test_overage_that_was_given_up_is_sent_by_nobody(store: StoreServer) -
         assert await outbox.defer(window, 1, 0, "busy", nothing=False)
         await erased(ledger, write_off=True)
         assert (await outbox.attempt(window, start_of(window)))[0] is Begun.GONE
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("plans", "pro"), ("totals", "e:org_erased"), ("totals", "g:pro:checks"), ("totals", "o:checks")],
+)
+async def test_a_sum_that_is_no_number_ends_it_before_anything_is_gone(
+    store: StoreServer, name: str, field: str
+) -> None:
+    async with calm(store.url) as ledger:
+        await lived(ledger)
+        await ledger.client.hset(ledger.keys.shared(name, ledger.keys.partition("acme")), field, "many")
+        before = await ledger.dump()
+        with pytest.raises(OrgCorrupt):
+            await erased(ledger)
+        assert await ledger.dump() == before
+
+
+async def test_whoever_is_listed_and_was_not_erased_loses_nothing(store: StoreServer) -> None:
+    """As an edited store may have it."""
+    async with calm(store.url) as ledger:
+        await lived(ledger)
+        await ledger.client.zadd(ledger.keys.shared("erasing", ledger.keys.partition("acme")), {"acme": 1})
+        before = await ledger.dump()
+        await removal_of(ledger).turn()
+        assert await ledger.dump() == before
 
 
 async def test_one_that_cannot_be_removed_keeps_no_other(store: StoreServer) -> None:

@@ -76,6 +76,11 @@ def test_everybody_who_asks_for_it_afterwards_is_told(service: Running, org: str
         ("PUT", f"/v1/orgs/{org}", {"plan": "free"}),
         ("POST", "/billing/update", {"org_id": org, "plan": "free"}),
         ("POST", f"/v1/orgs/{org}/grants", {"amount": 5, "reason": "x"}),
+        ("GET", f"/v1/orgs/{org}/export", None),
+        ("GET", f"/v1/audit?org_id={org}", None),
+        ("GET", f"/v1/keys?org_id={org}", None),
+        ("POST", "/v1/keys", {"name": "k", "scopes": [USAGE_WRITE], "org_id": org}),
+        ("POST", "/v1/reservations", {"org_id": org, "feature": "scans", "quantity": 1, "ttl_s": 60}),
     ):
         answer = service.call(method, path, CALLER, json=body)
         assert problem(answer, 410, "org-erased"), path
@@ -86,6 +91,14 @@ def test_everybody_who_asks_for_it_afterwards_is_told(service: Running, org: str
     wait_until(lambda: receipt(service, org)["status"] == "erased", timeout_s=TAKES_S, what="all is taken away")
     again = service.call("POST", "/usage/track", key.json()["key"], json={"feature": "scans"})
     assert problem(again, 401, "unauthenticated")
+
+
+def test_a_repeat_with_its_key_is_answered_as_the_first(service: Running, org: str) -> None:
+    service.track(org_id=org, feature="scans")
+    headers = {"Idempotency-Key": f"erase-{org}"}
+    path, params = f"/v1/orgs/{org}", {"reason": "request 4711"}
+    first, again = (service.call("DELETE", path, CALLER, params=params, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
 
 
 def test_what_is_still_to_be_billed_keeps_it(service: Running, org: str) -> None:

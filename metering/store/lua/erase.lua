@@ -71,6 +71,16 @@ for i = 4, archives0 - 1 do
   if i ~= 6 then call('ZCARD', KEYS[i]) end
 end
 
+-- So does a sum that is no number: what is taken away cannot be put back.
+local function wrong(key, field)
+  local sum = call('HGET', key, field)
+  return sum and not match(sum, '^-?%d+$')
+end
+local spoilt = wrong(plans, kept.plan) or wrong(totals, 'e:org_erased')
+for name in pairs(units) do spoilt = spoilt or wrong(totals, 'g:' .. name) end
+for name in pairs(taken) do spoilt = spoilt or wrong(totals, 'o:' .. name) end
+if spoilt then return {-2, now} end
+
 call('DEL', record, profile)
 call('HSET', record, 'k', 'erased', 'erased', now, 'given_up', format('%.0f', unsealed + waiting), unpack(ARGV, 6))
 call('ZADD', erased, now, org)
