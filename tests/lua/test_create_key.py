@@ -9,6 +9,7 @@ from metering.auth import ADMIN, KEYS, USAGE_WRITE
 from metering.errors import OrgCorrupt, OrgNotFound, TooManyKeys
 from metering.store import api_keys
 from metering.store.api_key import NewKey, digest_of, id_of
+from metering.store.connect import POOL_SIZE
 from tests.lua.scenes import lawful
 from tests.lua.vault import OPERATOR, WRITER, Worker, run, trail, vault
 from tests.support.servers import StoreServer
@@ -47,8 +48,8 @@ async def test_a_key_reads_as_what_it_is(store: StoreServer, live: bool, shape: 
 
 async def test_no_two_keys_are_alike(store: StoreServer) -> None:
     async with vault(store.url) as (_, [worker]):
-        made = await asyncio.gather(*(worker.keys.create(WRITER, actor="ann") for _ in range(50)))
-        assert len({key.key_id for key, _ in made}) == len({text for _, text in made}) == 50
+        made = await asyncio.gather(*(worker.keys.create(WRITER, actor="ann") for _ in range(POOL_SIZE)))
+        assert len({key.key_id for key, _ in made}) == len({text for _, text in made}) == POOL_SIZE
 
 
 async def test_a_key_for_an_organisation_that_does_not_exist_is_not_made(store: StoreServer) -> None:
