@@ -274,9 +274,9 @@ def test_it_prints_what_it_chose(service: ServiceProcess) -> None:
 
 def test_with_a_store_of_ones_own_no_token_is_printed(tmp_path: Path) -> None:
     with _tiny(tmp_path / "a") as store, _external(tmp_path / "b", store) as service:
-        wait_until(lambda: "Try it" in service.output(), timeout_s=START_S, what="the welcome is printed")
+        command_in = re.compile(r"\$\((.* token .*?)\)")
+        asked = wait_until(lambda: command_in.findall(service.output()), timeout_s=START_S, what="the welcome")
         assert "eyJ" not in service.output()
-        asked = re.findall(r"\$\((.* token .*?)\)", service.output())
         command = ["/bin/sh", "-c", asked[0]]
         made = subprocess.run(command, env=service.environment, capture_output=True, text=True, check=False)
         assert re.fullmatch(r"eyJ[\w-]+\.[\w-]+\.[\w-]+\n", made.stdout)

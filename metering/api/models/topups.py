@@ -1,8 +1,8 @@
 """Automatic top-ups on the wire."""
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from metering.api.models.credit_fields import Credits
 from metering.api.models.fields import Answer, Moment, OrgId, Request, unset, whole
@@ -17,8 +17,21 @@ _PerMonth: TypeAlias = Annotated[int, Field(ge=1, le=100 * AMOUNT_MAX), BeforeVa
 _Cooldown: TypeAlias = Annotated[int, Field(ge=60, le=COOLDOWN_S_MAX), BeforeValidator(whole)]
 
 
+_NEEDED: Final = ("threshold", "package", "max_amount_per_month")
+_RULE: Final[dict[str, Any]] = {
+    "required": list(_NEEDED),
+    "properties": {name: {"type": "integer"} for name in _NEEDED},
+}
+_OFF: Final[dict[str, Any]] = {
+    "required": ["enabled"],
+    "properties": {"enabled": {"const": False}, **{name: {"type": "null"} for name in _NEEDED}},
+}
+
+
 class TopUpRequest(Request):
     """When to buy which package without being asked, and the most that is bought."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_RULE, _OFF]})
 
     org_id: OrgId | None = unset(None, "The token's organisation when left out.")
     enabled: bool = Field(
