@@ -146,6 +146,13 @@ def bought(service: Running, sells: Till, body: Any) -> dict[str, Any]:
     return {**body, **known, **name}
 
 
+def voidable(service: Running) -> tuple[str, dict[str, Any]]:
+    """An event that can be taken back, and what to say of it."""
+    name = f"evt_void_{next(turns['void'])}"
+    assert service.track(org_id=KNOWN, feature="scans", quantity=5, event_id=name).status_code == 200
+    return name, {"org_id": KNOWN, "feature": "scans", "quantity": 5, "reason": "fuzzed"}
+
+
 turns: defaultdict[str, Iterator[int]] = defaultdict(count)
 
 
@@ -277,6 +284,8 @@ def surprises_nobody(case: schemathesis.Case[Any], fuzzed: Running, sells: Till,
             subscribed(fuzzed, KNOWN, status="canceled" if buys else "active")
         if case.operation.path in {"/billing/confirm-payment", "/billing/refund"} and every_other(case.operation.label):
             case.body = bought(fuzzed, sells, case.body)
+        if case.operation.path.endswith("/void") and every_other(case.operation.label):
+            case.path_parameters["event_id"], case.body = voidable(fuzzed)
     name_who_may_end(case, fuzzed)
     if (
         case.formatted_path != case.operation.path
