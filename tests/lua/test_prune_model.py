@@ -147,7 +147,7 @@ class Run:
         lists = WindowLists(self.ledger.client, self.ledger.keys, read=self.random.randint(1, 3))
         pruner = Pruner(
             self.outbox, lists, self.finalize, self.ledger.callers[0].time.now_ms, partitions=1, keep_ms=KEEP_MS,
-            looked_at=4,
+            looked_at=self.random.randint(1, 4),
         )  # fmt: skip
         before = dict(self.marks)
         for _ in range(3 * len(self.known) + 3):

@@ -79,7 +79,7 @@ def test_no_answer_lets_other_sites_in(service: Running) -> None:
         ("GET", "/usage/track", "POST"),
         ("GET", "/api/usage/track", "POST"),
         ("POST", "/usage", "GET, HEAD"),
-        ("DELETE", "/v1/orgs/a", "GET, HEAD, PATCH, PUT"),
+        ("POST", "/v1/orgs/a", "DELETE, GET, HEAD, PATCH, PUT"),
         ("OPTIONS", "/health", "GET, HEAD"),
         ("TRACE", "/billing/update", "POST"),
     ],

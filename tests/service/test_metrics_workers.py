@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import IncompleteRead
 from itertools import count, pairwise
 from typing import Any, Final, Self
 from urllib.request import Request, urlopen
@@ -83,7 +84,7 @@ class Customers:
         def accepted() -> bool:
             try:
                 status, _ = call(f"{self._service.url}/usage/track", body, token=self._token)
-            except OSError:
+            except (OSError, IncompleteRead):  # its worker died: before, or in the middle of the answer
                 return False
             with self._lock:
                 self.posts += 1
