@@ -1,4 +1,4 @@
-"""GET /v1/orgs/{org_id}/export: all that is kept of an organisation, a line a record."""
+"""GET /v1/orgs/{org_id}/export: what is known of an organisation, a line a record."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final

@@ -3,23 +3,19 @@
 The events of the change come too, and find nothing new.
 """
 
-from typing import Final
-
 from metering.billing.payers import Payers
 from metering.billing.prices import Prices
 from metering.billing.subscriptions import Policy, taking
 from metering.errors import NotSubscribed, OrgNotFound
 from metering.store.effects import Effects, Entry
+from metering.store.erasure import OVER
 from metering.store.org import Org, Subscription
-
-ENDED: Final = frozenset({"canceled", "incomplete_expired"})
-"""Subscriptions that are over: another one may begin, and nothing of them can be changed."""
 
 
 def is_over(org: Org) -> bool:
     """Whether an organisation has no subscription, or none any more."""
     sold = org.profile.subscription
-    return sold is None or sold.status in ENDED
+    return sold is None or sold.status in OVER
 
 
 def held(org: Org) -> tuple[Subscription, str]:

@@ -29,10 +29,12 @@ _TURNS: Final = 8
 LISTS: Final = ("orgs", "due", "frozen", "grace", "lapsing", "topups", "recharging", "expiring", "top")
 """Lists of a partition whose members are organisations."""
 
-_APART, _CORRUPT, _CHANGED, _NOT_BILLED, _CHARGING = -1, -2, 0, 3, 4
+_APART, _CORRUPT, _NOT_BILLED, _CHARGING = -1, -2, 3, 4
 
 OVER: Final = frozenset({"canceled", "incomplete_expired"})
-"""Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status: states in which nothing is billed."""
+"""Of https://docs.stripe.com/api/subscriptions/object#subscription_object-status: states in which it is
+over: nothing more is billed, nothing can be changed, and another one may begin.
+"""
 
 _WAY_OUT: Final = {
     "subscription": "POST /v1/billing/subscription/cancel with `at_period_end: false` bills what was used and ends it.",

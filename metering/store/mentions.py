@@ -18,6 +18,9 @@ from metering.store.window_lists import LISTS as WINDOW_LISTS
 _BY_MEMBER: Final = ("dirty", "unbilled", "spent")
 """Lists of a partition whose members are `organisation|...`."""
 
+_INDEXES: Final = "{p*}:[lf]:*"
+"""Lanes and customers of every partition. The brace stands once in a key, so no feature or dimension called so fits."""
+
 _ROWS: Final = 500
 """Keys of one round trip."""
 
@@ -37,7 +40,7 @@ class Mentions:
         """Take out all that name an organisation which was erased; how many there were."""
         tag = self._keys.shared("", self._keys.partition(org_id))
         removed = await self._lists(org_id)
-        for match, remove in ((f"{tag}[bx]:*", self._rows), ("*:[lf]:*", self._indexes)):
+        for match, remove in ((f"{tag}[bx]:*", self._rows), (_INDEXES, self._indexes)):
             async for page in pages(self._client, match):
                 for at in range(0, len(page), _ROWS):
                     removed += await remove(page[at : at + _ROWS], org_id)

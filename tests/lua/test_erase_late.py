@@ -1,6 +1,7 @@
 """What comes late: writers that read an organisation before it ended, and what names it where it is not looked for."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from metering.store.topups import Stop
 from plans.periods import month_span_utc
 from tests.lua.crediting import ANN, order
 from tests.lua.erasing import erased, erasures_of, left_of, lived, removal_of
-from tests.lua.ledger import SECRET, Ledger
+from tests.lua.ledger import CATALOGUE, SECRET, Ledger
 from tests.lua.lines import dead, line_of, queued, used
 from tests.lua.outboxes import CUSTOMER, begun, customer_of, lanes_of, outbox_of, sealed, start_of
 from tests.lua.scenes import calm, event, lawful
@@ -256,3 +257,16 @@ async def test_a_file_that_cannot_be_rewritten_now_is_no_refusal(
         if files is None:
             await removal_of(ledger).turn()
             assert (await erasures_of(ledger).find("acme")).done_ms is not None  # type: ignore[union-attr]
+
+
+async def test_a_set_of_another_organisation_that_has_its_name_as_a_value_is_left_alone(store: StoreServer) -> None:
+    """Of a dimension called `f`: its key looks like that of a customer to whoever does not look where it begins."""
+    async with calm(store.url, catalogue=f"{CATALOGUE}\n[dimensions]\nf = 10\n") as ledger:
+        await ledger.callers[0].counters.track(replace(event("beta"), dimensions={"f": "acme"}))
+        await ledger.callers[0].counters.track(event("acme"))
+        values = [key async for key in ledger.client.scan_iter(match="*:v:beta:f:*")]
+        assert len(values) == 1
+        await erased(ledger)
+        await removal_of(ledger).turn()
+        assert await ledger.client.smembers(values[0]) == {b"acme"}
+        await lawful(ledger)

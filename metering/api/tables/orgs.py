@@ -88,7 +88,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         " follows within a minute or so. Its units stay in the totals, of nobody. Repeating it answers the same.",
     ),
     Route(
-        "GET", "/v1/orgs/{org_id}/export", "All that is kept of an organisation", ADMIN, "organisations",
+        "GET", "/v1/orgs/{org_id}/export", "What is known of an organisation", ADMIN, "organisations",
         export.export_org, {200: LINES},
         problems=(Invalid, OrgNotFound, *READS),
         about="A record a line, `record` says of which kind; the last one, `end`, how many there were before it.",
